@@ -1,0 +1,257 @@
+# ruff: noqa: N818 - the names of the errors say what happened; their base class says that it is an error
+"""Waveform → log-Mel, the first step on the device (Amser+, IoT-J 2025, equation 1).
+
+`whisper80` and `whisper128` are what Whisper was trained on (Radford et al. 2022, `whisper/audio.py`), since a
+pre-trained model must get its own input; `paper` is the Fbank that the AMSER papers describe, for the ablation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft, signal
+
+from amser.errors import SignalError
+
+Float32 = NDArray[np.float32]
+Window = Literal["hann", "hamming"]
+
+SAMPLE_RATE: Final = 16_000  # Hz
+WINDOW_LENGTH: Final = 400  # samples, 25 ms; also the length of the FFT
+HOP_LENGTH: Final = 160  # samples, 10 ms
+FRAMES_PER_SECOND: Final = SAMPLE_RATE // HOP_LENGTH
+FRAMES_AT_ONCE: Final = 256  # keeps the spectra in the processor's cache: 3 times faster on 30 s
+MINIMUM_SECONDS: Final = 0.1
+MINIMUM_FRAMES: Final = 10  # what MINIMUM_SECONDS gives
+RESAMPLED_FROM: Final = (4_000, 192_000)  # Hz; a rate out of a file's header decides how long the filter is
+
+POWER_FLOOR: Final = 1e-10  # below it a band counts as silent
+DYNAMIC_RANGE: Final = 8.0  # decades below the utterance's loudest cell that are kept
+LOG_OFFSET, LOG_SCALE = 4.0, 4.0  # Whisper's scaling: (log10(power) + 4) / 4
+
+# The Slaney Mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then logarithmic.
+MEL_BREAK_HERTZ = 1000.0
+MEL_HERTZ = 200 / 3  # Hz per mel in the linear part
+MEL_LOG_STEP = math.log(6.4) / 27  # 27 mels from 1 kHz to 6.4 kHz
+
+
+class AudioError(SignalError):
+    """Audio that cannot be turned into a log-Mel."""
+
+
+class EmptyAudio(AudioError):
+    """Not one sample."""
+
+
+class AudioTooShort(AudioError):
+    """Under `MINIMUM_SECONDS`."""
+
+
+class AudioNotFinite(AudioError):
+    """A sample is NaN or infinite."""
+
+
+class UnsupportedAudio(AudioError):
+    """A shape, sample type or sample rate that has no one meaning here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How a waveform becomes a log-Mel.
+
+    Attributes:
+        name: what configurations and reports call it.
+        number: what the envelope calls it (`amser.wire`); never reused.
+        bands: number of Mel filters, 0 to 8 kHz.
+        window: shape of the analysis window, periodic, `WINDOW_LENGTH` samples.
+        pre_emphasis: a in y[t] = x[t] − a·x[t−1]; 0 leaves the waveform alone.
+    """
+
+    name: str
+    number: int
+    bands: int
+    window: Window
+    pre_emphasis: float
+
+
+PROFILES: Final = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile("whisper80", 1, 80, "hann", 0.0),
+            Profile("whisper128", 2, 128, "hann", 0.0),
+            Profile("paper", 3, 80, "hamming", 0.97),
+        )
+    }
+)
+
+
+def log_mel(waveform: ArrayLike, profile: str = "whisper80", *, clamp: bool = True) -> Float32:
+    """The log-Mel of a waveform, in Whisper's scale.
+
+    Args:
+        waveform: floating point, shape (samples,), at `SAMPLE_RATE`, full scale ±1.
+        profile: a name in `PROFILES`. The Whisper profiles equal openai-whisper's `log_mel_spectrogram`, unpadded.
+        clamp: raise everything to the floor, eight decades below the loudest cell. That cell is only known once the
+            utterance has ended, so a device that streams says False and the server calls `clamp_to_floor`.
+
+    Returns:
+        float32, shape (bands, samples // HOP_LENGTH); about −1.5 for silence to 1.8 for full scale.
+
+    Raises:
+        AudioError: see `validate`.
+        ValueError: there is no such profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    chosen = PROFILES[profile]
+    mel = _mel_power(validate(waveform), chosen)
+    np.maximum(mel, np.float32(POWER_FLOOR), out=mel)
+    np.log10(mel, out=mel)
+    mel += LOG_OFFSET
+    mel /= LOG_SCALE
+    return clamp_to_floor(mel) if clamp else mel
+
+
+def clamp_to_floor(log_mel: Float32) -> Float32:
+    """Raises a log-Mel to the utterance's floor: eight decades below its loudest cell. Shape and dtype stay."""
+    floor = log_mel.max() - np.float32(DYNAMIC_RANGE / LOG_SCALE)
+    raised: Float32 = np.maximum(log_mel, floor)
+    return raised
+
+
+def silence_value(log_mel: Float32) -> float:
+    """What Whisper's log-Mel holds where this utterance is followed by zeros: the value to pad with.
+
+    The utterance's floor, or the logarithm of `POWER_FLOOR` (−1.5) for a recording too quiet to reach down to it.
+    """
+    floor = float(log_mel.max()) - DYNAMIC_RANGE / LOG_SCALE
+    return max(floor, (math.log10(POWER_FLOOR) + LOG_OFFSET) / LOG_SCALE)
+
+
+def validate(waveform: ArrayLike) -> Float32:
+    """A waveform as float32 of shape (samples,), if a log-Mel can be made of it.
+
+    Raises:
+        UnsupportedAudio: not one-dimensional, or not floating point (`to_mono` scales integers).
+        EmptyAudio, AudioTooShort, AudioNotFinite: as named.
+    """
+    samples = np.asarray(waveform)
+    if samples.ndim != 1:
+        raise UnsupportedAudio(f"the waveform has shape {samples.shape}", "(samples,); `to_mono` mixes channels")
+    if samples.size == 0:
+        raise EmptyAudio("the audio has no samples", f"{MINIMUM_SECONDS} s or more")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise UnsupportedAudio(f"the samples are {samples.dtype}", "floating point; `to_mono` scales integers")
+    if samples.size < MINIMUM_SECONDS * SAMPLE_RATE:
+        raise AudioTooShort(f"the audio lasts {samples.size / SAMPLE_RATE:.4g} s", f"{MINIMUM_SECONDS} s or more")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite and is refused as such
+        samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        first = int(np.argmin(np.isfinite(samples)))
+        raise AudioNotFinite(f"sample {first} ({first / SAMPLE_RATE:.3f} s) is {samples[first]}", "finite samples")
+    return samples
+
+
+def to_mono(samples: ArrayLike) -> Float32:
+    """Mean of the channels as float32; integer PCM is scaled to ±1.
+
+    Args:
+        samples: shape (samples,) or (samples, channels); floating point, int16, int32, or uint8 (centre 128).
+
+    Raises:
+        UnsupportedAudio: another shape or sample type.
+    """
+    pcm = np.asarray(samples)
+    if pcm.ndim not in (1, 2) or (pcm.ndim == 2 and pcm.shape[1] == 0):
+        raise UnsupportedAudio(f"the samples have shape {pcm.shape}", "(samples,) or (samples, channels)")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite: `validate` refuses it
+        scaled = _full_scale(pcm)
+        return scaled if scaled.ndim == 1 else scaled.mean(axis=1, dtype=np.float32)
+
+
+def resample(waveform: ArrayLike, rate: int, to: int = SAMPLE_RATE) -> Float32:
+    """A waveform at another sample rate, through a zero-phase polyphase filter.
+
+    Args:
+        waveform: floating point, shape (samples,).
+        rate: Hz, within `RESAMPLED_FROM`.
+        to: Hz.
+
+    Returns:
+        float32, shape (ceil(samples · to / rate),).
+
+    Raises:
+        UnsupportedAudio: a rate out of the range.
+    """
+    lowest, highest = RESAMPLED_FROM
+    if not lowest <= rate <= highest:
+        raise UnsupportedAudio(f"the sample rate is {rate} Hz", f"{lowest} to {highest} Hz")
+    samples = np.asarray(waveform, np.float32)
+    if rate == to or samples.size == 0:
+        return samples
+    divisor = math.gcd(rate, to)
+    resampled: NDArray[Any] = signal.resample_poly(samples, to // divisor, rate // divisor)
+    return resampled.astype(np.float32, copy=False)
+
+
+def _full_scale(pcm: NDArray[Any]) -> Float32:
+    if np.issubdtype(pcm.dtype, np.floating):
+        return pcm.astype(np.float32, copy=False)
+    if pcm.dtype == np.uint8:
+        return (pcm.astype(np.float32) - 128) / np.float32(128)
+    if pcm.dtype in (np.int16, np.int32):
+        return pcm.astype(np.float32) / np.float32(-float(np.iinfo(pcm.dtype).min))
+    raise UnsupportedAudio(f"the samples are {pcm.dtype}", "floating point, int16, int32, uint8")
+
+
+def _mel_power(waveform: Float32, profile: Profile) -> Float32:
+    """|STFT|² through the Mel filters, shape (bands, frames). Frames are centred; the edges are mirrored."""
+    if profile.pre_emphasis:
+        emphasized = waveform.copy()
+        emphasized[1:] -= np.float32(profile.pre_emphasis) * waveform[:-1]
+        waveform = emphasized
+    frames = waveform.size // HOP_LENGTH  # the last centred frame is left out, as Whisper does
+    padded = np.pad(waveform, WINDOW_LENGTH // 2, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_LENGTH)[::HOP_LENGTH][:frames]
+    window, filters = _window(profile.window), _mel_filters(profile.bands)
+    mel = np.empty((profile.bands, frames), np.float32)
+    for start in range(0, frames, FRAMES_AT_ONCE):
+        block = slice(start, start + FRAMES_AT_ONCE)
+        spectrum: NDArray[np.complex64] = fft.rfft(windows[block] * window, axis=1)  # (frames, WINDOW_LENGTH // 2 + 1)
+        mel[:, block] = filters @ (spectrum.real**2 + spectrum.imag**2).T
+    return mel
+
+
+@cache
+def _window(shape: Window) -> Float32:
+    return signal.get_window(shape, WINDOW_LENGTH, fftbins=True).astype(np.float32)
+
+
+@cache
+def _mel_filters(bands: int) -> Float32:
+    """Triangles of equal area (Slaney), shape (bands, WINDOW_LENGTH // 2 + 1)."""
+    edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(SAMPLE_RATE / 2), bands + 2))
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    bins = fft.rfftfreq(WINDOW_LENGTH, 1 / SAMPLE_RATE)
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    triangles = np.clip(np.minimum(rising, falling), 0.0, None)
+    filters: Float32 = (triangles * 2 / (high - low)).astype(np.float32)
+    return filters
+
+
+def _hertz_to_mel(hertz: float) -> float:
+    linear = min(hertz, MEL_BREAK_HERTZ) / MEL_HERTZ
+    return linear + math.log(max(hertz, MEL_BREAK_HERTZ) / MEL_BREAK_HERTZ) / MEL_LOG_STEP
+
+
+def _mel_to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    break_mel = MEL_BREAK_HERTZ / MEL_HERTZ
+    linear = np.minimum(mel, break_mel) * MEL_HERTZ
+    return linear * np.exp(np.maximum(mel - break_mel, 0.0) * MEL_LOG_STEP)

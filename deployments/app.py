@@ -1,0 +1,29 @@
+"""Settings → the bound Serve application: the `import_path` of serve_config.yaml."""
+
+# No `from __future__ import annotations` here: Ray reads the type of `build`'s argument to parse `args` into it.
+
+from ray import serve
+
+from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus
+from deployments.ingress import Ingress
+from deployments.settings import Settings
+from deployments.stages import stage_arguments
+
+
+def build(settings: Settings) -> serve.Application:
+    """The application that these settings describe.
+
+    Raises:
+        deployments.weights.WeightsMissing: a model is not on this machine; the text has the command that brings it.
+        deployments.accelerator.NoGpu: GPUs were insisted on, and there are none.
+    """
+    gpus = cluster_has_gpus(settings.accelerator)
+    # Models are looked for before any replica starts: what is missing is one message, not six
+    stages = stage_arguments(settings, gpus)
+    if settings.profile == "fused":
+        return Ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus)
+    handles = {
+        name: stage.options(ray_actor_options=actor_options(SHARES[stage.name], gpus)).bind(*arguments)
+        for name, (stage, arguments) in stages.items()
+    }
+    return Ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus)).bind(settings, handles, gpus)

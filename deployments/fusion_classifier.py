@@ -1,0 +1,68 @@
+"""Voice and words → emotion: the last stage, around the network in `fusion`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from ray import serve
+
+from deployments.accelerator import device
+from deployments.execution import ModelThread, Timed
+from deployments.messages import Emotion, Mel, TextFeatures, Transcript
+from fusion import checkpoint
+from fusion.batch import UtteranceFeatures, collate
+
+
+class EmotionClassifier:
+    """A trained fusion network.
+
+    Args:
+        path: its checkpoint.
+        encoders: fingerprint of the weights behind each kind of feature; one that differs from those of the training
+            is refused, since the network would answer nonsense with confidence.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        fusion.checkpoint.EncoderMismatch, fusion.checkpoint.CheckpointError, FileNotFoundError.
+    """
+
+    def __init__(self, path: Path, encoders: Mapping[str, str] | None, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        network, self.info = checkpoint.load(path, encoders)
+        self._network = network.to(device)
+        self._device = device
+
+    @torch.inference_mode()
+    def classify(self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures) -> Emotion:
+        """The probabilities of the classes; they sum to one."""
+        features = UtteranceFeatures(mel.values, words.values, context.values, transcript.encoder_states)
+        logits = self._network(collate([features]).to(self._device)).logits[0]
+        probabilities = torch.softmax(logits.double(), dim=0).cpu().numpy()
+        classes = self.info.config.classes
+        return Emotion(
+            label=classes[int(np.argmax(probabilities))],
+            probabilities={name: float(value) for name, value in zip(classes, probabilities, strict=True)},
+        )
+
+
+@serve.deployment
+class FusionClassifier:
+    """The shell around `EmotionClassifier`."""
+
+    def __init__(self, path: Path, encoders: Mapping[str, str], gpu: bool) -> None:
+        self._device = device(gpu)
+        self._classifier = EmotionClassifier(path, encoders, self._device)
+        self._thread = ModelThread("fusion")
+
+    async def classify(
+        self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures
+    ) -> Timed[Emotion]:
+        """See `EmotionClassifier.classify`."""
+        return await self._thread.run(self._classifier.classify, mel, transcript, words, context)
+
+    async def describe(self) -> dict[str, str]:
+        """Name and device of what runs here; also the sign that it runs."""
+        return {"model": self._classifier.info.name, "device": self._device}

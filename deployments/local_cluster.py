@@ -1,0 +1,246 @@
+"""A Ray head and the application on this machine, as child processes: for the demo, the benchmarks and the tests.
+
+`ray stop` would end every Ray on the machine, so the head is started with `--block` as our own child, in a session of
+its own, and exactly that session is ended.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import httpx
+import psutil
+import yaml
+
+DEFAULT_CONFIG: Final = Path(__file__).resolve().parent.parent / "serve_config.yaml"
+LOOPBACK: Final = "127.0.0.1"
+STOP_WITHIN_S: Final = 6.0
+POLL_S: Final = 0.5
+LARGEST_REPLICA_LOG: Final = 200_000  # bytes of each that are kept
+# Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
+THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+
+Progress = Callable[[dict[str, str]], None]
+
+
+class ClusterFailed(RuntimeError):  # noqa: N818 - an error by its base class
+    """The head or the application did not come up; the text says which, with the end of the log."""
+
+
+class LocalCluster:
+    """A context manager: a head on loopback, with the application of a config file.
+
+    Args:
+        config: as `serve deploy` takes it.
+        log: where everything goes that Ray prints.
+        num_gpus: GPUs that the head claims to have; None lets Ray look.
+        num_cpus: the same for CPUs.
+        throughput: Serve's throughput mode in place of its default.
+        http_port: of the application; None takes that of the config, 0 a free one.
+        overrides: `args` of the application that differ from the config.
+
+    Raises:
+        ClusterFailed: on entering, where the head does not start or refuses the application.
+    """
+
+    def __init__(
+        self,
+        config: Path = DEFAULT_CONFIG,
+        *,
+        log: Path,
+        num_gpus: int | None = None,
+        num_cpus: int | None = None,
+        throughput: bool = False,
+        http_port: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.log = log
+        self._config: dict[str, Any] = yaml.safe_load(config.read_text())
+        if http_port is not None:
+            self._config["http_options"]["port"] = http_port or free_port()
+        self._config["applications"][0].setdefault("args", {}).update(overrides or {})
+        self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
+        self._dashboard = f"http://{LOOPBACK}:{free_port()}"
+        self._gcs_port = free_port()
+        self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
+        self._throughput = throughput
+        self._head: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the head, as `ray.init` takes it."""
+        return f"{LOOPBACK}:{self._gcs_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process that talks to this head must have in its environment."""
+        assert self._folder is not None, "the cluster was not entered"
+        tokens = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": str(self._folder / "token")}
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
+        quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # nobody is left to take over from a single node
+        mode = THROUGHPUT_MODE if self._throughput else {}
+        return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
+
+    def __enter__(self) -> LocalCluster:
+        self._folder = Path(tempfile.mkdtemp(prefix="amser-"))  # short: Ray puts sockets into it
+        (self._folder / "token").write_text(secrets.token_hex(16))
+        try:
+            self._start_head()
+            self._deploy()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def wait_until_ready(self, timeout_s: float = 180, progress: Progress | None = None) -> None:
+        """Return once every deployment runs and the application answers.
+
+        Args:
+            timeout_s: until then.
+            progress: called about twice a second with the status of each deployment.
+
+        Raises:
+            ClusterFailed: a deployment failed, the head died, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self._require_head()
+            application = self.status()
+            deployments = {name: entry["status"] for name, entry in application.get("deployments", {}).items()}
+            if progress is not None:
+                progress(deployments)
+            if application.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+                raise ClusterFailed(f"the application is {application['status']}: {_reason(application)}")
+            if application.get("status") == "RUNNING" and self._answers():
+                return
+            time.sleep(POLL_S)
+        raise ClusterFailed(f"the application was not ready within {timeout_s:g} s; {self.tail()}")
+
+    def status(self) -> dict[str, Any]:
+        """What Serve says of the application; empty as long as it says nothing."""
+        with suppress(httpx.HTTPError):
+            answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=5)
+            if answer.is_success:
+                applications: dict[str, dict[str, Any]] = answer.json()["applications"]
+                return next(iter(applications.values()), {})
+        return {}
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this cluster."""
+        if self._head is None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            head = psutil.Process(self._head.pid)
+            return [head, *head.children(recursive=True)]
+        return []
+
+    def tail(self, lines: int = 12) -> str:
+        """The last lines of the log."""
+        content = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return f"the end of {self.log}:\n" + "\n".join(content[-lines:])
+
+    def _start_head(self) -> None:
+        assert self._folder is not None
+        command = [
+            str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats",
+            f"--node-ip-address={LOOPBACK}", f"--port={self._gcs_port}", f"--temp-dir={self._folder}",
+            "--include-dashboard=true", f"--dashboard-host={LOOPBACK}",
+            f"--dashboard-port={self._dashboard.rpartition(':')[2]}", "--dashboard-agent-listen-port=0",
+            f"--ray-client-server-port={free_port()}",
+            *(f"--{name}={count}" for name, count in self._resources.items() if count is not None),
+        ]  # fmt: skip
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
+        with self.log.open("ab") as output:
+            self._head = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end the head in order
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            self._require_head()
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=5).is_success:
+                    return
+            time.sleep(POLL_S)
+        raise ClusterFailed(f"the Ray head did not answer within 60 s; {self.tail()}")
+
+    def _deploy(self) -> None:
+        answer = httpx.put(f"{self._dashboard}/api/serve/applications/", json=self._config, timeout=60)
+        if not answer.is_success:
+            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
+
+    def _answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+        return False
+
+    def _require_head(self) -> None:
+        if self._head is not None and self._head.poll() is not None:
+            raise ClusterFailed(f"the Ray head ended with {self._head.returncode}; {self.tail()}")
+
+    def _stop(self) -> None:
+        """End the head and what it started, however the start went."""
+        processes = self.processes()
+        if self._head is not None and self._head.poll() is None:
+            self._head.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._head.wait(STOP_WITHIN_S)
+        _, alive = psutil.wait_procs(processes, timeout=5)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
+        if self._head is not None:
+            self._head.wait()
+        if self._folder is not None:
+            self._keep_replica_logs(self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._head = None
+
+
+    def _keep_replica_logs(self, folder: Path) -> None:
+        """Add what replicas and controller wrote to the log, before Ray's own folder goes."""
+        with self.log.open("ab") as output:
+            for part in sorted(folder.glob("session_*/logs/serve/*.log")):
+                if content := part.read_bytes()[-LARGEST_REPLICA_LOG:]:
+                    output.write(f"\n--- {part.name}\n".encode() + content)
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _reason(application: Mapping[str, Any]) -> str:
+    failed = [
+        f"{name}: {entry['message']}"
+        for name, entry in application.get("deployments", {}).items()
+        if entry.get("message") and entry["status"] not in ("HEALTHY", "UPDATING")
+    ]
+    return "; ".join([str(application.get("message", "")), *failed])[-3000:]

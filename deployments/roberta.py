@@ -1,0 +1,92 @@
+"""Token states of a contextual text encoder: the knowledge branch of AMSER and Amser+ (R11).
+
+The papers take RoBERTa; any Hugging Face encoder does, and its width comes from its own configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from ray import serve
+from transformers import AutoModel, AutoTokenizer
+
+from deployments.accelerator import device
+from deployments.execution import ModelThread, Timed
+from deployments.messages import TextFeatures
+
+LONGEST_TEXT: Final = 256  # tokens; 30 s of fast speech are about 150
+BATCH_WAIT_S: Final = 0.002
+
+
+class ContextEncoder:
+    """A Hugging Face encoder.
+
+    Args:
+        model: a folder, or an id that is in the local Hugging Face cache: nothing is downloaded while serving.
+        device: `cpu`, or `cuda`, which computes in half precision.
+        threads: of torch, in the whole process.
+
+    Raises:
+        OSError: there is no such model on this machine, or its weights are not safetensors.
+    """
+
+    def __init__(self, model: Path | str, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._device = device
+        self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+        self._model = AutoModel.from_pretrained(
+            model,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32 if device == "cpu" else torch.float16,
+        )
+        self._model.to(device).eval()
+        self.width: int = self._model.config.hidden_size
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
+        """The last hidden states of each text, special tokens included, padding left out.
+
+        Returns:
+            For each text float32 (m, width); an empty text still has its special tokens.
+        """
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=LONGEST_TEXT, return_tensors="pt"
+        ).to(self._device)
+        states = self._model(**tokens).last_hidden_state.float().cpu().numpy()
+        features = []
+        for row, (ids, mask) in enumerate(zip(tokens["input_ids"], tokens["attention_mask"], strict=True)):
+            present = mask.bool().cpu().numpy()
+            names = self._tokenizer.convert_ids_to_tokens(ids.cpu().numpy()[present].tolist())
+            features.append(TextFeatures(tuple(names), np.ascontiguousarray(states[row][present])))
+        return features
+
+
+@serve.deployment
+class Roberta:
+    """The shell around `ContextEncoder`: texts that arrive together are encoded together."""
+
+    def __init__(self, model: Path | str, name: str, gpu: bool, threads: int, batch_size: int) -> None:
+        self._device = device(gpu)
+        self._encoder = ContextEncoder(model, self._device, threads)
+        self._encoder.encode(["warm up"])
+        self._name = name
+        self._thread = ModelThread("roberta")
+        self._encode_together.set_max_batch_size(batch_size)
+
+    async def contextualize(self, text: str) -> Timed[TextFeatures]:
+        """See `ContextEncoder.encode`."""
+        return await self._encode_together(text)
+
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def _encode_together(self, texts: list[str]) -> list[Timed[TextFeatures]]:
+        answer = await self._thread.run(self._encoder.encode, texts)
+        return [Timed(features, answer.compute_ms) for features in answer.value]
+
+    async def describe(self) -> dict[str, str]:
+        """Name and device of what runs here; also the sign that it runs."""
+        return {"model": self._name, "device": self._device}

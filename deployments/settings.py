@@ -1,0 +1,86 @@
+"""What can be set, with its default and a sentence about it. The `args` of serve_config.yaml are read into this.
+
+Every default stands here and nowhere else; serve_config.yaml says what differs for a cluster.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from amser.wire import Limits
+from fusion.checkpoint import DEFAULT_CHECKPOINT
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecognizerSettings(_Settings):
+    """Speech to words."""
+
+    engine: Literal["ctranslate2", "openai-whisper"] = "ctranslate2"
+    """Who runs the networks: CTranslate2 (int8 on a CPU), or the reference implementation."""
+    weights: str = "whisper-base"
+    """Name in the weight catalogue, in CTranslate2's format; both engines read it."""
+    context: Literal["short", "padded"] = "short"
+    """Encode the speech alone, or 30 s always as Whisper's authors do."""
+    batch_size: int = Field(4, ge=1, le=64)
+    """Utterances that a CPU replica decodes together."""
+    gpu_batch_size: int = Field(8, ge=1, le=64)
+    """The same for a GPU replica."""
+    threads: int = Field(1, ge=1)
+    """Threads of one replica; more replicas use more cores better than more threads do."""
+
+
+class TextEncoderSettings(_Settings):
+    """Words in their context (RoBERTa in the papers)."""
+
+    model: str = "all-mpnet-base-v2"
+    """Name in the weight catalogue, a folder, or a Hugging Face id that is in the local cache already."""
+    batch_size: int = Field(8, ge=1, le=128)
+    """Texts that one forward pass takes."""
+    threads: int = Field(1, ge=1)
+    """Threads of one replica."""
+
+
+class RequestSettings(_Settings):
+    """What a client may ask for, and how long it may take."""
+
+    max_bytes: int = Field(Limits.max_bytes, ge=1)
+    """Of an envelope."""
+    max_audio_bytes: int = Field(10_485_760, ge=1)
+    """Of an audio file; 30 s of 48 kHz stereo 24-bit WAV are 8.6 MB."""
+    max_frames: int = Field(Limits.max_frames, ge=10, le=3000)
+    """10 ms each; 3000 is the most that Whisper hears at once."""
+    max_rank: int = Field(Limits.max_rank, ge=1, le=128)
+    """Components of a factorised log-Mel."""
+    body_timeout_s: float = Field(10.0, gt=0)
+    """A client that has not sent its body by then gets 408."""
+    deadline_s: float = Field(25.0, gt=0)
+    """A request that is not answered by then gets 504. Keep it below `request_timeout_s` of serve_config.yaml."""
+    retry_after_s: int = Field(1, ge=1)
+    """What a refused client is told to wait."""
+
+    @property
+    def limits(self) -> Limits:
+        """The same limits, as the wire format takes them."""
+        return Limits(self.max_bytes, self.max_frames, self.max_rank)
+
+
+class Settings(_Settings):
+    """The application."""
+
+    profile: Literal["distributed", "fused"] = "distributed"
+    """A deployment for each stage, or all stages in one replica."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` asks the cluster whether it has GPUs; `gpu` insists on them."""
+    recognizer: RecognizerSettings = RecognizerSettings()
+    word_vectors: str = "spacy-en-core-web-md"
+    """Name in the weight catalogue, or a folder that spaCy loads; 300 wide."""
+    text_encoder: TextEncoderSettings = TextEncoderSettings()
+    fusion_checkpoint: Path = DEFAULT_CHECKPOINT
+    """The trained network; it must have been trained with the encoders above."""
+    requests: RequestSettings = RequestSettings()

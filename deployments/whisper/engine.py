@@ -1,0 +1,63 @@
+"""What an engine that runs Whisper's networks must do: the seam between `recognizer` and two libraries.
+
+An engine knows arrays and tokens. How much context is encoded, when a text is not believed and what counts as silence
+is the recogniser's business, the same for both engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTEXT_FRAMES: Final = 3000  # log-Mel frames of the 30 s that Whisper was trained on
+CONTEXT_STATES: Final = 1500  # encoder states for them: the second convolution has stride 2
+MAXIMUM_TOKENS: Final = 224  # half of the decoder's positions, as in Whisper's own decoding
+
+States = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded text.
+
+    Attributes:
+        text: without leading or trailing space.
+        tokens: the text's tokens, without the prompt and the end.
+        average_log_probability: mean over the tokens, end included.
+        no_speech_probability: that of Whisper's no-speech token at the first position, 0 to 1.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    average_log_probability: float
+    no_speech_probability: float
+
+
+class Engine(Protocol):
+    """Whisper's encoder and decoder.
+
+    Attributes:
+        bands: Mel bands of the model's input, 80 or 128.
+        width: of an encoder state.
+        multilingual: False for the English-only models.
+    """
+
+    bands: int
+    width: int
+    multilingual: bool
+
+    def encode(self, log_mel: NDArray[np.float32]) -> States:
+        """(bands, T) with T even and at most 3000 → (T / 2, width), with the positions of the first T frames."""
+        ...
+
+    def detect_languages(self, states: States) -> list[tuple[str, float]]:
+        """(B, n, width) → the most probable language of each, as a code of Whisper's, and its probability."""
+        ...
+
+    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+        """(B, n, width) → the greedily decoded text of each, in its language."""
+        ...

@@ -1,0 +1,130 @@
+"""What the fusion network reads: the features of one utterance, and how utterances of different lengths are stacked.
+
+Stands between the recogniser and text stages, which make the features, and `fusion.network`, which reads batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MAXIMUM_SECONDS = 30.0  # the longest utterance that Whisper, and so the pipeline, takes at once
+FRAMES_PER_SECOND = 100  # of a log-Mel spectrogram
+DECIBEL = 0.025  # one decibel of power on the scale of whisper80, (log10 power + 4) / 4
+SPEECH_BELOW_PEAK = 35 * DECIBEL  # quieter frames at either end are taken for a pause
+PAUSE_KEPT = 10  # frames of pause that stay at either end
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceFeatures:
+    """One utterance, as the stages before the fusion network describe it.
+
+    Attributes:
+        log_mel: float16 or float32, shape (80, T), 10 ms a frame, after the codec; T ≥ 1.
+        words: float32, shape (n, 300), one row a token of the ASR text; n may be 0.
+        context: float32, shape (m, width), one row a token of the contextual encoder; m may be 0.
+        encoder_states: float16, shape (s, 512), pooled states of the recogniser's encoder. Amser+ as published does
+            not read them; they travel along for a network that does.
+    """
+
+    log_mel: NDArray[np.floating]
+    words: NDArray[np.floating]
+    context: NDArray[np.floating]
+    encoder_states: NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionBatch:
+    """B utterances, padded with zeros at the end; a length counts the rows that are real.
+
+    Attributes:
+        log_mel: float32, (B, 80, T), with `mel_lengths` int64 (B,).
+        words: float32, (B, n, 300), with `word_lengths` int64 (B,).
+        context: float32, (B, m, width), with `context_lengths` int64 (B,).
+    """
+
+    log_mel: Tensor
+    mel_lengths: Tensor
+    words: Tensor
+    word_lengths: Tensor
+    context: Tensor
+    context_lengths: Tensor
+
+    def __len__(self) -> int:
+        return int(self.log_mel.shape[0])
+
+    def to(self, device: torch.device | str) -> FusionBatch:
+        """The same batch on another device."""
+        return FusionBatch(
+            self.log_mel.to(device),
+            self.mel_lengths.to(device),
+            self.words.to(device),
+            self.word_lengths.to(device),
+            self.context.to(device),
+            self.context_lengths.to(device),
+        )
+
+
+def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
+    """Stack utterances of any lengths.
+
+    Pauses at the ends of an utterance are cut (see `trim_pauses`). A text without tokens becomes a single row of zeros,
+    so that attention always has something to read.
+
+    Raises:
+        ValueError: there are no utterances, a log-Mel has no frames, is longer than 30 s, or holds values that are not
+            finite; or widths differ between utterances.
+    """
+    if not utterances:
+        raise ValueError("a batch needs at least one utterance")
+    limit = int(MAXIMUM_SECONDS * FRAMES_PER_SECOND)
+    for position, utterance in enumerate(utterances):
+        frames = utterance.log_mel.shape[1]
+        if not 1 <= frames <= limit:
+            raise ValueError(f"utterance {position}: {frames} frames of log-Mel; 1 to {limit} are possible")
+        if not np.isfinite(utterance.log_mel).all():
+            raise ValueError(f"utterance {position}: the log-Mel holds values that are not finite")
+    mel, mel_lengths = _stack([trim_pauses(utterance.log_mel).T for utterance in utterances])
+    words, word_lengths = _stack([_at_least_one_row(utterance.words) for utterance in utterances])
+    context, context_lengths = _stack([_at_least_one_row(utterance.context) for utterance in utterances])
+    return FusionBatch(mel.transpose(1, 2), mel_lengths, words, word_lengths, context, context_lengths)
+
+
+def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Cut the quiet ends off a log-Mel, so that an answer does not hang on how closely a device cut the utterance.
+
+    Args:
+        log_mel: (bands, T), whisper80.
+
+    Returns:
+        A view (bands, T′), from the first to the last frame whose loudest band is within 35 dB of the utterance's
+        loudest, and 0.1 s around them.
+    """
+    loudness = log_mel.max(axis=0).astype(np.float32)
+    speech = np.flatnonzero(loudness >= loudness.max() - SPEECH_BELOW_PEAK)
+    return log_mel[:, max(0, int(speech[0]) - PAUSE_KEPT) : int(speech[-1]) + 1 + PAUSE_KEPT]
+
+
+def mask_of(lengths: Tensor, rows: int) -> Tensor:
+    """Lengths int64 (B,) → bool (B, rows), True where a row is real."""
+    return torch.arange(rows, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def _at_least_one_row(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    return values if len(values) else np.zeros((1, values.shape[1]), values.dtype)
+
+
+def _stack(matrices: Sequence[NDArray[np.floating]]) -> tuple[Tensor, Tensor]:
+    widths = {matrix.shape[1] for matrix in matrices}
+    if len(widths) > 1:
+        raise ValueError(f"features of different widths in one batch: {sorted(widths)}")
+    lengths = [len(matrix) for matrix in matrices]
+    stacked = np.zeros((len(matrices), max(lengths), widths.pop()), np.float32)
+    for row, matrix in enumerate(matrices):
+        stacked[row, : len(matrix)] = matrix
+    return torch.from_numpy(stacked), torch.tensor(lengths)

@@ -1,0 +1,142 @@
+"""A corpus as a manifest: a tab-separated table with the columns `path`, `emotion` and `speaker`.
+
+The first link of training and judging: paths and labels of any corpus become `Record`s on the seven classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+REQUIRED_COLUMNS = ("path", "emotion", "speaker")
+
+# Names that corpora give the seven classes. RAVDESS's `calm` merges into neutral, as issue 2 asks.
+ALIASES = {name: name for name in CLASSES} | {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "happiness": "happy",
+    "joy": "happy",
+    "calm": "neutral",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+
+
+class ManifestError(ValueError):
+    """A manifest, or a file that it names, is not there or not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One labelled utterance.
+
+    Attributes:
+        utterance: its name; the path without its ending where the manifest has no such column.
+        audio: the sound file.
+        emotion: one of `CLASSES`.
+        speaker: who speaks.
+        fold: group of speakers for cross-validation; None where the manifest has no folds.
+        text: reference transcript; empty where the manifest has none.
+        language: ISO 639-1 code; None where the manifest has none.
+    """
+
+    utterance: str
+    audio: Path
+    emotion: str
+    speaker: str
+    fold: int | None
+    text: str
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The usable rows of a manifest.
+
+    Attributes:
+        name: the manifest's file name without its ending.
+        records: in the manifest's order.
+        unknown_labels: how many rows were left out for each label that is none of the seven classes.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    unknown_labels: dict[str, int]
+
+    @property
+    def classes_present(self) -> tuple[str, ...]:
+        """Those of the seven classes that occur, in their usual order."""
+        present = {record.emotion for record in self.records}
+        return tuple(name for name in CLASSES if name in present)
+
+
+def load_manifest(manifest: Path, root: Path | None = None) -> Corpus:
+    """Read a manifest.
+
+    Args:
+        manifest: the table, UTF-8, with a header row.
+        root: the folder that `path` is relative to; by default the nearest folder above the manifest under which the
+            first path exists.
+
+    Raises:
+        ManifestError: the manifest, one of its required columns, a sound file or every known label is missing.
+    """
+    rows = _read_rows(manifest)
+    root = root or _find_root(manifest, rows[0]["path"])
+    records: list[Record] = []
+    unknown: Counter[str] = Counter()
+    for number, row in enumerate(rows, start=2):
+        label = row["emotion"].strip().lower()
+        emotion = ALIASES.get(label)
+        if emotion is None:
+            unknown[label] += 1
+            continue
+        audio = root / row["path"]
+        if not audio.is_file():
+            raise ManifestError(f"{manifest}, line {number}: there is no file {audio}")
+        records.append(_record(row, audio, emotion))
+    if not records:
+        raise ManifestError(f"{manifest}: none of its labels is an emotion known here: {dict(unknown)}")
+    return Corpus(manifest.stem, tuple(records), dict(unknown))
+
+
+def _read_rows(manifest: Path) -> list[dict[str, str]]:
+    if not manifest.is_file():
+        raise ManifestError(f"there is no manifest {manifest}")
+    with manifest.open(encoding="utf-8", newline="") as file:
+        # Transcripts hold quotation marks that are only characters.
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+        missing = [column for column in REQUIRED_COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ManifestError(f"{manifest}: no column {', '.join(missing)}; it has {reader.fieldnames}")
+        rows = list(reader)
+    if not rows:
+        raise ManifestError(f"{manifest}: no rows")
+    return rows
+
+
+def _find_root(manifest: Path, path: str) -> Path:
+    for folder in manifest.resolve().parents:
+        if (folder / path).is_file():
+            return folder
+    raise ManifestError(f"{manifest}: {path} is under none of the folders above it; name the folder with --root")
+
+
+def _record(row: dict[str, str], audio: Path, emotion: str) -> Record:
+    fold = row.get("fold", "").strip()
+    if fold and not fold.isdecimal():
+        raise ManifestError(f"{audio}: fold {fold!r} is not a number")
+    return Record(
+        utterance=row.get("utterance") or str(Path(row["path"]).with_suffix("")),
+        audio=audio,
+        emotion=emotion,
+        speaker=row["speaker"],
+        fold=int(fold) if fold else None,
+        text=row.get("text", ""),
+        language=row.get("language") or None,
+    )

@@ -1,0 +1,189 @@
+"""Judge a checkpoint on any corpus: `python -m fusion.evaluate --manifest FILE --codec svd-f16:0.125 --json FILE`.
+
+Every utterance goes through the stages of the cluster (`fusion.extraction`), compression first, then through the
+checkpoint. Prints accuracy with intervals and the confusion matrix; writes one JSON row a codec setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, load
+from fusion.corpora.manifest import Corpus, ManifestError, load_manifest
+from fusion.extraction import THREADS, CodecSetting, extract, fingerprints
+from fusion.fitting import predict
+from fusion.metrics import Scores, confusion, score
+
+TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
+MODALITIES = "audio+words+context"
+VERSIONS_OF = ("torch", "numpy", "transformers", "ctranslate2", "spacy")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Answers on one corpus at one codec setting.
+
+    Attributes:
+        corpus: what was judged.
+        setting: the codec and rate.
+        probabilities: float32 (n, classes), in the corpus's order.
+        truth: class numbers (n,).
+        scores: figures over the classes that the corpus has.
+        matrix: counts (classes, classes), row the true class.
+    """
+
+    corpus: Corpus
+    setting: CodecSetting
+    probabilities: NDArray[np.float32]
+    truth: NDArray[np.int64]
+    scores: Scores
+    matrix: NDArray[np.int64]
+
+
+def judge(corpus: Corpus, setting: CodecSetting, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Judged:
+    """Compare probabilities with a corpus's labels.
+
+    A class that the corpus does not have can still be answered, and then is wrong.
+
+    Raises:
+        ManifestError: the corpus has a class that the network does not.
+    """
+    foreign = set(corpus.classes_present) - set(classes)
+    if foreign:
+        raise ManifestError(f"{corpus.name} has {', '.join(sorted(foreign))}, which the network does not know")
+    truth = np.array([classes.index(record.emotion) for record in corpus.records])
+    answers = probabilities.argmax(1)
+    return Judged(corpus, setting, probabilities, truth, score(truth, answers), confusion(truth, answers, len(classes)))
+
+
+def row(judged: Judged, model: str, protocol: str, classes: Sequence[str]) -> dict[str, Any]:
+    """The JSON row of a result."""
+    present = [name for name in classes if name in judged.corpus.classes_present]
+    scores = judged.scores
+    return {
+        "model": model,
+        "corpus": judged.corpus.name,
+        "protocol": protocol,
+        "classes": present,
+        "codec": judged.setting.name,
+        "rate": judged.setting.rate,
+        "modalities": MODALITIES,
+        "wa": scores.wa.value,
+        "ua": scores.ua.value,
+        "macro_f1": scores.macro_f1.value,
+        "weighted_f1": scores.weighted_f1.value,
+        "ua_low": scores.ua.low,
+        "ua_high": scores.ua.high,
+        "n": scores.n,
+        "unknown_labels": judged.corpus.unknown_labels,
+        "confusion": judged.matrix.tolist(),
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Hardware and versions that a figure was measured with."""
+    return {
+        "hardware": {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+    }
+
+
+def scores_table(title: str, rows: Sequence[tuple[str, Scores]]) -> Table:
+    """A table of figures, one named row a set of answers."""
+    table = Table("", "n", "WA", "UA", "macro F1", "weighted F1", title=title)
+    for name, scores in rows:
+        figures = (scores.wa, scores.ua, scores.macro_f1, scores.weighted_f1)
+        table.add_row(name, str(scores.n), *map(str, figures))
+    return table
+
+
+def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> Table:
+    """Answers (columns) for each true class (rows); classes without utterances have no row."""
+    table = Table("true \\ answer", *classes, "recall", title="confusion")
+    for name, counts in zip(classes, matrix, strict=True):
+        if total := counts.sum():
+            recall = counts[classes.index(name)] / total
+            table.add_row(name, *(str(count) for count in counts), f"{recall:.2f}")
+    return table
+
+
+def protocol_of(corpus: Corpus, info: CheckpointInfo) -> str:
+    """How a figure on this corpus must be read."""
+    return TRAINING_DATA_WARNING if corpus.name in info.corpora else "cross-corpus, nothing trained on this corpus"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(THREADS)
+    console = Console()
+    try:
+        network, info = load(options.checkpoint, fingerprints())
+        corpus = load_manifest(options.manifest, options.root)
+        settings = [CodecSetting.parse(text) for text in options.codec]
+        results = []
+        for setting in settings:
+            features = extract(corpus, setting)
+            results.append(judge(corpus, setting, predict(network, features), info.config.classes))
+    except (ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
+        print(f"fusion.evaluate: {error}", file=sys.stderr)
+        return 2
+    _print(console, results, info)
+    if options.json:
+        protocol = protocol_of(corpus, info)
+        rows = [row(result, info.name, protocol, info.config.classes) for result in results]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _print(console: Console, results: Sequence[Judged], info: CheckpointInfo) -> None:
+    corpus = results[0].corpus
+    if corpus.unknown_labels:
+        console.print(f"left out, label unknown: {_counts(corpus.unknown_labels)}")
+    console.print(scores_table(f"{info.name} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
+    for each in results:
+        console.print(confusion_table(each.matrix, info.config.classes), f"at {each.setting}")
+    console.print(f"[bold]{protocol_of(corpus, info)}[/bold]")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{label!r} ({count})" for label, count in counts.items())
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fusion.evaluate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--manifest", type=Path, required=True, help="TSV with the columns path, emotion, speaker")
+    parser.add_argument("--root", type=Path, help="folder that the paths are relative to")
+    parser.add_argument("--codec", nargs="+", default=["svd-f16:0.125"], help="such as none svd-f16:0.125; a row each")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
