@@ -14,6 +14,9 @@ from amser.wire import Limits
 from fusion.checkpoint import DEFAULT_CHECKPOINT
 
 
+_LIMITS = Limits()
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,13 +52,13 @@ class TextEncoderSettings(_Settings):
 class RequestSettings(_Settings):
     """What a client may ask for, and how long it may take."""
 
-    max_bytes: int = Field(Limits.max_bytes, ge=1)
+    max_bytes: int = Field(_LIMITS.max_bytes, ge=1)
     """Of an envelope."""
     max_audio_bytes: int = Field(10_485_760, ge=1)
     """Of an audio file; 30 s of 48 kHz stereo 24-bit WAV are 8.6 MB."""
-    max_frames: int = Field(Limits.max_frames, ge=10, le=3000)
+    max_frames: int = Field(_LIMITS.max_frames, ge=10, le=3000)
     """10 ms each; 3000 is the most that Whisper hears at once."""
-    max_rank: int = Field(Limits.max_rank, ge=1, le=128)
+    max_rank: int = Field(_LIMITS.max_rank, ge=1, le=128)
     """Components of a factorised log-Mel."""
     body_timeout_s: float = Field(10.0, gt=0)
     """A client that has not sent its body by then gets 408."""

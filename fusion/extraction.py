@@ -32,7 +32,7 @@ from fusion.corpora.manifest import Corpus, ManifestError, Record
 ENCODERS = {"asr": "whisper-base", "words": "spacy-en-core-web-md", "context": "all-mpnet-base-v2"}
 ENCODER_STATE_WIDTH = 512  # of Whisper base
 UTTERANCES_AT_ONCE = 8  # through the recogniser and the text encoder; bounds the memory
-LAYOUT = 1  # of the cached files; a new number leaves old caches unread
+LAYOUT = 2  # of the cached files; a new number leaves old caches unread
 THREADS = 1  # of torch and CTranslate2; two that wait for each other on busy cores were thirty times slower
 
 Item = TypeVar("Item")
