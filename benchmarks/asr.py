@@ -25,7 +25,7 @@ from rich.table import Table
 from whisper.normalizers import EnglishTextNormalizer
 
 from amser import codecs
-from amser.features import SAMPLE_RATE, log_mel, resample, silence_value, to_mono
+from amser.features import SAMPLE_RATE, Float32, log_mel, resample, silence_value, to_mono
 from benchmarks.report import write_rows
 from deployments.messages import Mel
 from deployments.weights import model_path
@@ -70,7 +70,7 @@ def read_clip(path: Path, reference: str, settings: Sequence[str], language: str
     return Clip(reference, seconds, {setting: _through(mel, setting, seconds, language) for setting in settings})
 
 
-def _through(mel: codecs.Float32, setting: str, seconds: float, language: str | None) -> Mel:
+def _through(mel: Float32, setting: str, seconds: float, language: str | None) -> Mel:
     name, _, rate = setting.partition(":")
     rank = None
     if name != "none":

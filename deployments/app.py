@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: Ray reads the type of `build`'s argument to parse `args` into it.
 
+from typing import Any
+
 from ray import serve
 
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus
@@ -20,10 +22,11 @@ def build(settings: Settings) -> serve.Application:
     gpus = cluster_has_gpus(settings.accelerator)
     # Models are looked for before any replica starts: what is missing is one message, not six
     stages = stage_arguments(settings, gpus)
+    ingress: Any = Ingress  # a deployment, which its decorator's type does not say
     if settings.profile == "fused":
-        return Ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus)
+        return ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus)
     handles = {
         name: stage.options(ray_actor_options=actor_options(SHARES[stage.name], gpus)).bind(*arguments)
         for name, (stage, arguments) in stages.items()
     }
-    return Ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus)).bind(settings, handles, gpus)
+    return ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus)).bind(settings, handles, gpus)

@@ -58,6 +58,8 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
                     seconds = max_frames * HOP_LENGTH / SAMPLE_RATE
                     raise AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
             pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    except SignalError:
+        raise  # it is a ValueError, and says already what is wrong
     except av.error.InvalidDataError as error:
         if _begins_like_audio(content):
             raise BrokenAudio(f"the audio cannot be decoded: {error.strerror}", "an intact file") from None

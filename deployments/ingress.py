@@ -25,7 +25,7 @@ from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from deployments import audio
 from deployments.answers import PROBLEM_TYPE, Answer, Problem, Refusal, answer, refusal, server_timing
 from deployments.execution import ModelThread
-from deployments.pipeline import Recognition, ServeStages, Stages, recognize
+from deployments.pipeline import Recognition, Stages, recognize, serve_stages
 from deployments.settings import Settings
 from deployments.stages import build_local_stages
 
@@ -79,7 +79,7 @@ class Ingress:
         if stages is None:
             self._stages = build_local_stages(settings, gpu)
         else:
-            self._stages = ServeStages(**stages)
+            self._stages = serve_stages(stages)
 
     @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
     async def emotion(self, request: Request) -> Response:
@@ -120,9 +120,7 @@ class Ingress:
             return {"status": "not ready", "reason": type(error).__name__}
         return {"status": "ready", "stages": str(len(stages))}
 
-    async def _answer(
-        self, request: Request, handler: Callable[[Request, str], Awaitable[Answer]]
-    ) -> Response:
+    async def _answer(self, request: Request, handler: Callable[[Request, str], Awaitable[Answer]]) -> Response:
         request_id = str(uuid.uuid4())
         try:
             async with asyncio.timeout(self._requests.deadline_s):

@@ -221,7 +221,6 @@ class LocalCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._head = None
 
-
     def _keep_replica_logs(self, folder: Path) -> None:
         """Add what replicas and controller wrote to the log, before Ray's own folder goes."""
         with self.log.open("ab") as output:

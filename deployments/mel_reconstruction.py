@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from ray import serve
 
+from amser import codecs
 from amser.features import silence_value
 from amser.wire import Envelope, Limits, decode_mel
-from amser import codecs
 from deployments.execution import ModelThread, Timed
 from deployments.messages import Mel
 

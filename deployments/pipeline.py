@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
@@ -18,22 +19,22 @@ from amser.wire import Envelope
 from deployments.execution import Timed
 from deployments.messages import Emotion, Mel, TextFeatures, Transcript
 
-Result = TypeVar("Result")
-
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
 
 
-class Stages(Protocol):
-    """What the pipeline needs from whoever runs its models."""
+Description = dict[str, str]
 
-    async def reconstruct(self, envelope: Envelope) -> Timed[Mel]: ...
-    async def transcribe(self, mel: Mel) -> Timed[Transcript]: ...
-    async def embed(self, text: str) -> Timed[TextFeatures]: ...
-    async def contextualize(self, text: str) -> Timed[TextFeatures]: ...
-    async def classify(
-        self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures
-    ) -> Timed[Emotion]: ...
-    async def describe(self) -> dict[str, dict[str, str]]: ...
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the pipeline calls, whoever runs the models: objects in this process, or deployments behind handles."""
+
+    reconstruct: Callable[[Envelope], Awaitable[Timed[Mel]]]
+    transcribe: Callable[[Mel], Awaitable[Timed[Transcript]]]
+    embed: Callable[[str], Awaitable[Timed[TextFeatures]]]
+    contextualize: Callable[[str], Awaitable[Timed[TextFeatures]]]
+    classify: Callable[[Mel, Transcript, TextFeatures, TextFeatures], Awaitable[Timed[Emotion]]]
+    describe: Callable[[], Awaitable[dict[str, Description]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,7 @@ async def recognize(envelope: Envelope, stages: Stages) -> Recognition:
     )
     emotion = await stages.classify(mel.value, transcript.value, words.value, context.value)
     total = 1000 * (time.perf_counter() - started)
-    computed = (
-        mel.compute_ms + transcript.compute_ms + max(words.compute_ms, context.compute_ms) + emotion.compute_ms
-    )
+    computed = mel.compute_ms + transcript.compute_ms + max(words.compute_ms, context.compute_ms) + emotion.compute_ms
     timings = Timings(
         queue=max(0.0, total - computed),
         mel=mel.compute_ms,
@@ -91,80 +90,38 @@ async def recognize(envelope: Envelope, stages: Stages) -> Recognition:
     return Recognition(mel.value, transcript.value, emotion.value, timings)
 
 
-@dataclass(frozen=True, slots=True)
-class LocalStages:
-    """All stages in this process: the objects that the deployments would be (the fused profile)."""
-
-    mel_reconstruction: Any
-    whisper_asr: Any
-    text_embedding: Any
-    roberta: Any
-    fusion_classifier: Any
-
-    async def reconstruct(self, envelope: Envelope) -> Timed[Mel]:
-        return await _typed(self.mel_reconstruction.reconstruct(envelope))
-
-    async def transcribe(self, mel: Mel) -> Timed[Transcript]:
-        return await _typed(self.whisper_asr.transcribe(mel))
-
-    async def embed(self, text: str) -> Timed[TextFeatures]:
-        return await _typed(self.text_embedding.embed(text))
-
-    async def contextualize(self, text: str) -> Timed[TextFeatures]:
-        return await _typed(self.roberta.contextualize(text))
-
-    async def classify(
-        self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures
-    ) -> Timed[Emotion]:
-        return await _typed(self.fusion_classifier.classify(mel, transcript, words, context))
-
-    async def describe(self) -> dict[str, dict[str, str]]:
-        return {name: await getattr(self, name).describe() for name in self.__slots__}
+def local_stages(members: Mapping[str, Any]) -> Stages:
+    """Stages in this process (the fused profile): the objects that the deployments would be, by name."""
+    return _stages(members, lambda method: method)
 
 
-@dataclass(frozen=True, slots=True)
-class ServeStages:
-    """Each stage behind its deployment."""
-
-    mel_reconstruction: DeploymentHandle
-    whisper_asr: DeploymentHandle
-    text_embedding: DeploymentHandle
-    roberta: DeploymentHandle
-    fusion_classifier: DeploymentHandle
-
-    async def reconstruct(self, envelope: Envelope) -> Timed[Mel]:
-        return await _asked(self.mel_reconstruction.reconstruct, envelope)
-
-    async def transcribe(self, mel: Mel) -> Timed[Transcript]:
-        return await _asked(self.whisper_asr.transcribe, mel)
-
-    async def embed(self, text: str) -> Timed[TextFeatures]:
-        return await _asked(self.text_embedding.embed, text)
-
-    async def contextualize(self, text: str) -> Timed[TextFeatures]:
-        return await _asked(self.roberta.contextualize, text)
-
-    async def classify(
-        self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures
-    ) -> Timed[Emotion]:
-        return await _asked(self.fusion_classifier.classify, mel, transcript, words, context)
-
-    async def describe(self) -> dict[str, dict[str, str]]:
-        handles = {name: getattr(self, name) for name in self.__slots__}
-        answers = await asyncio.gather(*(_asked(handle.describe) for handle in handles.values()))
-        return dict(zip(handles, answers, strict=True))
+def serve_stages(handles: Mapping[str, DeploymentHandle]) -> Stages:
+    """Each stage behind its deployment, by name."""
+    return _stages(handles, _asked)
 
 
-async def _typed(answer: Awaitable[Timed[Result]]) -> Timed[Result]:
-    return await answer
+def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Awaitable[Any]]]) -> Stages:
+    async def describe() -> dict[str, Description]:
+        answers = await asyncio.gather(*(caller(member.describe)() for member in members.values()))
+        return dict(zip(members, answers, strict=True))
+
+    return Stages(
+        reconstruct=caller(members["mel_reconstruction"].reconstruct),
+        transcribe=caller(members["whisper_asr"].transcribe),
+        embed=caller(members["text_embedding"].embed),
+        contextualize=caller(members["roberta"].contextualize),
+        classify=caller(members["fusion_classifier"].classify),
+        describe=describe,
+    )
 
 
-async def _asked(method: Any, *arguments: object) -> Any:
-    """The answer of a deployment; a replica that dies under the request is replaced by another one."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return await method.remote(*arguments)
-        except RayActorError:
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+def _asked(method: Any) -> Callable[..., Awaitable[Any]]:
+    """A call of a deployment's method; a replica that dies under the request is replaced by another one."""
+
+    async def call(*arguments: object) -> Any:
+        for _ in range(ATTEMPTS - 1):
+            with suppress(RayActorError):
+                return await method.remote(*arguments)
+        return await method.remote(*arguments)
+
+    return call

@@ -80,9 +80,10 @@ class Roberta:
 
     async def contextualize(self, text: str) -> Timed[TextFeatures]:
         """See `ContextEncoder.encode`."""
-        return await self._encode_together(text)
+        answer: Timed[TextFeatures] = await self._encode_together(text)
+        return answer
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=BATCH_WAIT_S)
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _encode_together(self, texts: list[str]) -> list[Timed[TextFeatures]]:
         answer = await self._thread.run(self._encoder.encode, texts)
         return [Timed(features, answer.compute_ms) for features in answer.value]

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from amser.wire import Limits
 from fusion.checkpoint import DEFAULT_CHECKPOINT
 
-
 _LIMITS = Limits()
 
 

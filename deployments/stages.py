@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.fusion_classifier import FusionClassifier
 from deployments.mel_reconstruction import MelReconstruction
-from deployments.pipeline import LocalStages
+from deployments.pipeline import Stages, local_stages
 from deployments.roberta import Roberta
 from deployments.settings import Settings
 from deployments.text_embedding import TextEmbedding
@@ -26,11 +26,10 @@ class Resolved:
     fingerprint: str
 
 
-def build_local_stages(settings: Settings, gpu: bool = False) -> LocalStages:
+def build_local_stages(settings: Settings, gpu: bool = False) -> Stages:
     """All stages in this process. Call it where an event loop runs, as the fused replica does."""
-    return LocalStages(
-        **{name: stage.func_or_class(*arguments) for name, (stage, arguments) in stage_arguments(settings, gpu).items()}
-    )
+    stages = stage_arguments(settings, gpu)
+    return local_stages({name: stage.func_or_class(*arguments) for name, (stage, arguments) in stages.items()})
 
 
 def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple[Any, ...]]]:

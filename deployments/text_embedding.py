@@ -23,7 +23,7 @@ class WordVectors:
     """Looks the words of a text up in a spaCy vector table.
 
     Args:
-        model: a folder that spaCy loads: en_core_web_md, en_core_web_lg, GloVe vectors packed with `spacy init vectors`.
+        model: a folder that spaCy loads: en_core_web_md, en_core_web_lg or GloVe vectors after `spacy init vectors`.
 
     Raises:
         ValueError: its vectors are not 300 wide.

@@ -44,9 +44,10 @@ class WhisperASR:
 
     async def transcribe(self, mel: Mel) -> Timed[Transcript]:
         """See `WhisperRecognizer.transcribe`."""
-        return await self._transcribe_together(mel)
+        answer: Timed[Transcript] = await self._transcribe_together(mel)
+        return answer
 
-    @serve.batch(max_batch_size=4, batch_wait_timeout_s=BATCH_WAIT_S)
+    @serve.batch(max_batch_size=4, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _transcribe_together(self, mels: list[Mel]) -> list[Timed[Transcript]]:
         answer = await self._thread.run(self._recognizer.transcribe, mels)
         return [Timed(transcript, answer.compute_ms) for transcript in answer.value]

@@ -26,8 +26,9 @@ class UtteranceFeatures:
 
     Attributes:
         log_mel: float16 or float32, shape (80, T), 10 ms a frame, after the codec; T ≥ 1.
-        words: float32, shape (n, 300), one row a token of the ASR text; n may be 0.
-        context: float32, shape (m, width), one row a token of the contextual encoder; m may be 0.
+        words: float32, shape (n, 300), one row a token of the ASR text; 0 for an empty text.
+        context: float32, shape (m, width), one row a token of the contextual encoder, whose special tokens remain of
+            an empty text.
         encoder_states: float16, shape (s, 512), pooled states of the recogniser's encoder. Amser+ as published does
             not read them; they travel along for a network that does.
     """
@@ -73,8 +74,8 @@ class FusionBatch:
 def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
     """Stack utterances of any lengths.
 
-    Pauses at the ends of an utterance are cut (see `trim_pauses`). A text without tokens becomes a single row of zeros,
-    so that attention always has something to read.
+    Pauses at the ends of an utterance are cut (see `trim_pauses`). No words become a single row of zeros, so that
+    attention always has something to read; so would no context rows, but the stages always give some.
 
     Raises:
         ValueError: there are no utterances, a log-Mel has no frames, is longer than 30 s, or holds values that are not

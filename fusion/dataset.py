@@ -47,12 +47,14 @@ class TextSubstitution:
     labelled neutral, from another corpus, and silence make it ignore what says nothing.
 
     Attributes:
+        no_text: what the text stages make of an empty text, so that training sees it as it is served.
         sentences: what to put in place of the text.
         replace: probability of another sentence.
         omit: probability of no text at all.
     """
 
-    sentences: Sequence[TextFeaturePair]
+    no_text: TextFeaturePair
+    sentences: Sequence[TextFeaturePair] = ()
     replace: float = 0.5
     omit: float = 0.05
 
@@ -61,7 +63,7 @@ class TextSubstitution:
         draw = random.random()
         words, context = utterance.words, utterance.context
         if draw < self.omit:
-            words, context = words[:0], context[:0]
+            words, context = self.no_text.words, self.no_text.context
         elif draw < self.omit + self.replace and self.sentences:
             sentence = self.sentences[int(random.integers(len(self.sentences)))]
             words, context = sentence.words, sentence.context

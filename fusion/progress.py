@@ -11,10 +11,11 @@ from fusion.fitting import Epoch
 
 
 class TrainingProgress:
-    """A progress bar for each network that reports; on a terminal only, a log gets nothing but the last state."""
+    """A progress bar for each network that reports; where there is no terminal, a line for each epoch."""
 
     def __init__(self, epochs: int, console: Console) -> None:
         self._epochs = epochs
+        self._console = console
         self._lines: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -23,6 +24,7 @@ class TrainingProgress:
             TextColumn("loss {task.fields[loss]:.3f}{task.fields[validation]}"),
             TimeElapsedColumn(),
             console=console,
+            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> TrainingProgress:
@@ -37,6 +39,8 @@ class TrainingProgress:
     def report(self, name: str, epoch: Epoch) -> None:
         """Show what an epoch of the network `name` came to."""
         ua = "" if epoch.validation_ua is None else f", validation UA {epoch.validation_ua:.3f}"
+        if not self._console.is_terminal:
+            self._console.print(f"{name}, epoch {epoch.number}: loss {epoch.loss:.3f}{ua}")
         if name not in self._lines:
             self._lines[name] = self._progress.add_task(name, total=self._epochs, loss=epoch.loss, validation=ua)
         self._progress.update(self._lines[name], completed=epoch.number, loss=epoch.loss, validation=ua)

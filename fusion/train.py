@@ -87,9 +87,8 @@ class Recipe:
         }
         return FusionConfig(classes=CLASSES, **sizes)
 
-    def sampler(self, sentences: Sequence[TextFeaturePair]) -> TrainingSampler:
+    def sampler(self, substitution: TextSubstitution | None) -> TrainingSampler:
         """How training sees an utterance."""
-        substitution = TextSubstitution(sentences, self.replace_text, self.omit_text)
         return TrainingSampler(self.codecs, MelAugmentation(**self.augmentation), substitution)
 
 
@@ -117,7 +116,7 @@ class Fold:
     recipe: Recipe
     split: Split
     utterances: Sequence[LabelledUtterance]
-    sentences: Sequence[TextFeaturePair]
+    substitution: TextSubstitution | None
     log_folder: Path | None
     reports: Queue[tuple[str, Epoch]]
 
@@ -139,16 +138,14 @@ def load_utterances(corpus: Corpus, recipe: Recipe) -> list[LabelledUtterance]:
     ]
 
 
-def load_sentences(table: Path | None, recipe: Recipe) -> list[TextFeaturePair]:
-    """Features of the neutral sentences that replace texts."""
-    if table is None:
-        return []
-    texts = neutral_sentences(table, recipe.substitute_sentences)
-    described = describe_texts(texts, Encoders.load(asr=False))
-    return [
+def load_substitution(table: Path | None, recipe: Recipe) -> TextSubstitution:
+    """What replaces texts: the features of neutral sentences, none without a table, and of an empty text."""
+    sentences = [] if table is None else neutral_sentences(table, recipe.substitute_sentences)
+    no_text, *others = [
         TextFeaturePair(words.values.astype(np.float16), context.values.astype(np.float16))
-        for words, context in described
+        for words, context in describe_texts(["", *sentences], Encoders.load(asr=False))
     ]
+    return TextSubstitution(no_text, others, recipe.replace_text, recipe.omit_text)
 
 
 def train_fold(fold: Fold) -> FoldResult:
@@ -161,7 +158,7 @@ def train_fold(fold: Fold) -> FoldResult:
     fitted = _fit(
         fold.recipe,
         training,
-        fold.sentences,
+        fold.substitution,
         validation,
         f"fold {fold.split.fold}",
         fold.log_folder,
@@ -181,7 +178,7 @@ def train_fold(fold: Fold) -> FoldResult:
 def cross_validate(
     recipe: Recipe,
     utterances: Sequence[LabelledUtterance],
-    sentences: Sequence[TextFeaturePair],
+    substitution: TextSubstitution | None,
     *,
     workers: int,
     console: Console,
@@ -195,7 +192,7 @@ def cross_validate(
         TrainingProgress(TrainingConfig(**recipe.training).epochs, console) as progress,
     ):
         reports: Queue[tuple[str, Epoch]] = manager.Queue()
-        folds = [Fold(recipe, each, utterances, sentences, log_folder, reports) for each in split(utterances)]
+        folds = [Fold(recipe, each, utterances, substitution, log_folder, reports) for each in split(utterances)]
         futures = [pool.submit(train_fold, fold) for fold in folds]
         while wait(futures, REFRESH_SECONDS).not_done:
             with suppress(Empty):
@@ -222,12 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = Recipe.read(options.config)
         corpus = load_manifest(options.manifest, options.root)
         utterances = load_utterances(corpus, recipe)
-        sentences = load_sentences(options.sentences, recipe)
+        substitution = load_substitution(options.sentences, recipe)
     except (ManifestError, FileNotFoundError, TypeError, ValueError) as error:
         print(f"fusion.train: {error}", file=sys.stderr)
         return 2
     results = cross_validate(
-        recipe, utterances, sentences, workers=options.workers, console=console, log_folder=options.log_folder
+        recipe, utterances, substitution, workers=options.workers, console=console, log_folder=options.log_folder
     )
     rows = _report(console, recipe, corpus, results)
     if options.json:
@@ -238,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fitted = _fit(
                 recipe,
                 utterances,
-                sentences,
+                substitution,
                 (),
                 "all speakers",
                 options.log_folder,
@@ -258,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fit(
     recipe: Recipe,
     training: Sequence[LabelledUtterance],
-    sentences: Sequence[TextFeaturePair],
+    substitution: TextSubstitution | None,
     validation: Sequence[LabelledUtterance],
     name: str,
     log_folder: Path | None,
@@ -276,7 +273,7 @@ def _fit(
 
     config = TrainingConfig(**recipe.training)
     return fit(
-        recipe.network_config(), config, training, recipe.sampler(sentences), validation,
+        recipe.network_config(), config, training, recipe.sampler(substitution), validation,
         stop_after=stop_after, report=report,
     )  # fmt: skip
 

@@ -141,4 +141,3 @@ def _array(stream: BinaryIO) -> tuple[str, NDArray[np.generic]]:
     dtype = np.dtype(_DTYPES[stream.read(1)[0]])
     content = stream.read(_integer(stream))
     return name, np.frombuffer(content, dtype).reshape(shape)
-

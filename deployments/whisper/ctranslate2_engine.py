@@ -41,7 +41,8 @@ class CTranslate2Engine:
         """See `Engine.encode`."""
         features = StorageView.from_array(np.ascontiguousarray(log_mel[None], np.float32))
         states = self._model.encode(features, to_cpu=True).to(ctranslate2.DataType.float32)
-        return np.array(states)[0]
+        encoded: States = np.array(states)[0]
+        return encoded
 
     def detect_languages(self, states: States) -> list[tuple[str, float]]:
         """See `Engine.detect_languages`."""

@@ -72,7 +72,7 @@ class OpenAIEngine:
         return tensor.half() if self._half else tensor
 
 
-class _EncodedTask(DecodingTask):
+class _EncodedTask(DecodingTask):  # type: ignore[misc]  # the library has no types
     """The library's decoding, from encoder states of any length in place of a log-Mel of 30 s."""
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Log-Mel → words: what is encoded, in which language it is decoded and which text is believed.
 
-Whisper hears 30 s at a time, so an utterance of three seconds costs as much as one of thirty. Here only the speech and a
-second of silence are encoded; the encoder states of digital silence, which never change, fill the rest of the context.
-The decoder so finds the end that it was trained to find: without the fill it repeats itself (docs/decisions has both
-measured). A text that still looks wrong is decoded once more from the whole 30 s.
+Whisper hears 30 s at a time, so an utterance of three seconds costs as much as one of thirty. Here only the speech and
+two seconds of silence are encoded; the encoder states of digital silence, which never change, fill the rest of the
+context. The decoder so finds the end that it was trained to find: without the fill it repeats itself (docs/decisions
+has both measured). A text that still looks wrong is decoded once more from the whole 30 s.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+# Amser: `make` shows what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+RESULTS := benchmarks/results
+
+.PHONY: help setup weights demo test lint bench train clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Amser needs Python 3.11 or 3.12: make setup PYTHON=python3.11")'
+	@echo "Installing packages into $(VENV): about 3 GB and a few minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@# torch first and alone: its version decides which build everything else is resolved against
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# without dependencies: it asks for triton (1 GB), which only word timestamps on a GPU use
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps openai-whisper
+	@touch $@
+
+weights: $(VENV)/.installed ## Fetch the models (0.6 GB, checked by SHA-256; nothing the second time)
+	@$(BIN)/python -m deployments.weights fetch
+
+setup: weights ## Make .venv with all packages and fetch the models
+
+demo: setup ## Start a cluster, let eight devices talk to it, show what it understood
+	@$(BIN)/python -m demo
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup ## Measure the tables of the README (DATA=folder of manifests); an hour on two cores
+	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --json $(RESULTS)/asr.json
+	$(BIN)/python -m benchmarks.composition --json $(RESULTS)/composition.json
+
+train: setup ## Train the emotion network on RAVDESS (DATA=folder of manifests)
+	$(BIN)/python -m fusion.train --config fusion/configs/amser-plus.yaml --manifest $(DATA)/emotion/ravdess.tsv \
+		--sentences $(DATA)/text/goemotions_ekman/train.tsv --final
+
+clean: ## Remove the environment and what tools left behind
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
