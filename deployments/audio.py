@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 from amser.errors import SignalError
 from amser.features import HOP_LENGTH, SAMPLE_RATE
 
-# PyAV's names of the containers; everything else that FFmpeg could open stays closed
-FORMATS: Final = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "mov,mp4,m4a,3gp,3g2,mj2": "m4a"}
+# FFmpeg's demuxer for each format. It never guesses: from a playlist it would open files and addresses of ours.
+DEMUXERS: Final = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov"}
+ACCEPTED: Final = ", ".join(name.upper() for name in DEMUXERS)
+LENGTH_UNKNOWN_FROM: Final = 0x7FFF_FFFF  # bytes that a WAV claims to have where it was written as a stream
+    0,
+    0x7FFFFFFF,
+)  # bytes that a WAV claims while it is still being written: none, or this or more
 
 
 class UndecodableAudio(SignalError):  # noqa: N818 - an error by its base class
@@ -42,12 +47,15 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
         UndecodableAudio, BrokenAudio, AudioTooLong: as they say.
     """
     limit = (max_frames + 1) * HOP_LENGTH
-    accepted = "WAV, FLAC, MP3, OGG, M4A"
+    name = _format_of(content)
+    if name is None:
+        raise UndecodableAudio("the file is no audio that is read here", ACCEPTED)
+    if name == "wav":
+        _check_riff_length(content)
     try:
-        with av.open(io.BytesIO(content), mode="r", metadata_errors="ignore") as container:
-            name = FORMATS.get(container.format.name)
-            if name is None or not container.streams.audio:
-                raise UndecodableAudio(f"the file is {container.format.name} and no audio that is read here", accepted)
+        with av.open(io.BytesIO(content), mode="r", format=DEMUXERS[name], metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise UndecodableAudio(f"there is no audio in the {name.upper()} file", ACCEPTED)
             pieces, count = [], 0
             resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             for frame in container.decode(audio=0):
@@ -59,15 +67,26 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
                     raise AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
             pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
     except SignalError:
-        raise  # it is a ValueError, and says already what is wrong
-    except av.error.InvalidDataError as error:
-        if _begins_like_audio(content):
-            raise BrokenAudio(f"the audio cannot be decoded: {error.strerror}", "an intact file") from None
-        raise UndecodableAudio("the file is no audio that is read here", accepted) from None
+        raise  # a ValueError too, and says already what is wrong
     except (av.FFmpegError, ValueError) as error:
-        raise BrokenAudio(f"the audio cannot be decoded: {error}", "an intact file") from None
+        reason = error.strerror if isinstance(error, av.FFmpegError) else error
+        raise BrokenAudio(f"the audio cannot be decoded: {reason}", "an intact file") from None
     return (np.concatenate(pieces) if pieces else np.zeros(0, np.float32)), name
 
 
-def _begins_like_audio(content: bytes) -> bool:
-    return content[:4] in (b"RIFF", b"fLaC", b"OggS") or content[:3] == b"ID3" or content[4:8] == b"ftyp"
+def _format_of(content: bytes) -> str | None:
+    """The format that the first bytes announce."""
+    if content[:4] == b"RIFF" and content[8:12] in (b"WAVE", b""):
+        return "wav"
+    if content[4:8] == b"ftyp":
+        return "m4a"
+    if content[:3] == b"ID3" or (content[:1] == b"\xff" and content[1:2] and content[1] & 0xE6 == 0xE2):  # layer III
+        return "mp3"
+    return {b"fLaC": "flac", b"OggS": "ogg"}.get(content[:4])
+
+
+def _check_riff_length(content: bytes) -> None:
+    """FFmpeg decodes what there is of a WAV that is cut off, and says nothing."""
+    claimed = int.from_bytes(content[4:8], "little")
+    if len(content) < claimed + 8 and claimed < LENGTH_UNKNOWN_FROM:
+        raise BrokenAudio(f"the file has {len(content)} bytes", f"the {claimed + 8} that its header announces")

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
@@ -34,7 +35,7 @@ logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its f
 READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
 DEVICE_OF_AUDIO: Final = "audio-upload"
 
-api = FastAPI(
+api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
     version="1",
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 
-from amser.features import SAMPLE_RATE, AudioError, Float32, validate
+from amser.features import SAMPLE_RATE, AudioError, Float32, to_mono, validate
 
 FORMATS: Final = "WAV, FLAC, MP3, OGG, M4A"
 # FFmpeg knows hundreds of formats, and playlists among them open other files and addresses.
@@ -48,8 +48,9 @@ def _decode(file: BinaryIO, blocks: list[Float32]) -> None:
     with av.open(file, mode="r", metadata_errors="ignore", options={"format_whitelist": _DEMUXERS}) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
-        resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        # The channels stay: FFmpeg's own mix to mono adds them up to 1.4 times full scale.
+        resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE)
         for frame in container.decode(audio=0):
-            blocks.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
+            blocks.extend(to_mono(part.to_ndarray().T) for part in resampler.resample(frame))
         if blocks:  # a resampler that saw no frame has nothing to flush
-            blocks.extend(part.to_ndarray()[0] for part in resampler.resample(None))
+            blocks.extend(to_mono(part.to_ndarray().T) for part in resampler.resample(None))

@@ -31,6 +31,7 @@ from amser.wire import MEDIA_TYPE, Envelope, pack
 ROUTE: Final = "/v1/emotion"
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 WORTH_A_RETRY: Final = frozenset({429, 503})
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
@@ -185,9 +186,11 @@ class Device:
         self._client: httpx.Client | None = None
 
     def __enter__(self) -> Device:
-        # A proxy from the environment cannot reach this machine's loopback.
-        local = httpx.URL(self.settings.url).host in ("localhost", "127.0.0.1", "::1")
-        self._client = httpx.Client(trust_env=not local)
+        url = httpx.URL(self.settings.url)
+        self._client = httpx.Client(
+            trust_env=url.host not in LOOPBACK,  # a proxy from the environment could not reach this machine's loopback
+            verify=url.scheme == "https",  # reading the certificates takes 100 ms; without TLS there are none to check
+        )
         return self
 
     def __exit__(

@@ -81,16 +81,16 @@ class SpeechDetector:
             float32, shape (ceil(samples / WINDOW),).
         """
         count = -(-waveform.size // WINDOW)
-        padded = np.zeros(CONTEXT + count * WINDOW, np.float32)
+        padded = np.zeros(CONTEXT + max(count, 1) * WINDOW, np.float32)
         padded[CONTEXT : CONTEXT + waveform.size] = waveform
         windows = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + WINDOW)[::WINDOW]
         hidden = cell = np.zeros(STATE_SHAPE, np.float32)
-        found = []
+        found = [np.zeros(0, np.float32)]
         for start in range(0, count, WINDOWS_AT_ONCE):
             block = np.ascontiguousarray(windows[start : start + WINDOWS_AT_ONCE])
             speech, hidden, cell = self._session.run(None, {"input": block, "h": hidden, "c": cell})
             found.append(speech)
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+        return np.concatenate(found)
 
     def utterances(
         self,

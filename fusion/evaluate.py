@@ -30,6 +30,13 @@ from fusion.metrics import Scores, confusion, score
 
 TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
 MODALITIES = "audio+words+context"
+EXAMPLES = """
+examples:
+  python -m fusion.evaluate --manifest corpora/nemo.tsv
+  python -m fusion.evaluate --manifest corpora/nemo.tsv --codec none svd-f16:0.125 --json rows.json
+
+Features are kept in Amser's cache folder, so a second run starts at once.
+"""
 VERSIONS_OF = ("torch", "numpy", "transformers", "ctranslate2", "spacy")
 
 
@@ -176,12 +183,43 @@ def _processor() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fusion.evaluate", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--manifest", type=Path, required=True, help="TSV with the columns path, emotion, speaker")
-    parser.add_argument("--root", type=Path, help="folder that the paths are relative to")
-    parser.add_argument("--codec", nargs="+", default=["svd-f16:0.125"], help="such as none svd-f16:0.125; a row each")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser = argparse.ArgumentParser(
+        prog="python -m fusion.evaluate",
+        description=(
+            "Judge a checkpoint on a corpus: every utterance goes through the stages of the cluster, compression and "
+            "recognition too, and what comes out is compared with its label."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TSV with the columns path, emotion and speaker; language, if there, is told to the recogniser",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
+    )
+    parser.add_argument(
+        "--codec",
+        nargs="+",
+        default=["svd-f16:0.125"],
+        metavar="CODEC",
+        help="none, or a codec and its rate; a row each (default: svd-f16:0.125)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE",
+        help="the network (default: the checkpoint that comes with Amser)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     return parser
 
 

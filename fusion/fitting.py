@@ -105,7 +105,9 @@ def fit(
     loss_of = nn.CrossEntropyLoss(
         weight=class_weights(labels, len(network_config.classes)), label_smoothing=config.label_smoothing
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     steps = config.epochs * max(1, round(len(training) / config.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step / steps, config.warmup))
     averaged = copy.deepcopy(network).eval()

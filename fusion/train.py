@@ -1,4 +1,4 @@
-"""Train Amser+: `python -m fusion.train --config fusion/configs/amser-plus.yaml [--final]`.
+"""Train Amser+: `python -m fusion.train --manifest FILE [--sentences FILE] [--final]`.
 
 Speaker-independent cross-validation first: fold k is the test, the next fold ends the training, the others teach. With
 `--final`, a network is then trained on everything for the median number of epochs, and written as a checkpoint that
@@ -41,7 +41,15 @@ from fusion.metrics import Scores, score
 from fusion.network import FusionConfig
 from fusion.progress import TrainingProgress
 
+DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-plus.yaml"
 REFRESH_SECONDS = 0.5  # of the progress display
+EXAMPLES = """
+examples:
+  python -m fusion.train --manifest corpora/ravdess.tsv --json folds.json
+  python -m fusion.train --manifest corpora/ravdess.tsv --sentences goemotions/train.tsv --final --checkpoint my.safetensors
+
+Features are kept in Amser's cache folder, so a second run starts at once.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +288,8 @@ def _fit(
 
 def _report(console: Console, recipe: Recipe, corpus: Corpus, results: Sequence[FoldResult]) -> list[dict[str, Any]]:
     rows = []
+    truth = np.array([CLASSES.index(record.emotion) for record in corpus.records])
     for text in recipe.judged:
-        truth = np.array([CLASSES.index(record.emotion) for record in corpus.records])
         named: list[tuple[str, Scores]] = []
         for result in results:
             members = list(result.split.test)
@@ -290,9 +298,25 @@ def _report(console: Console, recipe: Recipe, corpus: Corpus, results: Sequence[
         judged = judge(corpus, CodecSetting.parse(text), pooled(results, text, len(truth)), CLASSES)
         console.print(scores_table(f"{corpus.name} at {text}", [*named, ("all folds", judged.scores)]))
         console.print(confusion_table(judged.matrix, CLASSES))
-        protocol = f"{len(results)}-fold speaker-independent, text: {recipe.text}"
-        rows.append(row(judged, recipe.name, protocol, CLASSES))
+        content = row(judged, recipe.name, f"speaker-independent {len(results)} folds", CLASSES)
+        folds = [_fold_row(result, figures) for result, (_, figures) in zip(results, named, strict=True)]
+        rows.append(content | {"text": recipe.text, "folds": folds})
     return rows
+
+
+def _fold_row(result: FoldResult, figures: Scores) -> dict[str, Any]:
+    return {
+        "fold": result.split.fold,
+        "n": figures.n,
+        "epochs": result.best_epoch,
+        "validation_ua": result.validation_ua,
+        "wa": figures.wa.value,
+        "ua": figures.ua.value,
+        "macro_f1": figures.macro_f1.value,
+        "weighted_f1": figures.weighted_f1.value,
+        "ua_low": figures.ua.low,
+        "ua_high": figures.ua.high,
+    }
 
 
 def _info(recipe: Recipe, corpus: Corpus, metrics: dict[str, float]) -> CheckpointInfo:
@@ -309,16 +333,50 @@ def _info(recipe: Recipe, corpus: Corpus, metrics: dict[str, float]) -> Checkpoi
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fusion.train", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True, help="the recipe, YAML")
-    parser.add_argument("--manifest", type=Path, required=True, help="TSV with path, emotion, speaker and fold")
-    parser.add_argument("--root", type=Path, help="folder that the paths are relative to")
-    parser.add_argument("--sentences", type=Path, help="GoEmotions train.tsv: neutral texts for substitution")
-    parser.add_argument("--workers", type=int, default=2, help="folds trained at a time, one thread each")
-    parser.add_argument("--log-folder", type=Path, help="write TensorBoard logs there")
-    parser.add_argument("--json", type=Path, help="write the pooled figures there")
+    parser = argparse.ArgumentParser(
+        prog="python -m fusion.train",
+        description=(
+            "Train Amser+ on a corpus: cross-validation over the manifest's folds of speakers first, then, with "
+            "--final, a network on all of it."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TSV with the columns path, emotion, speaker and fold; language, if there, is told to the recogniser",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_RECIPE, metavar="FILE", help="the recipe (default: Amser+ for RAVDESS)"
+    )
+    parser.add_argument(
+        "--sentences",
+        type=Path,
+        metavar="FILE",
+        help="GoEmotions train.tsv, with labels.txt beside it: neutral texts for substitution (default: none)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"
+    )
+    parser.add_argument("--log-folder", type=Path, metavar="DIR", help="write TensorBoard logs there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a row of pooled figures a codec setting there")
     parser.add_argument("--final", action="store_true", help="then train on everything and write the checkpoint")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE",
+        help="where --final writes (default: the checkpoint that comes with Amser)",
+    )
     return parser
 
 

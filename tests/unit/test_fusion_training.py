@@ -139,7 +139,8 @@ def test_gain_is_in_decibels(random: np.random.Generator) -> None:
 def test_texts_are_replaced_and_omitted_as_often_as_asked(random: np.random.Generator) -> None:
     own = features(np.zeros((80, 60), np.float32))
     other = TextFeaturePair(np.zeros((9, 300), np.float32), np.zeros((11, 24), np.float32))
-    substitute = TextSubstitution([other], replace=0.5, omit=0.1)
+    nothing = TextFeaturePair(np.zeros((0, 300), np.float32), np.zeros((2, 24), np.float32))
+    substitute = TextSubstitution(nothing, [other], replace=0.5, omit=0.1)
     drawn = [len(substitute(own, random).words) for _ in range(4000)]
     assert np.mean([words == 9 for words in drawn]) == pytest.approx(0.5, abs=0.03)
     assert np.mean([words == 0 for words in drawn]) == pytest.approx(0.1, abs=0.02)
@@ -185,7 +186,7 @@ def test_cross_validation_answers_for_every_utterance_once(random: np.random.Gen
         network={"context_width": 24, "conv_channels": [4, 6, 8], "hidden": 16, "heads": 2, "feed_forward": 32},
         training={"epochs": 1, "batch_size": 8},
     )  # fmt: skip
-    results = train.cross_validate(recipe, utterances, [], workers=1, console=Console(quiet=True))
+    results = train.cross_validate(recipe, utterances, None, workers=1, console=Console(quiet=True))
     together = train.pooled(results, "none", len(utterances))
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
 
