@@ -27,7 +27,7 @@ OK, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # exit codes
 MOST_DEVICES: Final = 64
 MOST_SECONDS: Final = 600
 WIDTH_OF_A_PIPE: Final = 100  # columns, where the output is no terminal
-LINES_OF_LOG: Final = 15  # that are shown where the cluster does not start
+LINES_SHOWN: Final = 12  # of a reason, and of the log, where the cluster does not start
 
 
 class Cluster(Protocol):
@@ -67,10 +67,7 @@ def main(arguments: Sequence[str] | None = None, start: Start | None = None) -> 
     except (WeightsMissing, PortTaken) as error:
         console.print(str(error), markup=False)
     except ClusterFailed as error:
-        console.print("The cluster did not start.", style="red")
-        console.print(str(error), markup=False)
-        if str(options.log) not in str(error):
-            console.print(f"The end of {options.log}:\n{_end_of(options.log)}", markup=False)
+        _explain(error, options.log, console)
     return FAILED
 
 
@@ -127,12 +124,12 @@ def _run(options: argparse.Namespace, console: Console, start: Start) -> int:
             results = speak(conversation, cluster.url, options.devices, options.seconds, progress)
         summary = summarize(results, conversation, time.monotonic() - began)
         console.print(turns_table(results, conversation))
-        console.print(summary_table(summary, options.devices, cluster.url, options.log))
+        docs = f"{cluster.url}/docs" + ("" if options.keep else ", as long as the cluster serves: see below")
+        console.print(summary_table(summary, options.devices, docs, options.log))
         if options.keep:
-            console.print(f"\nServing. Open {cluster.url}/docs, or stop it with Ctrl-C.")
+            console.print("\nServing until Ctrl-C.")
             threading.Event().wait()
-    if not options.keep:
-        console.print("\nThe cluster has ended; --keep leaves it serving.", style="dim")
+    console.print("\nThe cluster has ended. To leave it serving: python -m demo --keep")
     return OK if summary.answered and not summary.failures else FAILED
 
 
@@ -181,9 +178,21 @@ def _spoken(seconds: int, console: Console) -> Iterator[Callable[[Sequence[Resul
         yield show
 
 
-def _end_of(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else ["(nothing was written)"]
-    return "\n".join(lines[-LINES_OF_LOG:])
+def _explain(error: ClusterFailed, log: Path, console: Console) -> None:
+    """The end of the reason and of the log; both in full go into the log."""
+    reason = str(error)
+    written = log.read_text(errors="replace") if log.is_file() else ""
+    console.print("The cluster did not start:", style="red")
+    console.print(_end_of(reason), markup=False, soft_wrap=True)
+    if str(log) not in reason:  # else its end is part of the reason
+        console.print(f"\nThe end of the log:\n{_end_of(written)}", markup=False, soft_wrap=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(f"{written}\n{reason}\n")
+    console.print(f"\nAll of it: {log}", markup=False, soft_wrap=True)
+
+
+def _end_of(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines()[-LINES_SHOWN:])
 
 
 def _terminate(*_: Any) -> NoReturn:

@@ -90,7 +90,7 @@ def _cells(answers: Sequence[Answer]) -> tuple[Text | str, ...]:
     )
 
 
-def summary_table(summary: Summary, devices: int, url: str, log: Path) -> Table:
+def summary_table(summary: Summary, devices: int, docs: str, log: Path) -> Table:
     """The numbers of a run, and where to go from here."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -106,6 +106,6 @@ def summary_table(summary: Summary, devices: int, url: str, log: Path) -> Table:
         sent, pcm = decimal(summary.bytes_sent), decimal(summary.pcm_bytes)
         saved = 100 * (1 - summary.bytes_sent / summary.pcm_bytes)
         table.add_row("bytes", f"{sent} sent in place of {pcm} of PCM: {saved:.1f} % saved")
-    table.add_row("API", f"{url}/docs")
+    table.add_row("API", docs)
     table.add_row("log", Text(str(log)))
     return table

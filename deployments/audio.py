@@ -11,15 +11,12 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from amser.errors import SignalError
-from amser.features import HOP_LENGTH, SAMPLE_RATE
+from amser.features import HOP_LENGTH, SAMPLE_RATE, to_mono
 
 # FFmpeg's demuxer for each format. It never guesses: from a playlist it would open files and addresses of ours.
 DEMUXERS: Final = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov"}
 ACCEPTED: Final = ", ".join(name.upper() for name in DEMUXERS)
 LENGTH_UNKNOWN_FROM: Final = 0x7FFF_FFFF  # bytes that a WAV claims to have where it was written as a stream
-    0,
-    0x7FFFFFFF,
-)  # bytes that a WAV claims while it is still being written: none, or this or more
 
 
 class UndecodableAudio(SignalError):  # noqa: N818 - an error by its base class
@@ -57,15 +54,15 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
             if not container.streams.audio:
                 raise UndecodableAudio(f"there is no audio in the {name.upper()} file", ACCEPTED)
             pieces, count = [], 0
-            resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE)  # FFmpeg's own mix to mono adds 3 dB
             for frame in container.decode(audio=0):
                 for piece in resampler.resample(frame):
-                    pieces.append(piece.to_ndarray()[0])
+                    pieces.append(to_mono(piece.to_ndarray().T))
                     count += pieces[-1].size
                 if count >= limit:
                     seconds = max_frames * HOP_LENGTH / SAMPLE_RATE
                     raise AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+            pieces += [to_mono(piece.to_ndarray().T) for piece in resampler.resample(None)]
     except SignalError:
         raise  # a ValueError too, and says already what is wrong
     except (av.FFmpegError, ValueError) as error:

@@ -20,6 +20,7 @@ from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
+from whisper.tokenizer import LANGUAGES
 
 from amser import codecs, wire
 from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
@@ -32,6 +33,7 @@ from deployments.stages import build_local_stages
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
+MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
 READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
 DEVICE_OF_AUDIO: Final = "audio-upload"
 
@@ -138,9 +140,7 @@ class Ingress:
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, cause, wire.MEDIA_TYPE)
         body = await self._body(request, self._requests.max_bytes)
         envelope = wire.unpack(body, self._requests.limits)
-        if envelope.bands != 80:
-            raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80")
-        recognition = await recognize(envelope, self._stages)
+        recognition = await self._recognize(envelope)
         return await self._document(
             recognition, request_id, codec=envelope.codec, received=len(body), rank=recognition.mel.rank
         )
@@ -149,8 +149,16 @@ class Ingress:
         body = await self._body(request, self._requests.max_audio_bytes)
         language = request.query_params.get("language")
         envelope, name = (await self._decoding.run(self._envelope_of_audio, body, language)).value
-        recognition = await recognize(envelope, self._stages)
+        recognition = await self._recognize(envelope)
         return await self._document(recognition, request_id, codec=name, received=len(body), rank=None)
+
+    async def _recognize(self, envelope: wire.Envelope) -> Recognition:
+        """Refuses what one stage could not take, before it shares a batch with other requests."""
+        if envelope.bands != MEL_BANDS:
+            raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
+        if envelope.language is not None and envelope.language not in LANGUAGES:
+            raise wire.Unusable(f"no language {envelope.language!r} is known", "a code of Whisper's, or none")
+        return await recognize(envelope, self._stages)
 
     def _envelope_of_audio(self, content: bytes, language: str | None) -> tuple[wire.Envelope, str]:
         waveform, name = audio.decode(content, self._requests.max_frames)

@@ -46,7 +46,7 @@ REFRESH_SECONDS = 0.5  # of the progress display
 EXAMPLES = """
 examples:
   python -m fusion.train --manifest corpora/ravdess.tsv --json folds.json
-  python -m fusion.train --manifest corpora/ravdess.tsv --sentences goemotions/train.tsv --final --checkpoint my.safetensors
+  python -m fusion.train --manifest corpora/ravdess.tsv --sentences goemotions/train.tsv --final --checkpoint my.st
 
 Features are kept in Amser's cache folder, so a second run starts at once.
 """
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = cross_validate(
         recipe, utterances, substitution, workers=options.workers, console=console, log_folder=options.log_folder
     )
-    rows = _report(console, recipe, corpus, results)
+    rows = report_folds(console, recipe, corpus, results)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if options.final:
@@ -286,7 +286,10 @@ def _fit(
     )  # fmt: skip
 
 
-def _report(console: Console, recipe: Recipe, corpus: Corpus, results: Sequence[FoldResult]) -> list[dict[str, Any]]:
+def report_folds(
+    console: Console, recipe: Recipe, corpus: Corpus, results: Sequence[FoldResult]
+) -> list[dict[str, Any]]:
+    """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
     rows = []
     truth = np.array([CLASSES.index(record.emotion) for record in corpus.records])
     for text in recipe.judged:

@@ -12,11 +12,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import Waveform, find_data
 from numpy.typing import NDArray
 
 from amser import codecs, wire
 from amser.features import SAMPLE_RATE, log_mel, silence_value
-from conftest import Waveform, find_data
 from deployments.messages import Mel
 from deployments.weights import WeightsMissing, model_path
 
@@ -52,8 +52,11 @@ def waveform_of(path: str) -> Waveform:
 
 
 def readers(count: int) -> list[dict[str, str]]:
-    """One LibriSpeech utterance of as many readers."""
-    by_reader = {row["speaker"]: row for row in rows("speech/librispeech.tsv")}
+    """One LibriSpeech utterance, of three to eight seconds, of as many readers."""
+    by_reader: dict[str, dict[str, str]] = {}
+    for row in rows("speech/librispeech.tsv"):
+        if 3 < float(row["seconds"]) < 8:
+            by_reader.setdefault(row["speaker"], row)
     return list(by_reader.values())[:count]
 
 

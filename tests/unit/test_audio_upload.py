@@ -8,13 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import Waveform, find_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import audio_file, readers, rows, waveform_of
 
 from amser.features import SAMPLE_RATE
-from conftest import Waveform, find_data
 from deployments.audio import AudioTooLong, BrokenAudio, UndecodableAudio, decode
-from recordings import audio_file, readers, rows, waveform_of
 
 MAX_FRAMES = 3000
 FORMATS = {  # what is uploaded: container and codec by PyAV's names, sampling rate
@@ -143,7 +143,7 @@ def test_a_stream_that_ends_early_is_read_as_far_as_it_goes(uploads: dict[str, b
     """MP3 and OGG are made to be cut anywhere; only their heads are needed."""
     content = uploads[upload]
     decoded, _ = decode(content[: len(content) // 2], MAX_FRAMES)
-    assert 2 * SAMPLE_RATE < len(decoded) < 4 * SAMPLE_RATE
+    assert SAMPLE_RATE < len(decoded) < 5 * SAMPLE_RATE
     with pytest.raises(BrokenAudio):
         decode(content[:60], MAX_FRAMES)
 
@@ -193,11 +193,10 @@ HEADS = [
 def test_random_bytes_only_raise_what_is_documented(head: bytes, body: bytes) -> None:
     try:
         waveform, name = decode(head + body, MAX_FRAMES)
-    except (UndecodableAudio, BrokenAudio, AudioTooLong) as error:
-        assert error.cause
-    else:
-        assert waveform.dtype == np.float32
-        assert name in ("wav", "flac", "ogg", "mp3", "m4a")
+    except (UndecodableAudio, BrokenAudio, AudioTooLong):
+        return
+    assert waveform.dtype == np.float32
+    assert name in ("wav", "flac", "ogg", "mp3", "m4a")
 
 
 @settings(max_examples=60)
@@ -211,4 +210,4 @@ def test_a_flipped_byte_only_raises_what_is_documented(
         waveform, _ = decode(bytes(content), MAX_FRAMES)
     except (UndecodableAudio, BrokenAudio, AudioTooLong):
         return
-    assert len(waveform) < (MAX_FRAMES + 2) * 160 + 200_000
+    assert len(waveform) < 31 * SAMPLE_RATE

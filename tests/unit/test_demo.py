@@ -196,13 +196,15 @@ def test_a_cluster_that_does_not_start_is_told_with_the_end_of_its_log(
 ) -> None:
     def fail() -> None:
         (tmp_path / "ray.log").write_text("\n".join(f"line {number}" for number in range(100)))
-        raise ClusterFailed("the application is DEPLOY_FAILED: no room")
+        raise ClusterFailed("DEPLOY_FAILED\n" + "a frame of a traceback\n" * 50 + "no room")
 
     assert run(ready=fail) == (1, ["ended"])
     printed = capsys.readouterr().out
-    assert "DEPLOY_FAILED: no room" in printed
+    assert "no room" in printed
     assert "line 99" in printed
     assert "line 80" not in printed
+    assert len(printed.splitlines()) < 40
+    assert "DEPLOY_FAILED" in (tmp_path / "ray.log").read_text()  # nothing of the reason is lost
 
 
 @pytest.mark.parametrize("wrong", [["--seconds", "0"], ["--devices", "65"], ["--devices", "some"]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from amser.features import log_mel
 from deployments.messages import Mel, TextFeatures, Transcript
-from fusion import evaluate
+from fusion import evaluate, train
 from fusion.batch import UtteranceFeatures
 from fusion.checkpoint import CheckpointInfo, save
 from fusion.corpora.manifest import CLASSES, Corpus, ManifestError, load_manifest
@@ -200,3 +200,16 @@ def test_evaluate_explains_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     status = evaluate.main(["--manifest", str(tmp_path / "absent.tsv"), "--checkpoint", str(tmp_path / "absent.st")])
     assert status == 2
     assert "no fusion checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [evaluate.main, train.main])
+def test_help_names_the_columns_and_no_folder_of_this_machine(
+    command: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command(["--help"])
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert "columns path, emotion" in " ".join(printed.split())
+    assert "examples:" in printed
+    assert str(Path(evaluate.__file__).parent) not in printed

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from deployments.messages import TextFeatures
 from fusion import train
 from fusion.augmentation import MelAugmentation
 from fusion.batch import UtteranceFeatures
@@ -20,9 +23,9 @@ from fusion.dataset import (
     TrainingSampler,
     shuffled_batches,
 )
-from fusion.evaluate import judge, row
-from fusion.extraction import CodecSetting
+from fusion.extraction import Encoders
 from fusion.fitting import Epoch, TrainingConfig, class_weights, fit, predict, warmup_cosine
+from fusion.metrics import unweighted_accuracy
 from fusion.network import FusionConfig
 
 SMALL = FusionConfig(
@@ -147,6 +150,33 @@ def test_texts_are_replaced_and_omitted_as_often_as_asked(random: np.random.Gene
     assert np.mean([words == 4 for words in drawn]) == pytest.approx(0.4, abs=0.03)
 
 
+class Words:
+    def embed(self, text: str) -> TextFeatures:
+        return TextFeatures(tuple(text.split()), np.ones((len(text.split()), 300), np.float32))
+
+
+class Context:
+    def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
+        return [
+            TextFeatures(("<s>", *text.split(), "</s>"), np.full((len(text.split()) + 2, 24), 0.5, np.float32))
+            for text in texts
+        ]
+
+
+def test_no_text_is_trained_on_as_the_stages_serve_it(
+    monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
+) -> None:
+    models: Any = (None, Words(), Context())
+    monkeypatch.setattr(train.Encoders, "load", lambda **_: Encoders(*models))
+    recipe = train.Recipe(name="", licence="", codecs=("none",), judged=(), replace_text=0.0, omit_text=1.0)
+    substitution = train.load_substitution(None, recipe)
+    silent = substitution(features(np.zeros((80, 60), np.float32)), random)
+    words, (context,) = Words().embed(""), Context().encode([""])
+    np.testing.assert_array_equal(silent.words, words.values)
+    np.testing.assert_array_equal(silent.context, context.values)
+    assert (silent.words.shape, silent.context.shape) == ((0, 300), (2, 24))
+
+
 def test_every_codec_rate_of_the_recipe_is_drawn(random: np.random.Generator) -> None:
     by_codec = {
         name: features(np.full((80, 60), value, np.float32)) for value, name in enumerate(("none", "svd-f16:0.125"))
@@ -196,8 +226,10 @@ def test_cross_validation_answers_for_every_utterance_once(random: np.random.Gen
         for number, each in enumerate(utterances)
     )
     corpus = Corpus("small", records, {})
-    judged = judge(corpus, CodecSetting.parse("none"), together, recipe.network_config().classes)
-    content = row(judged, "small", "3-fold", recipe.network_config().classes)
+    (content,) = train.report_folds(Console(quiet=True), recipe, corpus, results)
+    assert content["protocol"] == "speaker-independent 3 folds"
+    assert [(fold["fold"], fold["n"], fold["epochs"]) for fold in content["folds"]] == [(1, 8, 1), (2, 8, 1), (3, 8, 1)]
+    assert content["ua"] == pytest.approx(unweighted_accuracy([each.label for each in utterances], together.argmax(1)))
     assert {
         "model", "corpus", "protocol", "classes", "codec", "rate", "modalities", "wa", "ua", "macro_f1", "weighted_f1",
         "ua_low", "ua_high", "n", "hardware", "versions",

@@ -1,0 +1,376 @@
+"""What a client gets over HTTP: words and an emotion for speech, a problem document for everything else."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import google_crc32c
+import httpx
+import numpy as np
+import psutil
+import pytest
+from conftest import Waveform, find_data
+from recordings import audio_file, envelope_of, readers, silence, waveform_of, weights
+
+from amser import wire
+from amser.features import SAMPLE_RATE
+from deployments.local_cluster import LocalCluster
+from deployments.mel_reconstruction import reconstruct
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.recognizer import WhisperRecognizer
+
+CLASSES = {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"}
+STAGES = {"queue", "mel", "asr", "text_embedding", "roberta", "fusion", "total"}
+CODEC_OFFSET, VERSION_OFFSET, FRAMES_OFFSET = 5, 4, 8  # docs/wire.md
+BURST = 60
+
+
+@pytest.fixture(scope="module")
+def client(cluster: LocalCluster) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=cluster.url, timeout=120) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def clip() -> Waveform:
+    """Two seconds of a reader."""
+    return waveform_of(readers(1)[0]["path"])[: 2 * SAMPLE_RATE]
+
+
+@pytest.fixture(scope="module")
+def good(clip: Waveform) -> bytes:
+    return wire.pack(envelope_of(clip))
+
+
+@pytest.fixture
+def still_answers(client: httpx.Client, good: bytes) -> Iterator[None]:
+    """After the test, the next good request is answered as if nothing had happened."""
+    yield
+    assert send(client, good).status_code == 200
+
+
+def send(client: httpx.Client, body: bytes, media_type: str = wire.MEDIA_TYPE) -> httpx.Response:
+    return client.post("/v1/emotion", content=body, headers={"Content-Type": media_type})
+
+
+def send_audio(client: httpx.Client, body: bytes, query: str = "?language=en") -> httpx.Response:
+    return client.post(f"/v1/emotion/audio{query}", content=body, headers={"Content-Type": "audio/wav"})
+
+
+def patched(data: bytes, offset: int, content: bytes) -> bytes:
+    """An envelope with other bytes at one place, and the checksum to match."""
+    body = data[:offset] + content + data[offset + len(content) : -4]
+    return body + struct.pack("<I", google_crc32c.value(body))
+
+
+def assert_problem(response: httpx.Response, status: int, limit: str | None = "") -> dict[str, Any]:
+    """A problem document of RFC 9457; `limit` is a part of what would have been accepted, None where nothing would."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert UUID(problem["request_id"])
+    if limit is None:
+        assert "limit" not in problem
+    else:
+        assert limit in problem["limit"]
+    return problem
+
+
+def raw_request(body_length: int, body: bytes) -> bytes:
+    head = f"POST /v1/emotion HTTP/1.1\r\nHost: amser\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
+    return f"{head}Content-Length: {body_length}\r\n\r\n".encode() + body
+
+
+def connect(cluster: LocalCluster) -> socket.socket:
+    address = urlsplit(cluster.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    return socket.create_connection((address.hostname, address.port), timeout=60)
+
+
+def test_an_envelope_gets_words_and_an_emotion(client: httpx.Client, clip: Waveform) -> None:
+    body = wire.pack(envelope_of(clip, rate=0.125))
+    response = send(client, body)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    answer = response.json()
+    assert set(answer) == {
+        "request_id", "emotion", "probabilities", "transcript", "input", "timings_ms", "models", "degraded",
+    }  # fmt: skip
+    assert str(UUID(answer["request_id"])) == response.headers["amser-request-id"]
+    assert set(answer["probabilities"]) == CLASSES
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert answer["emotion"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    assert set(answer["transcript"]) == {"text", "language", "average_log_probability"}
+    assert answer["transcript"]["language"] == "en"
+    assert answer["transcript"]["text"]
+    assert -2 < answer["transcript"]["average_log_probability"] < 0
+    assert answer["input"] == {"codec": "svd-f16", "bytes": len(body), "seconds": 2.0, "rank": 10}
+    assert answer["models"].keys() >= {"asr", "text_encoder", "fusion"}
+    assert answer["models"]["asr"].startswith("whisper-base")
+    assert answer["degraded"] == []
+
+
+def test_the_timings_of_the_answer_are_in_the_header_too(client: httpx.Client, good: bytes) -> None:
+    response = send(client, good)
+    timings = response.json()["timings_ms"]
+    header = re.findall(r"(\w+);dur=([\d.e+-]+)", response.headers["server-timing"])
+    assert {name: float(value) for name, value in header} == pytest.approx(timings, rel=1e-4)
+    assert set(timings) == STAGES
+    assert all(value >= 0 for value in timings.values())
+    assert timings["total"] >= timings["asr"] + timings["fusion"]
+
+
+def test_the_words_over_http_are_those_of_the_recogniser_in_process(client: httpx.Client) -> None:
+    """Word error rate included: the texts are equal."""
+    jiwer = pytest.importorskip("jiwer", reason="jiwer is not installed")
+    recognizer = WhisperRecognizer(CTranslate2Engine(weights("whisper-base")), batch_size=4)
+    said, over_http, in_process = [], [], []
+    for row in readers(5):
+        body = wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25))
+        over_http.append(send(client, body).json()["transcript"]["text"])
+        (transcript,) = recognizer.transcribe([reconstruct(wire.unpack(body), wire.Limits())])
+        in_process.append(transcript.text)
+        said.append(row["text"].lower())
+    assert over_http == in_process
+    plain = [re.sub(r"[^\w' ]", "", text.lower()) for text in over_http]
+    assert jiwer.wer(said, plain) < 0.2
+
+
+@pytest.mark.parametrize("codec", ["mel-f16", "svd-f16", "svd-i8"])
+def test_every_codec_is_read(client: httpx.Client, clip: Waveform, codec: str) -> None:
+    answer = send(client, wire.pack(envelope_of(clip, codec, rate=0.25))).json()
+    assert answer["input"]["codec"] == codec
+    assert answer["input"]["rank"] == (None if codec == "mel-f16" else 20)
+    assert len(answer["transcript"]["text"].split()) >= 3
+
+
+def test_an_audio_file_gets_the_words_of_its_log_mel(client: httpx.Client) -> None:
+    path, folder = readers(1)[0]["path"], find_data()
+    assert folder is not None
+    flac = (folder / path).read_bytes()
+    by_audio = send_audio(client, flac)
+    by_envelope = send(client, wire.pack(envelope_of(waveform_of(path), "mel-f16"))).json()
+    assert by_audio.status_code == 200
+    answer = by_audio.json()
+    assert answer["transcript"] == by_envelope["transcript"]
+    assert answer["probabilities"] == pytest.approx(by_envelope["probabilities"], abs=1e-3)
+    assert answer["input"] == {**by_envelope["input"], "codec": "flac", "bytes": len(flac)}
+    assert "server-timing" in by_audio.headers
+
+
+@pytest.mark.parametrize(("container", "codec", "rate"), [("mp3", "libmp3lame", 16_000), ("ipod", "aac", 16_000)])
+def test_lossy_audio_gets_words_too(
+    client: httpx.Client, clip: Waveform, container: str, codec: str, rate: int
+) -> None:
+    response = send_audio(client, audio_file(clip, container, codec, rate))
+    assert response.status_code == 200
+    assert len(response.json()["transcript"]["text"].split()) >= 3
+
+
+def test_the_language_is_detected_where_none_is_given(client: httpx.Client, clip: Waveform) -> None:
+    answer = send(client, wire.pack(envelope_of(clip, language=None))).json()
+    assert answer["transcript"]["language"] == "en"
+    assert answer["transcript"]["text"]
+
+
+def test_silence_is_answered_with_no_words(client: httpx.Client) -> None:
+    for response in (
+        send(client, wire.pack(envelope_of(silence(2), language=None))),
+        send_audio(client, audio_file(silence(2), "wav", "pcm_s16le"), query=""),
+    ):
+        assert response.status_code == 200
+        assert response.json()["transcript"]["text"] == ""
+        assert response.json()["emotion"] in CLASSES
+
+
+@pytest.mark.usefixtures("still_answers")
+class TestBadEnvelopes:
+    def test_truncated(self, client: httpx.Client, good: bytes) -> None:
+        for kept in (20, 60, len(good) - 1):
+            assert_problem(send(client, good[:kept]), 400)
+
+    def test_nothing(self, client: httpx.Client) -> None:
+        assert_problem(send(client, b""), 400)
+
+    def test_corrupt(self, client: httpx.Client, good: bytes) -> None:
+        flipped = bytearray(good)
+        flipped[len(good) // 2] ^= 0x10
+        assert "corrupt" in assert_problem(send(client, bytes(flipped)), 400)["detail"]
+
+    def test_another_version(self, client: httpx.Client, good: bytes) -> None:
+        assert_problem(send(client, patched(good, VERSION_OFFSET, b"\x09")), 415, limit="1")
+
+    def test_an_unknown_codec(self, client: httpx.Client, good: bytes) -> None:
+        assert_problem(send(client, patched(good, CODEC_OFFSET, b"\x63")), 415, limit="svd-f16")
+
+    def test_another_format(self, client: httpx.Client) -> None:
+        assert_problem(send(client, b'{"text": "this is no envelope at all"}'), 415, limit="AMSR")
+
+    def test_a_profile_that_the_recogniser_does_not_read(self, client: httpx.Client, clip: Waveform) -> None:
+        body = wire.pack(envelope_of(clip, profile="whisper128", rate=0.1))
+        assert_problem(send(client, body), 415, limit="whisper80")
+
+    def test_too_long(self, client: httpx.Client) -> None:
+        envelope = envelope_of(silence(30.5), rate=0.1)
+        assert_problem(send(client, wire.pack(envelope)), 413, limit="3000")
+
+    def test_a_rank_too_high(self, client: httpx.Client, clip: Waveform) -> None:
+        assert_problem(send(client, wire.pack(envelope_of(clip, rate=0.6))), 422, limit="40")
+
+    def test_twenty_milliseconds(self, client: httpx.Client, good: bytes) -> None:
+        assert_problem(send(client, patched(good, FRAMES_OFFSET, struct.pack("<I", 2))), 422, limit="0.1 s")
+
+    def test_values_that_are_not_finite(self, client: httpx.Client, clip: Waveform) -> None:
+        """Found by a stage in another process, and still the sender's fault."""
+        envelope = envelope_of(clip, "mel-f16")
+        payload = np.full(len(envelope.payload) // 2, np.nan, np.float16).tobytes()
+        assert_problem(send(client, wire.pack(replace(envelope, payload=payload))), 422)
+
+    def test_a_body_over_the_limit(self, client: httpx.Client) -> None:
+        assert_problem(send(client, bytes(1_048_577)), 413, limit="1048576 bytes")
+
+    def test_a_body_over_the_limit_that_does_not_say_how_long_it_is(self, client: httpx.Client) -> None:
+        pieces = (bytes(65_536) for _ in range(20))
+        response = client.post("/v1/emotion", content=pieces, headers={"Content-Type": wire.MEDIA_TYPE})
+        assert_problem(response, 413, limit="1048576 bytes")
+
+    @pytest.mark.parametrize("media_type", ["application/json", "audio/wav", ""])
+    def test_another_content_type(self, client: httpx.Client, good: bytes, media_type: str) -> None:
+        assert_problem(send(client, good, media_type), 415, limit=wire.MEDIA_TYPE)
+
+
+@pytest.mark.usefixtures("still_answers")
+class TestBadAudio:
+    def test_a_text_file_called_wav(self, client: httpx.Client) -> None:
+        assert_problem(send_audio(client, b"Dear diary, today I called a letter speech.wav.\n" * 9), 415, limit="WAV")
+
+    def test_twenty_milliseconds(self, client: httpx.Client, clip: Waveform) -> None:
+        response = send_audio(client, audio_file(clip[: SAMPLE_RATE // 50], "wav", "pcm_s16le"))
+        assert_problem(response, 422, limit="0.1 s")
+
+    def test_no_sound_at_all(self, client: httpx.Client) -> None:
+        assert_problem(send_audio(client, audio_file(silence(0.0001), "wav", "pcm_s16le")), 422)
+
+    def test_cut_off(self, client: httpx.Client, clip: Waveform) -> None:
+        content = audio_file(clip, "wav", "pcm_s16le")
+        assert_problem(send_audio(client, content[: len(content) // 2]), 400)
+
+    def test_too_long(self, client: httpx.Client) -> None:
+        assert_problem(send_audio(client, audio_file(silence(31), "flac", "flac")), 413, limit="30 s")
+
+    def test_a_body_over_the_limit(self, client: httpx.Client) -> None:
+        assert_problem(send_audio(client, bytes(10_485_761)), 413, limit="10485760 bytes")
+
+    def test_another_container(self, client: httpx.Client, clip: Waveform) -> None:
+        assert_problem(send_audio(client, audio_file(clip, "aiff", "pcm_s16be")), 415, limit="FLAC")
+
+    @pytest.mark.parametrize("language", ["English", "e1", "EN", "zz"])
+    def test_a_language_that_is_none(self, client: httpx.Client, clip: Waveform, language: str) -> None:
+        response = send_audio(client, audio_file(clip, "wav", "pcm_s16le"), f"?language={language}")
+        assert_problem(response, 400)
+
+
+@pytest.mark.usefixtures("still_answers")
+class TestBadClients:
+    def test_one_that_sends_too_slowly_is_told_so(self, cluster: LocalCluster, good: bytes) -> None:
+        with connect(cluster) as connection:
+            connection.sendall(raw_request(len(good), good[:50]))
+            answer = b""
+            while b'"status"' not in answer:
+                piece = connection.recv(65_536)
+                assert piece, f"the connection was closed after {answer!r}"
+                answer += piece
+        head, _, document = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408")
+        assert b"application/problem+json" in head
+        problem = json.loads(document[document.index(b"{") : document.rindex(b"}") + 1])
+        assert problem["status"] == 408
+        assert problem["limit"] == "2 s"
+
+    def test_one_that_vanishes_while_it_sends(self, cluster: LocalCluster, good: bytes) -> None:
+        for _ in range(5):
+            with connect(cluster) as connection:
+                connection.sendall(raw_request(len(good), good[: len(good) // 2]))
+
+    def test_one_that_leaves_before_the_answer(self, cluster: LocalCluster, good: bytes) -> None:
+        for _ in range(5):
+            with connect(cluster) as connection:
+                connection.sendall(raw_request(len(good), good))
+                time.sleep(0.05)
+
+
+def test_the_models_are_named(client: httpx.Client) -> None:
+    models = client.get("/v1/models").json()
+    assert set(models) == {"mel_reconstruction", "whisper_asr", "text_embedding", "roberta", "fusion_classifier"}
+    assert models["roberta"]["model"] == "all-mpnet-base-v2"
+    assert all(model["device"] in ("cpu", "cuda") for model in models.values())
+
+
+def test_health_and_readiness_are_told_apart(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "stages": "5"}
+
+
+def test_the_api_documents_itself(client: httpx.Client) -> None:
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/emotion", "/v1/emotion/audio", "/v1/models", "/healthz", "/readyz"}
+    route = paths["/v1/emotion"]["post"]
+    assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
+    assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])
+
+
+def test_a_burst_beyond_the_queues_is_refused_with_a_time_to_come_back(client: httpx.Client, good: bytes) -> None:
+    with ThreadPoolExecutor(BURST) as devices:
+        answers = list(devices.map(lambda _: send(client, good), range(BURST)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    for answer in refused:
+        if answer.headers["content-type"] == "application/problem+json":  # the application's own; the proxy's is plain
+            assert_problem(answer, 429, limit=None)
+    assert [send(client, good).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_replica_that_dies_is_replaced(cluster: LocalCluster, client: httpx.Client, good: bytes) -> None:
+    """Last, since it takes the recogniser away from everybody."""
+    before = send(client, good).json()
+    (victim,) = replicas(cluster, "WhisperASR")
+    victim.kill()
+    victim.wait(10)
+    deadline = time.monotonic() + 60
+    answers = [send(client, good)]
+    while answers[-1].status_code != 200 and time.monotonic() < deadline:
+        time.sleep(1)
+        answers.append(send(client, good))
+    assert answers[-1].status_code == 200
+    assert answers[-1].json()["transcript"] == before["transcript"]
+    for refused in answers[:-1]:
+        assert_problem(refused, 503, limit=None)
+    assert [process.pid for process in replicas(cluster, "WhisperASR")] != [victim.pid]
+
+
+def replicas(cluster: LocalCluster, deployment: str) -> list[psutil.Process]:
+    """The processes of a deployment's replicas."""
+    found = []
+    for process in cluster.processes():
+        with suppress(psutil.NoSuchProcess, IndexError):
+            if process.cmdline()[0].startswith(f"ray::ServeReplica:amser:{deployment}"):
+                found.append(process)
+    return found

@@ -1,0 +1,102 @@
+"""What each edge of the pipeline carries for five seconds of speech: bytes between processes are counted."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from conftest import Waveform
+from recordings import envelope_of, readers, waveform_of, weights
+
+from amser import wire
+from amser.features import SAMPLE_RATE
+from deployments.execution import Timed
+from deployments.mel_reconstruction import reconstruct
+from deployments.messages import Emotion, Mel, TextFeatures, Transcript
+from deployments.roberta import ContextEncoder
+from deployments.text_embedding import WordVectors
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.recognizer import WhisperRecognizer
+
+FRAMES = 500
+PCM = FRAMES * 160 * 2  # bytes of the same speech as 16-bit samples
+AROUND = 1000  # bytes of names, types and lengths in a pickle
+LARGEST_RESULT = 4_000_000  # what Serve's throughput mode refuses to carry between deployments
+
+
+@pytest.fixture(scope="module")
+def waveform() -> Waveform:
+    """Exactly five seconds of a reader."""
+    row = next(row for row in readers(20) if float(row["seconds"]) > 5)
+    return waveform_of(row["path"])[: 5 * SAMPLE_RATE]
+
+
+@pytest.fixture(scope="module")
+def envelope(waveform: Waveform) -> wire.Envelope:
+    return envelope_of(waveform, rate=0.125)
+
+
+@pytest.fixture(scope="module")
+def mel(envelope: wire.Envelope) -> Mel:
+    return reconstruct(envelope, wire.Limits())
+
+
+@pytest.fixture(scope="module")
+def transcript(mel: Mel) -> Transcript:
+    return WhisperRecognizer(CTranslate2Engine(weights("whisper-base"))).transcribe([mel])[0]
+
+
+def carried(message: object) -> int:
+    """Bytes of a message, as one process hands it to another."""
+    return len(pickle.dumps(message, protocol=5))
+
+
+def test_a_device_sends_less_than_a_tenth_of_the_samples(envelope: wire.Envelope) -> None:
+    sent = len(wire.pack(envelope))
+    assert sent < 0.1 * PCM
+    assert sent == pytest.approx(10 * (80 + FRAMES) * 2, abs=200)  # ten components, float16
+
+
+def test_the_envelope_crosses_as_its_payload(envelope: wire.Envelope) -> None:
+    assert carried(envelope) < len(envelope.payload) + AROUND
+
+
+def test_the_mel_crosses_at_160_bytes_a_frame(mel: Mel) -> None:
+    assert mel.values.shape == (80, FRAMES)
+    assert 160 * FRAMES <= carried(Timed(mel, 1.0)) < 160 * FRAMES + AROUND
+
+
+def test_the_transcript_crosses_as_a_kilobyte_for_each_half_second(transcript: Transcript) -> None:
+    assert transcript.text
+    assert transcript.encoder_states.shape == (10, 512)
+    assert carried(Timed(transcript, 1.0)) < 1024 * 10 + len(transcript.text) + AROUND
+
+
+def test_the_text_stages_are_asked_with_the_text_alone(transcript: Transcript) -> None:
+    assert carried(transcript.text) < 500
+
+
+def test_word_vectors_cross_at_1200_bytes_a_word(transcript: Transcript) -> None:
+    features = WordVectors(weights("spacy-en-core-web-md")).embed(transcript.text)
+    assert 3 < len(features.tokens) < 40
+    assert carried(Timed(features, 1.0)) < (1200 + 30) * len(features.tokens) + AROUND
+
+
+def test_token_states_cross_at_3072_bytes_a_token(transcript: Transcript) -> None:
+    (features,) = ContextEncoder(weights("all-mpnet-base-v2")).encode([transcript.text])
+    assert 3 < len(features.tokens) < 60
+    assert carried(Timed(features, 1.0)) < (3072 + 30) * len(features.tokens) + AROUND
+
+
+def test_the_emotion_crosses_as_a_few_numbers() -> None:
+    emotion = Emotion("happy", dict.fromkeys(("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), 0.1))
+    assert carried(Timed(emotion, 1.0)) < 500
+
+
+def test_what_the_classifier_is_given_for_30_s_stays_below_the_limit_of_throughput_mode() -> None:
+    mel = Mel(np.zeros((80, 3000), np.float16), -1.5, 30.0, "en", "svd-f16", 10)
+    transcript = Transcript("word " * 150, "en", -0.2, np.zeros((60, 512), np.float16))
+    words = TextFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
+    context = TextFeatures(("word",) * 256, np.zeros((256, 768), np.float32))
+    assert carried((mel, transcript, words, context)) < LARGEST_RESULT / 2

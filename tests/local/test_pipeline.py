@@ -1,0 +1,121 @@
+"""The application in Serve's local testing mode, no Ray running: the answer is that of the pipeline in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import serve
+from recordings import envelope_of, readers, silence, waveform_of, weights
+
+from amser import wire
+from amser.features import SAMPLE_RATE
+from deployments import ingress
+from deployments.answers import PROBLEM_TYPE, Answer
+from deployments.app import build
+from deployments.pipeline import Recognition, recognize
+from deployments.settings import Settings
+from deployments.stages import build_local_stages
+
+MODELS = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
+STAGES = {"mel_reconstruction", "whisper_asr", "text_embedding", "roberta", "fusion_classifier"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def replica_context() -> Iterator[None]:
+    """`@serve.batch` asks for the context of its replica, which local testing mode does not have."""
+    context = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.serve.get_replica_context", lambda: context)
+        yield
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    for name in MODELS:
+        weights(name)
+    return Settings()
+
+
+@pytest.fixture(scope="module")
+def envelopes() -> list[wire.Envelope]:
+    speech = [envelope_of(waveform_of(row["path"])[: 3 * SAMPLE_RATE]) for row in readers(2)]
+    return [*speech, envelope_of(silence(1))]
+
+
+@pytest.fixture(scope="module")
+def application(settings: Settings) -> Any:
+    """A handle of the application's door. It comes first: a batching class that was used can no longer be pickled."""
+    return serve.run(build(settings), name="amser", _local_testing_mode=True)
+
+
+@pytest.fixture(scope="module")
+def in_process(application: Any, settings: Settings, envelopes: list[wire.Envelope]) -> list[Recognition]:
+    assert application is not None
+
+    async def run() -> list[Recognition]:
+        stages = build_local_stages(settings)
+        return [await recognize(envelope, stages) for envelope in envelopes]
+
+    return asyncio.run(run())
+
+
+class Body:
+    """As much of a request as the door reads."""
+
+    def __init__(self, content: bytes, media_type: str = wire.MEDIA_TYPE) -> None:
+        self._content = content
+        self.headers = {"content-type": media_type, "content-length": str(len(content))}
+
+    async def stream(self) -> Any:
+        yield self._content
+
+
+def test_the_pipeline_understands_speech(in_process: list[Recognition]) -> None:
+    *speech, quiet = in_process
+    assert all(len(recognition.transcript.text.split()) > 2 for recognition in speech)
+    assert quiet.transcript.text == ""
+    for recognition in in_process:
+        assert sum(recognition.emotion.probabilities.values()) == pytest.approx(1)
+
+
+def test_the_stages_and_the_waiting_make_up_the_total(in_process: list[Recognition]) -> None:
+    for recognition in in_process:
+        timings = recognition.timings
+        branches = max(timings.text_embedding, timings.roberta)
+        parts = timings.queue + timings.mel + timings.asr + branches + timings.fusion
+        assert parts == pytest.approx(timings.total)
+
+
+def test_local_testing_mode_gives_the_answer_of_the_pipeline(
+    application: Any, envelopes: list[wire.Envelope], in_process: list[Recognition]
+) -> None:
+    for envelope, expected in zip(envelopes, in_process, strict=True):
+        body = wire.pack(envelope)
+        response = application.emotion.remote(Body(body)).result()
+        assert response.status_code == 200, response.body
+        answer = Answer.model_validate_json(response.body)
+        assert answer.transcript.text == expected.transcript.text
+        assert answer.emotion == expected.emotion.label
+        assert answer.probabilities == pytest.approx(expected.emotion.probabilities, abs=1e-3)
+        assert answer.input.bytes == len(body)
+
+
+def test_local_testing_mode_refuses_what_http_refuses(application: Any) -> None:
+    response = application.emotion.remote(Body(b"AMSR\x01 and then nothing")).result()
+    assert response.status_code == 400
+    assert response.media_type == PROBLEM_TYPE
+
+
+def test_every_stage_says_what_it_runs(application: Any) -> None:
+    models = application.models.remote().result()
+    assert models.keys() == STAGES
+    assert {model["device"] for model in models.values()} <= {"cpu", "cuda"}
+
+
+def test_the_door_knows_the_limits_of_the_settings() -> None:
+    assert Settings().requests.limits == wire.Limits()
+    assert set(ingress._PROBLEMS) == {400, 408, 413, 415, 422, 429, 503, 504}

@@ -1,0 +1,85 @@
+"""The last stage: probabilities of the classes, and no answers from features that the network never learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import mel_of, noise, readers, waveform_of
+
+from deployments.fusion_classifier import EmotionClassifier
+from deployments.messages import Mel, TextFeatures, Transcript
+from deployments.settings import Settings
+from deployments.stages import stage_arguments
+from deployments.weights import WeightsMissing
+from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, EncoderMismatch
+
+CLASSES = {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"}
+
+
+@pytest.fixture(scope="module")
+def classifier() -> EmotionClassifier:
+    if not DEFAULT_CHECKPOINT.is_file():
+        pytest.skip(f"no trained network at {DEFAULT_CHECKPOINT}: `make train` writes one")
+    return EmotionClassifier(DEFAULT_CHECKPOINT, None)
+
+
+@pytest.fixture(scope="module")
+def context_width(classifier: EmotionClassifier) -> int:
+    return classifier.info.config.context_width
+
+
+def text_features(tokens: int, width: int) -> TextFeatures:
+    values = np.random.default_rng(tokens).standard_normal((tokens, width)).astype(np.float32)
+    return TextFeatures(tuple("word" for _ in range(tokens)), values)
+
+
+def transcript_of(mel: Mel, text: str) -> Transcript:
+    return Transcript(text, "en", -0.2 if text else 0.0, np.zeros((-(-mel.frames // 50), 512), np.float16))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 12])
+def test_the_probabilities_of_the_seven_classes_sum_to_one(
+    classifier: EmotionClassifier, context_width: int, tokens: int
+) -> None:
+    mel = mel_of(waveform_of(readers(1)[0]["path"]))
+    emotion = classifier.classify(
+        mel, transcript_of(mel, "word " * tokens), text_features(tokens, 300), text_features(tokens + 2, context_width)
+    )
+    assert set(emotion.probabilities) == CLASSES
+    assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
+    assert all(0 <= value <= 1 for value in emotion.probabilities.values())
+    assert emotion.label == max(emotion.probabilities, key=lambda name: emotion.probabilities[name])
+
+
+def test_the_same_question_has_the_same_answer(classifier: EmotionClassifier, context_width: int) -> None:
+    mel = mel_of(noise(1))
+    asked = (mel, transcript_of(mel, ""), text_features(0, 300), text_features(2, context_width))
+    assert classifier.classify(*asked) == classifier.classify(*asked)
+
+
+def test_a_network_does_not_start_beside_other_encoders(classifier: EmotionClassifier) -> None:
+    trained = classifier.info.encoders
+    assert set(trained) == {"asr", "words", "context"}
+    for role in trained:
+        with pytest.raises(EncoderMismatch, match=f"{role}: trained with {trained[role]}"):
+            EmotionClassifier(DEFAULT_CHECKPOINT, {**trained, role: "0" * 64})
+    with pytest.raises(EncoderMismatch):
+        EmotionClassifier(DEFAULT_CHECKPOINT, {})
+
+
+def test_a_network_starts_beside_the_encoders_that_are_served(classifier: EmotionClassifier) -> None:
+    try:
+        _, (path, fingerprints, _) = stage_arguments(Settings(), gpu=False)["fusion_classifier"]
+    except WeightsMissing as error:
+        pytest.skip(str(error))
+    assert EmotionClassifier(path, fingerprints).info == classifier.info
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="fusion"):
+        EmotionClassifier(tmp_path / "missing.safetensors", None)
+    (tmp_path / "text.safetensors").write_text("not a network")
+    with pytest.raises(CheckpointError):
+        EmotionClassifier(tmp_path / "text.safetensors", None)
