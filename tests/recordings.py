@@ -21,6 +21,7 @@ from deployments.messages import Mel
 from deployments.weights import WeightsMissing, model_path
 
 CAPTURED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+BIT_RATE = 64_000  # of the lossy formats; some encoders' own choice is a quarter of it
 
 
 def weights(name: str) -> Path:
@@ -111,7 +112,7 @@ def audio_file(waveform: Waveform, container: str, codec: str, rate: int = SAMPL
     """A waveform as the bytes of an audio file, by PyAV's names of container and codec."""
     content = io.BytesIO()
     with av.open(content, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate, layout="mono")
+        stream = output.add_stream(codec, rate=rate, layout="mono", bit_rate=BIT_RATE)
         frame = av.AudioFrame.from_ndarray(_as_int16(waveform), format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ctranslate2
 import numpy as np
@@ -59,15 +60,14 @@ class CTranslate2Engine:
             return_scores=True,
             return_no_speech_prob=True,
         )
-        return [
-            Decoded(
-                text=self._tokenizer.decode(result.sequences_ids[0]).strip(),
-                tokens=tuple(result.sequences_ids[0]),
-                average_log_probability=float(result.scores[0]),
-                no_speech_probability=float(result.no_speech_prob),
-            )
-            for result in results
-        ]
+        return [self._decoded(result) for result in results]
+
+    def _decoded(self, result: Any) -> Decoded:
+        tokens = tuple(result.sequences_ids[0])
+        # The score sums over the tokens and the end, and divides by the tokens alone
+        average = float(result.scores[0]) * len(tokens) / (len(tokens) + 1)
+        text = self._tokenizer.decode(list(tokens)).strip()
+        return Decoded(text, tokens, average, float(result.no_speech_prob))
 
     def _prompt(self, language: str) -> list[str]:
         if not self.multilingual:

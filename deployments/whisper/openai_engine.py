@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
+from whisper.tokenizer import get_tokenizer
 
 from deployments.whisper.conversion import load_openai_whisper
 from deployments.whisper.engine import Decoded, States
@@ -33,6 +34,7 @@ class OpenAIEngine:
         self.bands: int = self._model.dims.n_mels
         self.width: int = self._model.dims.n_audio_state
         self.multilingual: bool = self._model.is_multilingual
+        self._tokenizer = get_tokenizer(self.multilingual, num_languages=self._model.num_languages)
 
     @torch.inference_mode()
     def encode(self, log_mel: NDArray[np.float32]) -> States:
@@ -48,9 +50,12 @@ class OpenAIEngine:
 
     @torch.inference_mode()
     def detect_languages(self, states: States) -> list[tuple[str, float]]:
-        """See `Engine.detect_languages`."""
-        _, probabilities = self._model.detect_language(self._tensor(states))
-        return [max(ranked.items(), key=lambda item: item[1]) for ranked in probabilities]
+        """See `Engine.detect_languages`. The library's own detection takes states of 30 s only."""
+        start = torch.full((len(states), 1), self._tokenizer.sot, device=self._model.device)
+        logits = self._model.logits(start, self._tensor(states))[:, 0, list(self._tokenizer.all_language_tokens)]
+        best = logits.float().softmax(dim=-1).max(dim=-1)
+        codes = self._tokenizer.all_language_codes
+        return [(codes[int(i)], float(p)) for i, p in zip(best.indices, best.values, strict=True)]
 
     @torch.inference_mode()
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:

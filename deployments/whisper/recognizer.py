@@ -39,9 +39,9 @@ FEWEST_REPEATS: Final = 3
 SHORTEST_LOOPING: Final = 8  # tokens in all the repeats: "no, no, no" may be meant
 
 # Silence and noise: the no-speech token gets likely and the text unlikely. Neither alone tells them from short clips.
-NO_SPEECH_WEIGHT: Final = 0.35  # of the negative log-probability, against the no-speech probability
-NO_SPEECH_LIMIT: Final = 0.93
-NO_SPEECH_ENDLESS: Final = 0.5  # no-speech probability from which a text without an end is noise
+NO_SPEECH_WEIGHT: Final = 0.7  # of the negative log-probability, against the no-speech probability
+NO_SPEECH_LIMIT: Final = 1.0
+NO_SPEECH_ENDLESS: Final = 0.45  # no-speech probability from which a text without an end is noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +16,16 @@ from amser.features import SAMPLE_RATE
 from deployments import ingress
 from deployments.answers import PROBLEM_TYPE, Answer
 from deployments.app import build
-from deployments.pipeline import Recognition, recognize
+from deployments.execution import Timed
+from deployments.fusion_classifier import EmotionClassifier
+from deployments.mel_reconstruction import reconstruct
+from deployments.pipeline import Recognition, Stages, recognize
+from deployments.roberta import ContextEncoder
 from deployments.settings import Settings
-from deployments.stages import build_local_stages
+from deployments.text_embedding import WordVectors
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.recognizer import WhisperRecognizer
+from fusion.checkpoint import DEFAULT_CHECKPOINT
 
 MODELS = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
 STAGES = {"mel_reconstruction", "whisper_asr", "text_embedding", "roberta", "fusion_classifier"}
@@ -48,19 +55,41 @@ def envelopes() -> list[wire.Envelope]:
 
 @pytest.fixture(scope="module")
 def application(settings: Settings) -> Any:
-    """A handle of the application's door. It comes first: a batching class that was used can no longer be pickled."""
+    """A handle of the application's door."""
     return serve.run(build(settings), name="amser", _local_testing_mode=True)
 
 
 @pytest.fixture(scope="module")
-def in_process(application: Any, settings: Settings, envelopes: list[wire.Envelope]) -> list[Recognition]:
-    assert application is not None
+def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
+    """The pipeline over the models themselves, with no deployment around them."""
+    whisper, vectors, mpnet = (weights(name) for name in MODELS)
+    recognizer = WhisperRecognizer(CTranslate2Engine(whisper))
+    words, context = WordVectors(vectors), ContextEncoder(mpnet)
+    classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
+
+    async def describe() -> dict[str, dict[str, str]]:
+        return {}
+
+    stages = Stages(
+        reconstruct=timed(lambda envelope: reconstruct(envelope, wire.Limits())),
+        transcribe=timed(lambda mel: recognizer.transcribe([mel])[0]),
+        embed=timed(words.embed),
+        contextualize=timed(lambda text: context.encode([text])[0]),
+        classify=timed(classifier.classify),
+        describe=describe,
+    )
 
     async def run() -> list[Recognition]:
-        stages = build_local_stages(settings)
         return [await recognize(envelope, stages) for envelope in envelopes]
 
     return asyncio.run(run())
+
+
+def timed(model: Callable[..., Any]) -> Callable[..., Awaitable[Timed[Any]]]:
+    async def call(*arguments: Any) -> Timed[Any]:
+        return Timed(model(*arguments), 1.0)
+
+    return call
 
 
 class Body:

@@ -55,7 +55,7 @@ def test_every_format_gives_back_the_speech_that_went_in(
     assert name == NAMES.get(upload, upload)
     assert decoded.dtype == np.float32
     assert abs(len(decoded) - len(clip)) < 0.1 * SAMPLE_RATE  # AAC fills its last frame
-    assert correlation(decoded, clip) > 0.98
+    assert correlation(decoded, clip) > 0.95
 
 
 def test_lossless_formats_give_back_every_sample(uploads: dict[str, bytes], clip: Waveform) -> None:

@@ -167,7 +167,7 @@ def test_no_text_is_trained_on_as_the_stages_serve_it(
     monkeypatch: pytest.MonkeyPatch, random: np.random.Generator
 ) -> None:
     models: Any = (None, Words(), Context())
-    monkeypatch.setattr(train.Encoders, "load", lambda **_: Encoders(*models))
+    monkeypatch.setattr(Encoders, "load", lambda **_: Encoders(*models))
     recipe = train.Recipe(name="", licence="", codecs=("none",), judged=(), replace_text=0.0, omit_text=1.0)
     substitution = train.load_substitution(None, recipe)
     silent = substitution(features(np.zeros((80, 60), np.float32)), random)

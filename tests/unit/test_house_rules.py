@@ -68,6 +68,11 @@ def test_a_package_imports_no_other_than_it_may(package: str) -> None:
     assert forbidden == {}
 
 
+def test_the_training_runs_the_served_stages_in_one_place_alone() -> None:
+    using = {name_of(file) for file in modules("fusion") if "deployments" in map(package_of, ours(file))}
+    assert using <= {"fusion.extraction"}
+
+
 def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
     needed = {package_of(module) for file in modules("amser") for module in imports(file)}
     optional = {"httpx"} if (ROOT / "amser" / "client.py").is_file() else set()

@@ -1,0 +1,110 @@
+"""GPUs where the cluster has them and none where it has none; and the fused profile, which answers the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from recordings import envelope_of, readers, silence, waveform_of
+
+from amser import wire
+from deployments.accelerator import SHARES
+from deployments.local_cluster import DEFAULT_CONFIG, ClusterFailed, LocalCluster
+
+FUSED_CONFIG = DEFAULT_CONFIG.with_name("serve_config.fused.yaml")
+ON_GPU = {"WhisperASR", "Roberta", "FusionClassifier"}
+
+
+@pytest.fixture(scope="module")
+def bodies() -> list[bytes]:
+    """Speech of three readers, and silence."""
+    speech = [wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25)) for row in readers(3)]
+    return [*speech, wire.pack(envelope_of(silence(1)))]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "cluster.log"
+
+
+@pytest.fixture(scope="module")
+def answers(cluster: LocalCluster, bodies: list[bytes]) -> list[dict[str, Any]]:
+    """Of the distributed profile."""
+    return [ask(cluster, body) for body in bodies]
+
+
+@pytest.fixture
+def ready(log: Path) -> Iterator[Callable[..., LocalCluster]]:
+    """Starts a cluster, waits for it, and ends it after the test."""
+    started: list[LocalCluster] = []
+
+    def start(*arguments: Any, **options: Any) -> LocalCluster:
+        cluster = LocalCluster(*arguments, log=log, http_port=0, **options)
+        cluster.__enter__()
+        started.append(cluster)
+        cluster.wait_until_ready()
+        return cluster
+
+    yield start
+    for cluster in started:
+        cluster.__exit__(None, None, None)
+
+
+def ask(cluster: LocalCluster, body: bytes) -> dict[str, Any]:
+    headers = {"Content-Type": wire.MEDIA_TYPE}
+    response = httpx.post(f"{cluster.url}/v1/emotion", content=body, headers=headers, timeout=120)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def gpus_asked_for(cluster: LocalCluster) -> dict[str, float]:
+    """By the replicas of each deployment that asks for any."""
+    asked = {
+        name: deployment["deployment_config"]["ray_actor_options"].get("num_gpus") or 0.0
+        for name, deployment in cluster.status()["deployments"].items()
+    }
+    return {name: count for name, count in asked.items() if count}
+
+
+def assert_same_answer(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one["transcript"]["text"] == other["transcript"]["text"]
+    assert one["transcript"]["language"] == other["transcript"]["language"]
+    assert one["emotion"] == other["emotion"]
+    assert one["probabilities"] == pytest.approx(other["probabilities"], abs=0.02)
+    assert one["input"] == other["input"]
+    assert one["models"] == other["models"]
+
+
+def test_no_replica_asks_for_a_gpu_where_there_is_none(cluster: LocalCluster) -> None:
+    assert set(cluster.status()["deployments"]) == set(SHARES)
+    assert gpus_asked_for(cluster) == {}
+
+
+def test_the_models_share_a_gpu_where_there_is_one(
+    ready: Callable[..., LocalCluster], bodies: list[bytes], answers: list[dict[str, Any]]
+) -> None:
+    """A GPU that Ray counts and CUDA does not see: replicas are given their shares, and compute on the CPU."""
+    cluster = ready(num_gpus=1)
+    assert gpus_asked_for(cluster) == {name: SHARES[name].num_gpus for name in ON_GPU}
+    for body, expected in zip(bodies, answers, strict=True):
+        assert_same_answer(ask(cluster, body), expected)
+
+
+def test_the_fused_profile_answers_as_the_distributed_one(
+    ready: Callable[..., LocalCluster], bodies: list[bytes], answers: list[dict[str, Any]]
+) -> None:
+    cluster = ready(FUSED_CONFIG, num_gpus=0)
+    assert set(cluster.status()["deployments"]) == {"Ingress"}
+    for body, expected in zip(bodies, answers, strict=True):
+        answer = ask(cluster, body)
+        assert_same_answer(answer, expected)
+        assert answer["timings_ms"].keys() == expected["timings_ms"].keys()
+
+
+def test_insisting_on_a_gpu_that_is_not_there_fails_and_says_so(ready: Callable[..., LocalCluster]) -> None:
+    with pytest.raises(ClusterFailed, match="accelerator: gpu, but no node of the cluster has a GPU"):
+        ready(num_gpus=0, overrides={"accelerator": "gpu"})
