@@ -14,19 +14,16 @@ PACKAGES = ("ctranslate2", "numpy", "openai-whisper", "ray", "torch", "transform
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], **about: object) -> None:
-    """Write `{"about": …, "rows": …}`; `about` gains hardware, versions and the time."""
-    content = {"about": {**about, **environment()}, "rows": list(rows)}
+    """Write the rows as a JSON list; each gains `about`, the hardware, the versions and the time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps([{**row, **about, **environment()} for row in rows], indent=1) + "\n")
 
 
 def environment() -> dict[str, object]:
     """Hardware, versions and the time, without anything that names this one machine."""
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "hardware": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

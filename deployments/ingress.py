@@ -113,15 +113,17 @@ class Ingress:
         """Whether this process answers."""
         return {"status": "ok"}
 
-    @api.get("/readyz", responses={503: {"model": Problem}})
-    async def readyz(self, response: Response) -> dict[str, str]:
+    @api.get("/readyz", response_model=dict[str, str], responses={503: _PROBLEMS[503]})
+    async def readyz(self) -> Response:
         """Whether every stage answers."""
         try:
             stages = await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
         except Exception as error:  # whatever keeps a stage from answering, the answer is the same
-            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-            return {"status": "not ready", "reason": type(error).__name__}
-        return {"status": "ready", "stages": str(len(stages))}
+            cause = f"a stage does not answer: {type(error).__name__}"
+            retry_after_s = self._requests.retry_after_s
+            unready = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+            return self._problem(unready, str(uuid.uuid4()))
+        return JSONResponse({"status": "ready", "stages": str(len(stages))})
 
     async def _answer(self, request: Request, handler: Callable[[Request, str], Awaitable[Answer]]) -> Response:
         request_id = str(uuid.uuid4())
