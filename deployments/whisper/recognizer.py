@@ -41,6 +41,9 @@ SHORTEST_LOOPING: Final = 8  # tokens in all the repeats: "no, no, no" may be me
 # Silence and noise: the no-speech token gets likely and the text unlikely. Neither alone tells them from short clips.
 NO_SPEECH_WEIGHT: Final = 0.7  # of the negative log-probability, against the no-speech probability
 NO_SPEECH_LIMIT: Final = 1.0
+NO_SPEECH_LENIENCY: Final = 0.25  # on that limit, for each second that the utterance is shorter than SHORT_SECONDS
+SHORT_SECONDS: Final = 3.0
+NO_SPEECH_ALONE: Final = 0.77  # no-speech probability above which the text does not matter
 NO_SPEECH_ENDLESS: Final = 0.45  # no-speech probability from which a text without an end is noise
 
 
@@ -180,8 +183,12 @@ def _is_silence(utterance: _Utterance) -> bool:
     decoded = utterance.decoded
     if _is_endless(utterance) and decoded.no_speech_probability > NO_SPEECH_ENDLESS:
         return True
+    if decoded.no_speech_probability > NO_SPEECH_ALONE:
+        return True
+    # A word or two cut out of a sentence are less likely, and less clearly speech, than a whole sentence
+    limit = NO_SPEECH_LIMIT + NO_SPEECH_LENIENCY * max(0.0, SHORT_SECONDS - utterance.mel.seconds)
     score = decoded.no_speech_probability - NO_SPEECH_WEIGHT * decoded.average_log_probability
-    return score > NO_SPEECH_LIMIT
+    return score > limit
 
 
 def _transcript(utterance: _Utterance) -> Transcript:
