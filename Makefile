@@ -40,7 +40,7 @@ lint: $(VENV)/.installed ## Check style and types
 	@$(BIN)/mypy
 
 bench: setup ## Measure the tables of the README (DATA=folder of manifests); half an hour on two cores
-	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --limit 112 \
+	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --limit 112 --batch-size 8 \
 		--json $(RESULTS)/asr.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
 

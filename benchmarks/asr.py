@@ -3,7 +3,7 @@
     python -m benchmarks.asr --manifest MANIFEST.tsv --json FILE
 
 WER is jiwer's on text that Whisper's English normaliser has levelled; seconds are CPU time of this process, log-Mel and
-codec left out, with the batch that a CPU replica decodes.
+codec left out. `--batch-size` is how many texts are decoded together: a CPU replica takes as many by default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from deployments.weights import model_path
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.engine import Engine
 from deployments.whisper.openai_engine import OpenAIEngine
-from deployments.whisper.recognizer import Context, WhisperRecognizer
+from deployments.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
 
 ENGINES = ("ctranslate2", "openai-whisper")
 CODECS = ("none", "svd-f16:0.125")
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, nargs="+", default=ENGINES)
     parser.add_argument("--context", choices=get_args(Context), nargs="+", default=["padded", "short"])
     parser.add_argument("--codec", nargs="+", default=CODECS, help="codec:rate, or none")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="texts decoded together (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
@@ -129,7 +130,7 @@ def main() -> None:
     for name in arguments.engine:
         engine = load_engine(name, arguments.weights, arguments.threads)
         for context in arguments.context:
-            recognizer = WhisperRecognizer(engine, context)
+            recognizer = WhisperRecognizer(engine, context, arguments.batch_size)
             for setting in arguments.codec:
                 wer, cpu = measure(recognizer, clips, setting, f"{name}, {context}, {setting}")
                 rows.append(
@@ -141,6 +142,7 @@ def main() -> None:
                         "cpu_seconds": round(cpu, 2),
                         "audio_seconds": round(audio_seconds, 2),
                         "utterances": len(clips),
+                        "batch_size": arguments.batch_size,
                     }
                 )
                 write_rows(arguments.json, rows, command="benchmarks.asr", weights=arguments.weights)

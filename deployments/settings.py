@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from amser.wire import Limits
+from deployments.whisper.recognizer import BATCH_SIZE
 from fusion.checkpoint import DEFAULT_CHECKPOINT
 
 _LIMITS = Limits()
@@ -29,7 +30,7 @@ class RecognizerSettings(_Settings):
     """Name in the weight catalogue, in CTranslate2's format; both engines read it."""
     context: Literal["short", "padded"] = "short"
     """Encode the speech alone, or 30 s always as Whisper's authors do."""
-    batch_size: int = Field(4, ge=1, le=64)
+    batch_size: int = Field(BATCH_SIZE, ge=1, le=64)
     """Utterances that a CPU replica decodes together."""
     gpu_batch_size: int = Field(8, ge=1, le=64)
     """The same for a GPU replica."""

@@ -21,6 +21,7 @@ from deployments.whisper.engine import CONTEXT_FRAMES, CONTEXT_STATES, MAXIMUM_T
 
 Context = Literal["short", "padded"]
 
+BATCH_SIZE: Final = 4  # texts decoded together on a CPU
 DIGITAL_SILENCE: Final = -1.5  # of a log-Mel: (log10(1e-10) + 4) / 4
 SILENCE_AFTER_SPEECH: Final = 200  # frames that are encoded behind the speech
 # Silence behind long speech is thinned: the decoder reads every state for every token. Behind short speech it may not
@@ -66,7 +67,7 @@ class WhisperRecognizer:
         batch_size: texts that are decoded together.
     """
 
-    def __init__(self, engine: Engine, context: Context = "short", batch_size: int = 8) -> None:
+    def __init__(self, engine: Engine, context: Context = "short", batch_size: int = BATCH_SIZE) -> None:
         self._engine = engine
         self._context = context
         self._batch_size = batch_size
