@@ -6,7 +6,7 @@ Stands between the recogniser and text stages, which make the features, and `fus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class FusionBatch:
         log_mel: float32, (B, 80, T), with `mel_lengths` int64 (B,).
         words: float32, (B, n, 300), with `word_lengths` int64 (B,).
         context: float32, (B, m, width), with `context_lengths` int64 (B,).
+        states: float32, (B, s, width), with `state_lengths` int64 (B,).
     """
 
     log_mel: Tensor
@@ -55,20 +56,15 @@ class FusionBatch:
     word_lengths: Tensor
     context: Tensor
     context_lengths: Tensor
+    states: Tensor
+    state_lengths: Tensor
 
     def __len__(self) -> int:
         return int(self.log_mel.shape[0])
 
     def to(self, device: torch.device | str) -> FusionBatch:
         """The same batch on another device."""
-        return FusionBatch(
-            self.log_mel.to(device),
-            self.mel_lengths.to(device),
-            self.words.to(device),
-            self.word_lengths.to(device),
-            self.context.to(device),
-            self.context_lengths.to(device),
-        )
+        return FusionBatch(*(getattr(self, entry.name).to(device) for entry in fields(self)))
 
 
 def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
@@ -93,7 +89,10 @@ def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
     mel, mel_lengths = _stack([trim_pauses(utterance.log_mel).T for utterance in utterances])
     words, word_lengths = _stack([_at_least_one_row(utterance.words) for utterance in utterances])
     context, context_lengths = _stack([_at_least_one_row(utterance.context) for utterance in utterances])
-    return FusionBatch(mel.transpose(1, 2), mel_lengths, words, word_lengths, context, context_lengths)
+    states, state_lengths = _stack([_at_least_one_row(utterance.encoder_states) for utterance in utterances])
+    return FusionBatch(
+        mel.transpose(1, 2), mel_lengths, words, word_lengths, context, context_lengths, states, state_lengths
+    )
 
 
 def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:

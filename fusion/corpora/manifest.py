@@ -36,13 +36,13 @@ class Record:
     """One labelled utterance.
 
     Attributes:
-        utterance: its name; the path without its ending where the manifest has no such column.
+        utterance: its name; the path without its ending where a manifest has no such column.
         audio: the sound file.
         emotion: one of `CLASSES`.
         speaker: who speaks.
-        fold: group of speakers for cross-validation; None where the manifest has no folds.
-        text: reference transcript; empty where the manifest has none.
-        language: ISO 639-1 code; None where the manifest has none.
+        fold: group of speakers for cross-validation; None where there are no folds.
+        text: reference transcript; empty where there is none.
+        language: ISO 639-1 code; None where it is not known.
     """
 
     utterance: str
@@ -56,12 +56,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The usable rows of a manifest.
+    """The usable utterances of a manifest, or of the folders that an adapter reads.
 
     Attributes:
-        name: the manifest's file name without its ending.
-        records: in the manifest's order.
-        unknown_labels: how many rows were left out for each label that is none of the seven classes.
+        name: the adapter's name, or the manifest's file name without its ending.
+        records: in the manifest's order; in that of their names from an adapter.
+        unknown_labels: how many utterances were left out for each label that is none of the seven classes.
     """
 
     name: str
