@@ -35,6 +35,9 @@ POWER_FLOOR: Final = 1e-10  # below it a band counts as silent
 DYNAMIC_RANGE: Final = 8.0  # decades below the utterance's loudest cell that are kept
 LOG_OFFSET, LOG_SCALE = 4.0, 4.0  # Whisper's scaling: (log10(power) + 4) / 4
 
+SPEECH_BELOW_PEAK: Final = 35 / 10 / LOG_SCALE  # 35 dB in a log-Mel; quieter frames at either end are a pause
+PAUSE_KEPT: Final = 10  # frames of pause that count as speech at either end
+
 # The Slaney Mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then logarithmic.
 MEL_BREAK_HERTZ = 1000.0
 MEL_HERTZ = 200 / 3  # Hz per mel in the linear part
@@ -133,6 +136,21 @@ def silence_value(log_mel: Float32) -> float:
     """
     floor = float(log_mel.max()) - DYNAMIC_RANGE / LOG_SCALE
     return max(floor, (math.log10(POWER_FLOOR) + LOG_OFFSET) / LOG_SCALE)
+
+
+def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Cut the quiet ends off a log-Mel, so that an answer does not hang on how closely a device cut the utterance.
+
+    Args:
+        log_mel: (bands, T), whisper80 or whisper128, T ≥ 1.
+
+    Returns:
+        A view (bands, T′), from the first to the last frame whose loudest band is within 35 dB of the utterance's
+        loudest, and 0.1 s around them.
+    """
+    loudness = log_mel.max(axis=0).astype(np.float32)
+    speech = np.flatnonzero(loudness >= loudness.max() - SPEECH_BELOW_PEAK)
+    return log_mel[:, max(0, int(speech[0]) - PAUSE_KEPT) : int(speech[-1]) + 1 + PAUSE_KEPT]
 
 
 def validate(waveform: ArrayLike) -> Float32:

@@ -37,10 +37,10 @@ class EmotionClassifier:
 
     @torch.inference_mode()
     def classify(self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures) -> Emotion:
-        """The probabilities of the classes; they sum to one."""
+        """The calibrated probabilities of the classes; they sum to one."""
         features = UtteranceFeatures(mel.values, words.values, context.values, transcript.encoder_states)
         logits = self._network(collate([features]).to(self._device)).logits[0]
-        probabilities = torch.softmax(logits.double(), dim=0).cpu().numpy()
+        probabilities = torch.softmax(logits.double() / self.info.temperature, dim=0).cpu().numpy()
         classes = self.info.config.classes
         return Emotion(
             label=classes[int(np.argmax(probabilities))],

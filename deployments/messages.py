@@ -46,8 +46,8 @@ class Transcript:
         text: empty where nothing was said.
         language: ISO 639-1 code, given or detected.
         average_log_probability: mean log-probability of the decoded tokens, at most 0; 0.0 for an empty text.
-        encoder_states: float16, shape (n, width), the last encoder layer averaged over half-second windows of the
-            speech (not of its padding); n = ceil(seconds / 0.5).
+        encoder_states: float16, shape (n, width), lower states of the recogniser's encoder, one row for each 40 ms of
+            the speech between the pauses (`whisper.voice`).
     """
 
     text: str

@@ -55,13 +55,13 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
 
 def _resolve_all(settings: Settings) -> dict[str, Resolved]:
     return {
-        "asr": _resolve(settings.recognizer.weights),
-        "words": _resolve(settings.word_vectors),
-        "context": _resolve(settings.text_encoder.model),
+        "asr": resolve(settings.recognizer.weights),
+        "words": resolve(settings.word_vectors),
+        "context": resolve(settings.text_encoder.model),
     }
 
 
-def _resolve(name: str) -> Resolved:
+def resolve(name: str) -> Resolved:
     """A name of the catalogue, a folder, or else a Hugging Face id."""
     try:
         return Resolved(name, model_path(name), fingerprint(name))

@@ -15,6 +15,7 @@ from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.engine import Engine
 from deployments.whisper.openai_engine import OpenAIEngine
 from deployments.whisper.recognizer import DIGITAL_SILENCE, Context, WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
 
 BATCH_WAIT_S: Final = 0.005
 EngineName = Literal["ctranslate2", "openai-whisper"]
@@ -36,7 +37,8 @@ class WhisperASR:
     ) -> None:
         self._device = device(gpu)
         loaded = load_engine(engine, model, self._device, threads)
-        self._recognizer = WhisperRecognizer(loaded, context, batch_size)
+        voice = VoiceEncoder(model, self._device, threads)
+        self._recognizer = WhisperRecognizer(loaded, context, batch_size, voice)
         self._recognizer.transcribe([_second_of_silence(loaded.bands)])
         self._name = f"{name} ({engine})"
         self._thread = ModelThread("whisper")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.batch import DECIBEL, trim_pauses
+from amser.features import trim_pauses
+from fusion.batch import DECIBEL
 
 Float32 = NDArray[np.float32]
 

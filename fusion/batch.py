@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from amser.features import trim_pauses
+
 MAXIMUM_SECONDS = 30.0  # the longest utterance that Whisper, and so the pipeline, takes at once
 FRAMES_PER_SECOND = 100  # of a log-Mel spectrogram
 DECIBEL = 0.025  # one decibel of power on the scale of whisper80, (log10 power + 4) / 4
-SPEECH_BELOW_PEAK = 35 * DECIBEL  # quieter frames at either end are taken for a pause
-PAUSE_KEPT = 10  # frames of pause that stay at either end
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class UtteranceFeatures:
         words: float32, shape (n, 300), one row a token of the ASR text; 0 for an empty text.
         context: float32, shape (m, width), one row a token of the contextual encoder, whose special tokens remain of
             an empty text.
-        encoder_states: float16, shape (s, 512), pooled states of the recogniser's encoder. Amser+ as published does
-            not read them; they travel along for a network that does.
+        encoder_states: float16, shape (s, 512), lower states of the recogniser's encoder, 25 a second of the speech
+            between the pauses (`deployments.whisper.voice`). The published networks do not read them.
     """
 
     log_mel: NDArray[np.floating]
@@ -48,6 +48,8 @@ class FusionBatch:
         words: float32, (B, n, 300), with `word_lengths` int64 (B,).
         context: float32, (B, m, width), with `context_lengths` int64 (B,).
         states: float32, (B, s, width), with `state_lengths` int64 (B,).
+        has_voice: bool (B,), False where there are no encoder states.
+        has_text: bool (B,), False where there are no words.
     """
 
     log_mel: Tensor
@@ -58,6 +60,8 @@ class FusionBatch:
     context_lengths: Tensor
     states: Tensor
     state_lengths: Tensor
+    has_voice: Tensor
+    has_text: Tensor
 
     def __len__(self) -> int:
         return int(self.log_mel.shape[0])
@@ -70,8 +74,8 @@ class FusionBatch:
 def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
     """Stack utterances of any lengths.
 
-    Pauses at the ends of an utterance are cut (see `trim_pauses`). No words become a single row of zeros, so that
-    attention always has something to read; so would no context rows, but the stages always give some.
+    Pauses at the ends of the log-Mel are cut (see `amser.features.trim_pauses`). No words, no context or no states
+    become a single row of zeros, so that attention always has something to read.
 
     Raises:
         ValueError: there are no utterances, a log-Mel has no frames, is longer than 30 s, or holds values that are not
@@ -91,23 +95,17 @@ def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
     context, context_lengths = _stack([_at_least_one_row(utterance.context) for utterance in utterances])
     states, state_lengths = _stack([_at_least_one_row(utterance.encoder_states) for utterance in utterances])
     return FusionBatch(
-        mel.transpose(1, 2), mel_lengths, words, word_lengths, context, context_lengths, states, state_lengths
+        log_mel=mel.transpose(1, 2),
+        mel_lengths=mel_lengths,
+        words=words,
+        word_lengths=word_lengths,
+        context=context,
+        context_lengths=context_lengths,
+        states=states,
+        state_lengths=state_lengths,
+        has_voice=torch.tensor([len(utterance.encoder_states) > 0 for utterance in utterances]),
+        has_text=torch.tensor([len(utterance.words) > 0 for utterance in utterances]),
     )
-
-
-def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Cut the quiet ends off a log-Mel, so that an answer does not hang on how closely a device cut the utterance.
-
-    Args:
-        log_mel: (bands, T), whisper80.
-
-    Returns:
-        A view (bands, T′), from the first to the last frame whose loudest band is within 35 dB of the utterance's
-        loudest, and 0.1 s around them.
-    """
-    loudness = log_mel.max(axis=0).astype(np.float32)
-    speech = np.flatnonzero(loudness >= loudness.max() - SPEECH_BELOW_PEAK)
-    return log_mel[:, max(0, int(speech[0]) - PAUSE_KEPT) : int(speech[-1]) + 1 + PAUSE_KEPT]
 
 
 def mask_of(lengths: Tensor, rows: int) -> Tensor:

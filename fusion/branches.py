@@ -115,23 +115,24 @@ class ContextBranch(nn.Module):
 
 
 class AttentiveStatistics(nn.Module):
-    """Weighted mean and deviation of the rows, one learnt weight a row (Okabe et al., Interspeech 2018).
+    """Weighted means and deviations of the rows, learnt weights for each row (Okabe et al., Interspeech 2018).
 
-    Masked rows weigh nothing. The norm at the end takes away what all utterances share, which is most of it: without
-    it the head saw almost the same vector for every utterance, and learning took several times as long.
+    Each of `heads` weighs the rows its own way; masked rows weigh nothing. The norm at the end takes away what all
+    utterances share, which is most of it: without it the head saw almost the same vector for every utterance, and
+    learning took several times as long.
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, heads: int = 1) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
-        self.norm = nn.BatchNorm1d(2 * hidden)
+        self.score = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, heads, bias=False))
+        self.norm = nn.BatchNorm1d(2 * heads * hidden)
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(B, n, hidden) and bool (B, n) → (B, 2 hidden)."""
-        weights = self.score(rows).masked_fill(~mask[:, :, None], float("-inf")).softmax(1)  # (B, n, 1)
-        mean = (weights * rows).sum(1)
-        variance = (weights * (rows - mean[:, None]).square()).sum(1)
-        return cast(Tensor, self.norm(torch.cat((mean, (variance + VARIANCE_FLOOR).sqrt()), 1)))
+        """(B, n, hidden) and bool (B, n) → (B, 2 heads hidden)."""
+        weights = self.score(rows).masked_fill(~mask[:, :, None], float("-inf")).softmax(1)  # (B, n, heads)
+        mean = weights.transpose(1, 2) @ rows  # (B, heads, hidden)
+        variance = (weights[:, :, :, None] * (rows[:, :, None] - mean[:, None]).square()).sum(1)
+        return cast(Tensor, self.norm(torch.cat((mean, (variance + VARIANCE_FLOOR).sqrt()), 1).flatten(1)))
 
 
 def run_lstm(lstm: nn.LSTM, rows: Tensor, mask: Tensor) -> Tensor:

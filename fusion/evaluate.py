@@ -22,14 +22,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from deployments.weights import fingerprint
+from fusion.calibration import expected_calibration_error
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, load
-from fusion.corpora.manifest import Corpus, ManifestError, load_manifest
-from fusion.extraction import THREADS, CodecSetting, extract, fingerprints
+from fusion.corpora.catalogue import open_corpus
+from fusion.corpora.manifest import Corpus, ManifestError
+from fusion.extraction import RECOGNISER, THREADS, CodecSetting, extract
 from fusion.fitting import predict
 from fusion.metrics import Scores, confusion, score
+from fusion.texts import TextReader
 
 TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
-MODALITIES = "audio+words+context"
 EXAMPLES = """
 examples:
   python -m fusion.evaluate --manifest corpora/nemo.tsv
@@ -45,24 +48,20 @@ class Judged:
     """Answers on one corpus at one codec setting.
 
     Attributes:
-        corpus: what was judged.
         setting: the codec and rate.
-        probabilities: float32 (n, classes), in the corpus's order.
-        truth: class numbers (n,).
         scores: figures over the classes that the corpus has.
         matrix: counts (classes, classes), row the true class.
+        calibration_error: expected calibration error of the probabilities.
     """
 
-    corpus: Corpus
     setting: CodecSetting
-    probabilities: NDArray[np.float32]
-    truth: NDArray[np.int64]
     scores: Scores
     matrix: NDArray[np.int64]
+    calibration_error: float
 
 
 def judge(corpus: Corpus, setting: CodecSetting, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Judged:
-    """Compare probabilities with a corpus's labels.
+    """Compare probabilities (n, classes) with a corpus's labels.
 
     A class that the corpus does not have can still be answered, and then is wrong.
 
@@ -73,30 +72,37 @@ def judge(corpus: Corpus, setting: CodecSetting, probabilities: NDArray[np.float
     if foreign:
         raise ManifestError(f"{corpus.name} has {', '.join(sorted(foreign))}, which the network does not know")
     truth = np.array([classes.index(record.emotion) for record in corpus.records])
+    return compare(setting, probabilities, truth)
+
+
+def compare(setting: CodecSetting, probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> Judged:
+    """Compare probabilities (n, classes) with class numbers (n,)."""
     answers = probabilities.argmax(1)
-    return Judged(corpus, setting, probabilities, truth, score(truth, answers), confusion(truth, answers, len(classes)))
+    error = expected_calibration_error(probabilities, truth)
+    return Judged(setting, score(truth, answers), confusion(truth, answers, probabilities.shape[1]), error)
 
 
-def row(judged: Judged, model: str, protocol: str, classes: Sequence[str]) -> dict[str, Any]:
+def row(
+    judged: Judged, model: str, corpus: str, protocol: str, classes: Sequence[str], modalities: Sequence[str]
+) -> dict[str, Any]:
     """The JSON row of a result."""
-    present = [name for name in classes if name in judged.corpus.classes_present]
     scores = judged.scores
     return {
         "model": model,
-        "corpus": judged.corpus.name,
+        "corpus": corpus,
         "protocol": protocol,
-        "classes": present,
+        "classes": [name for name, counts in zip(classes, judged.matrix, strict=True) if counts.any()],
         "codec": judged.setting.name,
         "rate": judged.setting.rate,
-        "modalities": MODALITIES,
+        "modalities": "+".join(modalities),
         "wa": scores.wa.value,
         "ua": scores.ua.value,
         "macro_f1": scores.macro_f1.value,
         "weighted_f1": scores.weighted_f1.value,
         "ua_low": scores.ua.low,
         "ua_high": scores.ua.high,
+        "ece": judged.calibration_error,
         "n": scores.n,
-        "unknown_labels": judged.corpus.unknown_labels,
         "confusion": judged.matrix.tolist(),
         **environment(),
     }
@@ -141,31 +147,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(THREADS)
     console = Console()
     try:
-        network, info = load(options.checkpoint, fingerprints())
-        corpus = load_manifest(options.manifest, options.root)
+        reader = TextReader(options.text_encoder) if options.text_encoder else TextReader()
+        network, info = load(options.checkpoint, {"asr": fingerprint(RECOGNISER)} | reader.fingerprints)
+        corpus = open_corpus(options.corpus, options.root)
         settings = [CodecSetting.parse(text) for text in options.codec]
         results = []
         for setting in settings:
-            features = extract(corpus, setting)
-            results.append(judge(corpus, setting, predict(network, features), info.config.classes))
+            probabilities = predict(network, extract(corpus, setting, reader), info.temperature)
+            results.append(judge(corpus, setting, probabilities, info.config.classes))
     except (ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"fusion.evaluate: {error}", file=sys.stderr)
         return 2
-    _print(console, results, info)
+    _print(console, corpus, results, info)
     if options.json:
         protocol = protocol_of(corpus, info)
-        rows = [row(result, info.name, protocol, info.config.classes) for result in results]
+        rows = [
+            row(result, info.name, corpus.name, protocol, info.config.classes, network.modalities) for result in results
+        ]
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _print(console: Console, results: Sequence[Judged], info: CheckpointInfo) -> None:
-    corpus = results[0].corpus
+def _print(console: Console, corpus: Corpus, results: Sequence[Judged], info: CheckpointInfo) -> None:
     if corpus.unknown_labels:
         console.print(f"left out, label unknown: {_counts(corpus.unknown_labels)}")
     console.print(scores_table(f"{info.name} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
     for each in results:
         console.print(confusion_table(each.matrix, info.config.classes), f"at {each.setting}")
+        console.print(f"expected calibration error {each.calibration_error:.3f}")
     console.print(f"[bold]{protocol_of(corpus, info)}[/bold]")
 
 
@@ -193,11 +202,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
+        "--corpus",
         "--manifest",
-        type=Path,
         required=True,
-        metavar="FILE",
-        help="TSV with the columns path, emotion and speaker; language, if there, is told to the recogniser",
+        metavar="CORPUS",
+        help="a manifest (TSV with path, emotion, speaker and, better, language), or NAME=FOLDER",
     )
     parser.add_argument(
         "--root",
@@ -205,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
     )
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
     parser.add_argument(
         "--codec",
         nargs="+",

@@ -1,38 +1,40 @@
-"""From a manifest to features: the stages of the cluster, run on a corpus, with what they made kept on disk.
+"""From a corpus to features: the stages of the cluster, run on every utterance, with what they made kept on disk.
 
 Every utterance goes the way it goes in service: its log-Mel is compressed and rebuilt first; the recogniser writes the
 text of that same Mel; words and context are read from that text ("text at test time: the ASR text of the same
-compressed Mel"). Each utterance is a file, so that an interrupted extraction goes on where it stopped.
+compressed Mel"). What is heard of an utterance is a file, so that an interrupted extraction goes on where it stopped;
+texts are read anew, each different one once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from rich.progress import track
 
 from amser import codecs
 from amser.features import AudioError, log_mel, resample, silence_value, to_mono
-from deployments.messages import Mel, TextFeatures, Transcript
-from deployments.roberta import ContextEncoder
-from deployments.text_embedding import WordVectors
+from deployments.messages import Mel
 from deployments.weights import cache_folder, fingerprint, model_path
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
 from fusion.batch import FRAMES_PER_SECOND, UtteranceFeatures
 from fusion.corpora.manifest import Corpus, ManifestError, Record
+from fusion.texts import TextFeaturePair, TextReader
+from fusion.waveform_augmentation import WaveformAugmentation
 
-ENCODERS = {"asr": "whisper-base", "words": "spacy-en-core-web-md", "context": "all-mpnet-base-v2"}
-ENCODER_STATE_WIDTH = 512  # of Whisper base
-UTTERANCES_AT_ONCE = 8  # through the recogniser and the text encoder; bounds the memory
-LAYOUT = 2  # of the cached files; a new number leaves old caches unread
+RECOGNISER = "whisper-base"
+UTTERANCES_AT_ONCE = 8  # through the recogniser; bounds the memory
+LAYOUT = 3  # of the cached files; a new number leaves old caches unread
 THREADS = 1  # of torch and CTranslate2; two that wait for each other on busy cores were thirty times slower
 
 Item = TypeVar("Item")
@@ -60,96 +62,148 @@ class CodecSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoders:
-    """The models behind the features; `asr` is None where reference transcripts are read instead."""
+class Heard:
+    """What the cluster hears of an utterance before anything reads its text.
+
+    Attributes:
+        log_mel: float16 (80, T), after the codec.
+        encoder_states: float16 (s, width), see `deployments.whisper.voice`.
+        text: the recogniser's, or the corpus's own.
+    """
+
+    log_mel: NDArray[np.float16]
+    encoder_states: NDArray[np.float16]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """The models that hear; `asr` is None where reference transcripts are read instead."""
 
     asr: WhisperRecognizer | None
-    words: WordVectors
-    context: ContextEncoder
+    voice: VoiceEncoder
 
     @classmethod
-    def load(cls, *, asr: bool = True) -> Encoders:
+    def load(cls, *, asr: bool = True) -> Listener:
         """The models that the cluster serves by default, from the weight store."""
+        model = model_path(RECOGNISER)
         return cls(
-            asr=WhisperRecognizer(CTranslate2Engine(model_path(ENCODERS["asr"]), threads=THREADS)) if asr else None,
-            words=WordVectors(model_path(ENCODERS["words"])),
-            context=ContextEncoder(model_path(ENCODERS["context"])),
+            asr=WhisperRecognizer(CTranslate2Engine(model, threads=THREADS)) if asr else None,
+            voice=VoiceEncoder(model, threads=THREADS),
         )
-
-
-def fingerprints() -> dict[str, str]:
-    """Fingerprint of the weights of each encoder: what a checkpoint is tied to."""
-    return {role: fingerprint(model) for role, model in ENCODERS.items()}
 
 
 def extract(
     corpus: Corpus,
     setting: CodecSetting,
+    reader: TextReader,
     *,
     reference_text: bool = False,
     cache_root: Path | None = None,
-    encoders: Callable[[], Encoders] | None = None,
+    listener: Callable[[], Listener] | None = None,
 ) -> list[UtteranceFeatures]:
-    """Features of every record, in order, from the cache where they are there.
+    """Features of every record, in order. Arguments as for `listen`; `reader` reads the texts."""
+    heard = listen(corpus, setting, reference_text=reference_text, cache_root=cache_root, listener=listener)
+    return with_text(heard, reader.read([each.text for each in heard]))
+
+
+def with_text(heard: Sequence[Heard], texts: Mapping[str, TextFeaturePair]) -> list[UtteranceFeatures]:
+    """Features from what was heard and the features of each of its texts."""
+    return [
+        UtteranceFeatures(each.log_mel, texts[each.text].words, texts[each.text].context, each.encoder_states)
+        for each in heard
+    ]
+
+
+def listen(
+    corpus: Corpus,
+    setting: CodecSetting,
+    *,
+    reference_text: bool = False,
+    cache_root: Path | None = None,
+    listener: Callable[[], Listener] | None = None,
+) -> list[Heard]:
+    """What is heard of every record, in order, from the cache where it is there.
 
     Args:
-        corpus: what to describe.
+        corpus: what to hear.
         setting: how the device compresses.
-        reference_text: take the corpus's transcript for the text (an upper bound, and quick); the recogniser is not
-            run, and there are no encoder states.
-        cache_root: where to keep features; `features/` in Amser's cache folder by default.
-        encoders: brings the models; called only where something is missing.
+        reference_text: take the corpus's transcript for the text (an upper bound, and quick).
+        cache_root: where to keep it; `features/` in Amser's cache folder by default.
+        listener: brings the models; called only where something is missing.
 
     Raises:
         ManifestError: a sound file cannot be read, or holds no usable speech.
     """
+
+    def hear(numbers: Sequence[int], models: Listener) -> list[Heard]:
+        records = [corpus.records[number] for number in numbers]
+        mels = [compressed_mel(waveform_of(record), setting, record.language) for record in records]
+        if models.asr is None:
+            texts = [record.text for record in records]
+        else:
+            texts = [transcript.text for transcript in models.asr.transcribe(mels)]
+        return [Heard(mel.values, models.voice.encode(mel), text) for mel, text in zip(mels, texts, strict=True)]
+
     folder = (cache_root or cache_folder() / "features") / cache_key(corpus, setting, reference_text)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{number:06d}.npz" for number in range(len(corpus.records))]
-    missing = [number for number, file in enumerate(files) if not file.is_file()]
-    if missing:
-        models = encoders() if encoders else Encoders.load(asr=not reference_text)
-        groups = _chunks(missing, UTTERANCES_AT_ONCE)
-        total = -(-len(missing) // UTTERANCES_AT_ONCE)
-        for group in track(groups, f"features of {corpus.name}, {setting}", total):
-            described = describe([corpus.records[number] for number in group], setting, models)
-            for number, (features, text) in zip(group, described, strict=True):
-                _write(files[number], features, text)
-    return [_read(file) for file in files]
+    bring = listener or (lambda: Listener.load(asr=not reference_text))
+    return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, {setting}")
 
 
-def describe(
-    records: Sequence[Record], setting: CodecSetting, encoders: Encoders
-) -> list[tuple[UtteranceFeatures, str]]:
-    """Features and text of a few utterances, as the cluster would have them."""
-    mels = [compressed_mel(record, setting) for record in records]
-    if encoders.asr is None:
-        no_states = np.zeros((0, ENCODER_STATE_WIDTH), np.float16)
-        transcripts = [Transcript(record.text, record.language or "en", 0.0, no_states) for record in records]
-    else:
-        transcripts = encoders.asr.transcribe(mels)
-    words = [encoders.words.embed(transcript.text) for transcript in transcripts]
-    contexts = encoders.context.encode([transcript.text for transcript in transcripts])
-    return [
-        (UtteranceFeatures(mel.values, word.values, context.values, transcript.encoder_states), transcript.text)
-        for mel, word, context, transcript in zip(mels, words, contexts, transcripts, strict=True)
-    ]
+def listen_augmented(
+    corpus: Corpus,
+    copy: int,
+    augmentation: WaveformAugmentation,
+    settings: Sequence[CodecSetting],
+    texts: Sequence[str],
+    *,
+    cache_root: Path | None = None,
+    listener: Callable[[], Listener] | None = None,
+) -> list[Heard]:
+    """What is heard of every record once its waveform is changed (R20), each through one codec setting at random.
+
+    Args:
+        corpus: what to hear.
+        copy: which copy of the corpus: another number, other changes.
+        augmentation: how waveforms are changed.
+        settings: what each utterance's codec is drawn from.
+        texts: of the records; changes leave the words as they are, and the recogniser is not asked again.
+        cache_root: as for `listen`.
+        listener: as for `listen`.
+    """
+
+    def hear(numbers: Sequence[int], models: Listener) -> list[Heard]:
+        heard = []
+        for number in numbers:
+            record = corpus.records[number]
+            seed = copy * len(corpus.records) + number
+            setting = settings[int(np.random.default_rng(seed).integers(len(settings)))]
+            mel = compressed_mel(augmentation(waveform_of(record), seed), setting, record.language)
+            heard.append(Heard(mel.values, models.voice.encode(mel), texts[number]))
+        return heard
+
+    content = {"copy": copy, "augmentation": augmentation.key(), "settings": [str(setting) for setting in settings]}
+    key = f"{cache_key(corpus, CodecSetting('none', None), False)}-{_digest(content)}"
+    folder = (cache_root or cache_folder() / "features") / key
+    bring = listener or (lambda: Listener.load(asr=False))
+    return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
 
 
-def describe_texts(texts: Sequence[str], encoders: Encoders) -> list[tuple[TextFeatures, TextFeatures]]:
-    """Word and context features of sentences without sound."""
-    contexts = [features for group in _chunks(texts, 32) for features in encoders.context.encode(group)]
-    return [(encoders.words.embed(text), context) for text, context in zip(texts, contexts, strict=True)]
-
-
-def compressed_mel(record: Record, setting: CodecSetting) -> Mel:
-    """The log-Mel of a sound file after the codec: what the cluster rebuilds."""
+def waveform_of(record: Record) -> NDArray[np.float32]:
+    """Samples (n,) at 16 kHz of a record; raises ManifestError where there are none."""
     try:
         samples, rate = soundfile.read(record.audio, dtype="float32", always_2d=True)
-        waveform = resample(to_mono(samples), rate)
-        mel = log_mel(waveform)
+        return resample(to_mono(samples), rate)
     except (soundfile.LibsndfileError, AudioError) as error:
         raise ManifestError(f"{record.audio}: {error}") from error
+
+
+def compressed_mel(waveform: NDArray[np.float32], setting: CodecSetting, language: str | None = None) -> Mel:
+    """The log-Mel of a waveform after the codec: what the cluster rebuilds."""
+    try:
+        mel = log_mel(waveform)
+    except AudioError as error:
+        raise ManifestError(str(error)) from error
     rank = None
     if setting.name != "none":
         encoded = codecs.encode(mel, setting.name, rate=setting.rate)
@@ -159,14 +213,14 @@ def compressed_mel(record: Record, setting: CodecSetting) -> Mel:
         values=mel.astype(np.float16),
         silence=silence_value(mel),
         seconds=mel.shape[1] / FRAMES_PER_SECOND,
-        language=record.language,
+        language=language,
         codec=setting.name,
         rank=rank,
     )
 
 
 def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool) -> str:
-    """A name for features that changes with whatever they depend on: rows, files, codec, encoders."""
+    """A name for what is heard that changes with whatever it depends on: rows, files, codec, recogniser."""
     content = {
         "layout": LAYOUT,
         "rows": [
@@ -174,10 +228,31 @@ def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool) -> st
             for record in corpus.records
         ],
         "codec": str(setting),
-        "encoders": fingerprints(),
+        "recogniser": fingerprint(RECOGNISER),
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"{corpus.name}-{digest[:16]}"
+    return f"{corpus.name}-{_digest(content)}"
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _cached(
+    folder: Path,
+    count: int,
+    hear: Callable[[Sequence[int], Listener], list[Heard]],
+    bring: Callable[[], Listener],
+    description: str,
+) -> list[Heard]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{number:06d}.npz" for number in range(count)]
+    missing = [number for number, file in enumerate(files) if not file.is_file()]
+    if missing:
+        models = bring()
+        for group in track(_chunks(missing, UTTERANCES_AT_ONCE), description, -(-len(missing) // UTTERANCES_AT_ONCE)):
+            for number, heard in zip(group, hear(group, models), strict=True):
+                _write(files[number], heard)
+    return [_read(file) for file in files]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -185,20 +260,13 @@ def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[begin : begin + size]
 
 
-def _write(file: Path, features: UtteranceFeatures, text: str) -> None:
+def _write(file: Path, heard: Heard) -> None:
     partial = file.with_suffix(".partial")
     with partial.open("wb") as stream:
-        np.savez(
-            stream,
-            log_mel=features.log_mel.astype(np.float16),
-            words=features.words.astype(np.float16),
-            context=features.context.astype(np.float16),
-            encoder_states=features.encoder_states.astype(np.float16),
-            text=np.array(text),  # for whoever wants to know what was heard; nothing here reads it
-        )
+        np.savez(stream, log_mel=heard.log_mel, encoder_states=heard.encoder_states, text=np.array(heard.text))
     partial.replace(file)
 
 
-def _read(file: Path) -> UtteranceFeatures:
+def _read(file: Path) -> Heard:
     with np.load(file, allow_pickle=False) as arrays:
-        return UtteranceFeatures(arrays["log_mel"], arrays["words"], arrays["context"], arrays["encoder_states"])
+        return Heard(arrays["log_mel"], arrays["encoder_states"], str(arrays["text"]))

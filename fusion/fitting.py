@@ -1,13 +1,13 @@
-"""The training loop: gradients, schedule, early stopping. Knows nothing of corpora or files.
-
-Cross-entropy on the predictor's logits (the first term of equation 8), classes weighted against their frequency.
-"""
+"""The training loop: gradients, schedule, early stopping, resuming. Knows nothing of corpora or recipes."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fusion.batch import UtteranceFeatures, collate
-from fusion.dataset import LabelledUtterance, TrainingSampler, shuffled_batches
-from fusion.metrics import unweighted_accuracy
-from fusion.network import AmserPlus, FusionConfig
+from fusion.dataset import Sampler, shuffled_batches
+from fusion.network import FusionNetwork
+from fusion.objective import Objective, ObjectiveConfig
 
 DEVIATION_FLOOR = 1e-3  # of the standardisation: a band that never changes stays finite
+PRETRAINED = "states.layers."  # in a parameter's name: it began as a layer of Whisper
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,12 @@ class TrainingConfig:
         patience: epochs without a better validation score before stopping.
         batch_size: utterances in a step.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
+        pretrained_learning_rate: peak for the layers that began as Whisper's.
         warmup: share of the schedule that warms up.
         weight_decay: of AdamW.
-        label_smoothing: of the cross-entropy.
         gradient_norm: gradients are clipped to it.
         averaging: decay of the exponential moving average of the weights, per step, which is what is judged and kept.
+        bfloat16: compute products in bfloat16; several times faster where the processor has it, slower elsewhere.
         seed: of weights, order and augmentation.
     """
 
@@ -43,26 +45,27 @@ class TrainingConfig:
     patience: int = 12
     batch_size: int = 32
     learning_rate: float = 1e-3
+    pretrained_learning_rate: float = 1e-4
     warmup: float = 0.1
     weight_decay: float = 1e-2
-    label_smoothing: float = 0.1
     gradient_norm: float = 1.0
     averaging: float = 0.98
+    bfloat16: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch came to; `validation_ua` is None where there is no validation group."""
+    """What one epoch came to; `validation` is None where there is no validation group."""
 
     number: int
     loss: float
-    validation_ua: float | None
+    validation: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained network, in evaluation mode.
+    """A trained network, in evaluation mode, on the CPU.
 
     Attributes:
         network: with the averaged weights of its best epoch, or of its last without a validation group.
@@ -70,135 +73,222 @@ class Fitted:
         history: every epoch.
     """
 
-    network: AmserPlus
+    network: FusionNetwork
     best_epoch: int
     history: tuple[Epoch, ...]
 
+    @property
+    def validation(self) -> float:
+        """The best score; 0 without a validation group."""
+        return max((epoch.validation or 0.0 for epoch in self.history), default=0.0)
 
-def fit(
-    network_config: FusionConfig,
-    config: TrainingConfig,
-    training: Sequence[LabelledUtterance],
-    sampler: TrainingSampler,
-    validation: Sequence[LabelledUtterance] = (),
-    *,
-    stop_after: int | None = None,
-    report: Callable[[Epoch], None] = lambda _: None,
-) -> Fitted:
-    """Train a network from scratch.
+
+class Training:
+    """A network being trained, epoch by epoch.
 
     Args:
-        network_config: its sizes.
-        config: how to train.
-        training: what it learns from.
-        sampler: how it sees it.
-        validation: other speakers, for early stopping; the score is the mean UA over the sampler's codec settings.
+        network: what to train, in place.
+        config: how.
+        objective: what to minimise.
+        sampler: what it learns from.
+        validate: how good a network is, more is better; None to take the last epoch.
+        freeze: names of parts that stay as they are.
         stop_after: end after so many epochs of the schedule.
-        report: is told of every epoch.
+        state_file: where the state is kept after every epoch and found again by a run that was interrupted.
     """
-    torch.manual_seed(config.seed)
-    random = np.random.default_rng(config.seed)
-    network = AmserPlus(network_config)
-    _standardize(network, training)
-    labels = np.array([utterance.label for utterance in training])
-    frames = [_frames(utterance) for utterance in training]
-    loss_of = nn.CrossEntropyLoss(
-        weight=class_weights(labels, len(network_config.classes)), label_smoothing=config.label_smoothing
-    )
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    steps = config.epochs * max(1, round(len(training) / config.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step / steps, config.warmup))
-    averaged = copy.deepcopy(network).eval()
-    best, best_epoch, best_ua = averaged, 0, -1.0
-    history: list[Epoch] = []
 
-    for number in range(1, min(config.epochs, stop_after or config.epochs) + 1):
-        network.train()
+    def __init__(
+        self,
+        network: FusionNetwork,
+        config: TrainingConfig,
+        objective: ObjectiveConfig,
+        sampler: Sampler,
+        validate: Callable[[FusionNetwork], float] | None = None,
+        *,
+        freeze: Sequence[str] = (),
+        stop_after: int | None = None,
+        state_file: Path | None = None,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self._random = np.random.default_rng(config.seed)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._config, self._sampler, self._validate = config, sampler, validate
+        self._last_epoch = min(config.epochs, stop_after or config.epochs)
+        self._state_file = state_file
+        self._network = network.to(self._device)
+        self._frozen = [network.get_submodule(name) for name in freeze]
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self._labels = sampler.labels
+        self._lengths = sampler.lengths
+        weights = class_weights(self._labels, len(network.config.classes))
+        self._objective = Objective(network, objective, weights).to(self._device)
+        self._optimizer = torch.optim.AdamW(_groups(network, config), weight_decay=config.weight_decay, fused=True)
+        steps = config.epochs * max(1, round(len(self._labels) / config.batch_size))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: warmup_cosine(step / steps, config.warmup)
+        )
+        self._averaged = copy.deepcopy(network).eval()
+        self._best = copy.deepcopy(self._averaged)
+        self._best_epoch, self._best_score = 0, -1.0
+        self._history: list[Epoch] = []
+
+    def run(self, report: Callable[[Epoch], None] = lambda _: None) -> Fitted:
+        """Train to the end; `report` is told of every epoch, those of an interrupted run too."""
+        self._resume()
+        for epoch in self._history:
+            report(epoch)
+        while len(self._history) < self._last_epoch and not self._is_patience_lost():
+            loss = self._train_epoch()
+            number = len(self._history) + 1
+            score = self._validate(self._averaged) if self._validate is not None else None
+            self._history.append(Epoch(number, loss, score))
+            if score is None or score > self._best_score:
+                self._best = copy.deepcopy(self._averaged)
+                self._best_epoch, self._best_score = number, score if score is not None else -1.0
+            self._save()
+            report(self._history[-1])
+        if self._state_file is not None:
+            self._state_file.unlink(missing_ok=True)
+        return Fitted(self._best.eval().cpu(), self._best_epoch, tuple(self._history))
+
+    def _train_epoch(self) -> float:
+        self._network.train()
+        for part in self._frozen:
+            part.eval()
+        views = 2 if self._objective.config.alpha > 0 else 1
         losses: list[float] = []
-        for indices in shuffled_batches(frames, config.batch_size, random):
-            batch = collate([sampler.draw(training[index], random) for index in indices])
-            loss = loss_of(network(batch).logits, torch.from_numpy(labels[indices]))
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            _average_into(averaged, network, _decay(config.averaging, schedule.last_epoch))
-        ua = _validate(averaged, validation, sampler.codecs) if validation else None
-        history.append(Epoch(number, float(np.mean(losses)), ua))
-        report(history[-1])
-        if ua is None:
-            best, best_epoch = averaged, number
-        elif ua > best_ua:
-            best, best_epoch, best_ua = copy.deepcopy(averaged), number, ua
-        elif number - best_epoch >= config.patience:
-            break
-    return Fitted(best, best_epoch, tuple(history))
+        for indices in shuffled_batches(self._lengths, self._config.batch_size, self._random):
+            drawn = [[self._sampler.draw(int(index), self._random) for index in indices] for _ in range(views)]
+            batches = [collate([example.features for example in view]).to(self._device) for view in drawn]
+            labels = torch.tensor([example.label for example in drawn[0]], device=self._device)
+            ids = torch.from_numpy(indices).to(self._device)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bfloat16):
+                total = self._objective(self._network, batches, labels, ids).total
+            self._optimizer.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_norm)
+            self._optimizer.step()
+            self._schedule.step()
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bfloat16):
+                self._objective.after_step(self._network)
+            losses.append(float(total.detach()))
+            _average_into(self._averaged, self._network, _decay(self._config.averaging, self._schedule.last_epoch))
+        return float(np.mean(losses))
+
+    def _is_patience_lost(self) -> bool:
+        return self._validate is not None and len(self._history) - self._best_epoch >= self._config.patience
+
+    def _save(self) -> None:
+        if self._state_file is None:
+            return
+        self._state_file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._state_file.with_suffix(".partial")
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        state["about"] = json.dumps(
+            {
+                "history": [asdict(epoch) for epoch in self._history],
+                "best": [self._best_epoch, self._best_score],
+                "random": self._random.bit_generator.state,
+            }
+        )
+        state["torch_random"] = torch.get_rng_state()
+        torch.save(state, partial)
+        partial.replace(self._state_file)
+
+    def _resume(self) -> None:
+        if self._state_file is None or not self._state_file.is_file():
+            return
+        state = torch.load(self._state_file, map_location=self._device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        about = json.loads(state["about"])
+        self._history = [Epoch(**epoch) for epoch in about["history"]]
+        self._best_epoch, self._best_score = about["best"]
+        self._random.bit_generator.state = about["random"]
+        torch.set_rng_state(state["torch_random"].cpu())
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self._network,
+            "averaged": self._averaged,
+            "best": self._best,
+            "objective": self._objective,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+        }
 
 
-def predict(network: AmserPlus, utterances: Sequence[UtteranceFeatures], batch_size: int = 32) -> NDArray[np.float32]:
-    """Probabilities (n, classes), in the order given; batches are formed by length."""
-    order = np.argsort([utterance.log_mel.shape[1] for utterance in utterances], kind="stable")
-    probabilities = np.zeros((len(utterances), len(network.config.classes)), np.float32)
+def logits_of(
+    network: FusionNetwork, utterances: Sequence[UtteranceFeatures], batch_size: int = 32
+) -> NDArray[np.float32]:
+    """Logits (n, classes), in the order given; batches are formed by length."""
+    order = np.argsort([_length(utterance) for utterance in utterances], kind="stable")
+    logits = np.zeros((len(utterances), len(network.config.classes)), np.float32)
+    device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
         for begin in range(0, len(order), batch_size):
             indices = order[begin : begin + batch_size]
-            logits = network(collate([utterances[index] for index in indices])).logits
-            probabilities[indices] = logits.softmax(1).numpy()
-    return probabilities
+            batch = collate([utterances[index] for index in indices]).to(device)
+            logits[indices] = network(batch).logits.cpu().numpy()
+    return logits
+
+
+def predict(
+    network: FusionNetwork, utterances: Sequence[UtteranceFeatures], temperature: float = 1.0
+) -> NDArray[np.float32]:
+    """Probabilities (n, classes), in the order given; `temperature` divides the logits."""
+    return torch.from_numpy(logits_of(network, utterances) / temperature).softmax(1).numpy()
+
+
+def standardize(network: FusionNetwork, utterances: Sequence[UtteranceFeatures]) -> None:
+    """Give the network the mean and deviation of each Mel band over all frames of the utterances."""
+    mels = [utterance.log_mel.astype(np.float64) for utterance in utterances]
+    frames = sum(mel.shape[1] for mel in mels)
+    mean = sum(mel.sum(1) for mel in mels) / frames
+    square = sum(np.square(mel).sum(1) for mel in mels) / frames
+    deviation = np.sqrt(np.maximum(square - mean**2, DEVIATION_FLOOR**2))
+    network.standardize_by(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
     """One weight a class, inverse to its frequency, float32; a class that does not occur gets 1."""
     counts = np.bincount(labels, minlength=classes)
-    weights = np.divide(counts.sum(), np.count_nonzero(counts) * counts, out=np.ones(classes), where=counts > 0)
-    return torch.tensor(weights, dtype=torch.float32)
+    present = np.count_nonzero(counts)
+    weights = np.divide(len(labels), present * counts, out=np.ones(classes), where=counts > 0)
+    return torch.from_numpy(weights).float()
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
-    """Share of the peak learning rate at a progress of 0 to 1: linear up, then half a cosine down to zero."""
+    """The factor on the peak learning rate at `progress` 0 to 1 of the schedule."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + float(np.cos(np.pi * min(1.0, (progress - warmup) / (1 - warmup)))))
 
 
-def _validate(network: AmserPlus, validation: Sequence[LabelledUtterance], codecs: Sequence[str]) -> float:
-    labels = [utterance.label for utterance in validation]
-    scores = []
-    for codec in codecs:
-        probabilities = predict(network, [utterance.features[codec] for utterance in validation])
-        scores.append(unweighted_accuracy(labels, probabilities.argmax(1)))
-    return float(np.mean(scores))
+def _groups(network: FusionNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
+    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
+    pretrained = [value for name, value in trained if PRETRAINED in name]
+    groups: list[dict[str, Any]] = [
+        {"params": [value for name, value in trained if PRETRAINED not in name], "lr": config.learning_rate}
+    ]
+    if pretrained:
+        groups.append({"params": pretrained, "lr": config.pretrained_learning_rate})
+    return groups
 
 
-def _standardize(network: AmserPlus, training: Sequence[LabelledUtterance]) -> None:
-    mels = [_any_features(utterance).log_mel.astype(np.float32) for utterance in training]
-    means = np.mean([mel.mean(1) for mel in mels], axis=0)
-    squares = np.mean([np.square(mel).mean(1) for mel in mels], axis=0)
-    deviation = np.sqrt(np.maximum(squares - np.square(means), DEVIATION_FLOOR**2))
-    network.audio.standardize_by(torch.from_numpy(means), torch.from_numpy(deviation))
+def _decay(averaging: float, step: int) -> float:
+    return min(averaging, (1 + step) / (10 + step))  # young weights change fast; an old average would hold them back
 
 
+@torch.no_grad()
 def _average_into(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for kept, fresh in zip(averaged.parameters(), network.parameters(), strict=True):
-            kept.lerp_(fresh, 1 - decay)
-        for statistic, latest in zip(averaged.buffers(), network.buffers(), strict=True):
-            statistic.copy_(latest)
+    for kept, current in zip(averaged.parameters(), network.parameters(), strict=True):
+        kept.lerp_(current, 1 - decay)
+    for statistic, latest in zip(averaged.buffers(), network.buffers(), strict=True):
+        statistic.copy_(latest)
 
 
-def _decay(decay: float, step: int) -> float:
-    # The average of the first steps must not remember the random start.
-    return min(decay, (1 + step) / (10 + step))
-
-
-def _any_features(utterance: LabelledUtterance) -> UtteranceFeatures:
-    return next(iter(utterance.features.values()))
-
-
-def _frames(utterance: LabelledUtterance) -> int:
-    return int(_any_features(utterance).log_mel.shape[1])
+def _length(utterance: UtteranceFeatures) -> int:
+    return int(utterance.log_mel.shape[1]) + len(utterance.context)

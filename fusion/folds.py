@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,7 +28,10 @@ class Split:
 
 
 def split(utterances: Sequence[Spoken]) -> tuple[Split, ...]:
-    """One split a fold: that fold is the test group, the next one the validation group, the rest is for training.
+    """One split a fold: it is the test group, speakers of the next one the validation group, the rest is for training.
+
+    Half of the next fold's speakers are enough to end a training, and speakers to learn from are dear: the second half,
+    in the order of their names, is for training. A fold of one speaker is not divided.
 
     Raises:
         ValueError: an utterance has no fold, a speaker is in two folds, or there are fewer than three folds.
@@ -43,16 +46,15 @@ def split(utterances: Sequence[Spoken]) -> tuple[Split, ...]:
     if len(folds) < 3:
         raise ValueError(f"folds {folds}: test, validation and training need three")
     following = dict(zip(folds, folds[1:] + folds[:1], strict=True))
-    return tuple(
-        Split(
-            fold,
-            training=_members(utterances, set(folds) - {fold, following[fold]}),
-            validation=_members(utterances, {following[fold]}),
-            test=_members(utterances, {fold}),
-        )
-        for fold in folds
-    )
+    speakers = {fold: sorted(name for name, of in fold_of.items() if of == fold) for fold in folds}
+    splits = []
+    for fold in folds:
+        test = set(speakers[fold])
+        validation = set(speakers[following[fold]][: (len(speakers[following[fold]]) + 1) // 2])
+        training = fold_of.keys() - test - validation
+        splits.append(Split(fold, *(_members(utterances, group) for group in (training, validation, test))))
+    return tuple(splits)
 
 
-def _members(utterances: Sequence[Spoken], folds: set[int]) -> tuple[int, ...]:
-    return tuple(index for index, utterance in enumerate(utterances) if utterance.fold in folds)
+def _members(utterances: Sequence[Spoken], speakers: Set[str]) -> tuple[int, ...]:
+    return tuple(index for index, utterance in enumerate(utterances) if utterance.speaker in speakers)

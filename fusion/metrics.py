@@ -64,6 +64,11 @@ def unweighted_accuracy(truth: ArrayLike, answers: ArrayLike) -> float:
     return float(_figures(confusion(truth, answers))[1])
 
 
+def macro_f1(truth: ArrayLike, answers: ArrayLike) -> float:
+    """Mean F1 of the classes that occur in `truth`."""
+    return float(_figures(confusion(truth, answers))[2])
+
+
 def confusion(truth: ArrayLike, answers: ArrayLike, classes: int = 0) -> NDArray[np.int64]:
     """Counts (classes, classes): row the true class, column the answer; at least as many classes as occur."""
     truth, answers = np.asarray(truth, np.int64), np.asarray(answers, np.int64)

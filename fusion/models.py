@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from fusion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from fusion.baselines.umons import Umons
 from fusion.baselines.xu import Xu
 from fusion.baselines.yoon import Yoon
@@ -14,6 +15,9 @@ MODELS: Mapping[str, type[FusionNetwork]] = MappingProxyType(
     {
         "amser": Amser,
         "amser-plus": AmserPlus,
+        "amser-states": AmserStates,
+        "voice": VoiceNetwork,
+        "text": TextNetwork,
         "umons": Umons,
         "xu": Xu,
         "yoon": Yoon,

@@ -51,6 +51,10 @@ class FusionConfig:
         projection_width: width of the embedding for contrastive learning.
         dropout: within branches and attention.
         head_dropout: before the head.
+        modalities: what `fusion.amser_states` reads of `mel`, `states`, `words` and `context`; the published networks
+            and the rivals read what their papers say.
+        state_layers: layers that it puts on top of the encoder states.
+        state_heads: attention heads of these layers; 8 in Whisper base.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +72,9 @@ class FusionConfig:
     projection_width: int = 128
     dropout: float = 0.1
     head_dropout: float = 0.5
+    modalities: tuple[str, ...] = ("states", "words", "context")
+    state_layers: int = 2
+    state_heads: int = 8
 
 
 class FusionOutput(NamedTuple):
@@ -88,11 +95,13 @@ class FusionNetwork(nn.Module):
     A subclass adds its heads last: weights are drawn in the order of the data's way through the network.
 
     Attributes:
+        modalities: what it reads of `mel`, `states`, `words` and `context`.
         config: its name and sizes.
         predictor: head for the classes (R18).
         projector: head for contrastive learning (R18); without that term in the loss it stays as it was drawn.
     """
 
+    modalities: tuple[str, ...]
     predictor: nn.Linear
     projector: nn.Linear
 
@@ -126,12 +135,12 @@ class JointNetwork(FusionNetwork):
     The layers stand here, not in a module of their own, because checkpoints know them by these names.
     """
 
-    def add_joint_head(self) -> None:
+    def add_joint_head(self, pooling_heads: int = 1) -> None:
         """Add all that follows the joint sequence."""
         hidden = self.config.hidden
-        self.pooling = AttentiveStatistics(hidden)
+        self.pooling = AttentiveStatistics(hidden, pooling_heads)
         self.head_dropout = nn.Dropout(self.config.head_dropout)
-        self.shared = nn.Linear(2 * hidden, hidden)
+        self.shared = nn.Linear(2 * pooling_heads * hidden, hidden)
         self.add_heads(hidden)
 
     def answer_joint(self, joint: Tensor, mask: Tensor) -> FusionOutput:
@@ -146,6 +155,8 @@ class Amser(JointNetwork):
     The paper does not say which modality guides: here context does, as the later paper lets it guide the fused stream.
     The two are concatenated as sequences. The published recipe trains with cross-entropy alone.
     """
+
+    modalities = ("mel", "context")
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
@@ -166,6 +177,8 @@ class Amser(JointNetwork):
 
 class AmserPlus(JointNetwork):
     """Amser+: words guide audio, the two are added, context guides the sum, self-attention reads both (R12)."""
+
+    modalities = ("mel", "words", "context")
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)

@@ -132,7 +132,7 @@ class ContrastQueue(nn.Module):
         """Add keys (n, width) with labels (n,) and ids (n,); of more than fit, the last ones stay."""
         first = max(0, len(keys) - self.size)
         positions = (self.enqueued + torch.arange(first, len(keys), device=self.keys.device)) % self.size
-        self.keys[positions] = keys[first:].detach()
+        self.keys[positions] = keys[first:].detach().float()
         self.labels[positions] = labels[first:]
         self.ids[positions] = ids[first:]
         self.enqueued += len(keys)
@@ -221,11 +221,11 @@ class Objective(nn.Module):
         config = self.config
         passes = [views[0], views[0]] if config.alpha and len(views) == 1 else views
         outputs: list[FusionOutput] = [network(view) for view in passes]
-        cross_entropy = torch.stack([self.cross_entropy(output.logits, labels) for output in outputs]).mean()
+        cross_entropy = torch.stack([self.cross_entropy(output.logits.float(), labels) for output in outputs]).mean()
         if not config.alpha:
             return Losses(cross_entropy, cross_entropy, torch.zeros_like(cross_entropy))
         contrast = supervised_contrast(
-            torch.cat([output.embedding for output in outputs]),
+            torch.cat([output.embedding for output in outputs]).float(),
             labels.repeat(len(outputs)),
             ids.repeat(len(outputs)),
             *self.queue.entries(),

@@ -38,9 +38,9 @@ class TrainingProgress:
 
     def report(self, name: str, epoch: Epoch) -> None:
         """Show what an epoch of the network `name` came to."""
-        ua = "" if epoch.validation_ua is None else f", validation UA {epoch.validation_ua:.3f}"
+        score = "" if epoch.validation is None else f", validation {epoch.validation:.3f}"
         if not self._console.is_terminal:
-            self._console.print(f"{name}, epoch {epoch.number}: loss {epoch.loss:.3f}{ua}")
+            self._console.print(f"{name}, epoch {epoch.number}: loss {epoch.loss:.3f}{score}")
         if name not in self._lines:
-            self._lines[name] = self._progress.add_task(name, total=self._epochs, loss=epoch.loss, validation=ua)
-        self._progress.update(self._lines[name], completed=epoch.number, loss=epoch.loss, validation=ua)
+            self._lines[name] = self._progress.add_task(name, total=self._epochs, loss=epoch.loss, validation=score)
+        self._progress.update(self._lines[name], completed=epoch.number, loss=epoch.loss, validation=score)

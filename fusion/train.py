@@ -1,221 +1,55 @@
-"""Train Amser+: `python -m fusion.train --manifest FILE [--sentences FILE] [--final]`.
+"""Train a network: `python -m fusion.train --config FILE --corpus CORPUS [--sentences DIR] [--noise DIR] [--final]`.
 
-Speaker-independent cross-validation first: fold k is the test, the next fold ends the training, the others teach. With
-`--final`, a network is then trained on everything for the median number of epochs, and written as a checkpoint that
-carries the cross-validated figures.
+Speaker-independent cross-validation first: fold k is the test, speakers of the next fold end the training, the others
+teach. With `--final`, a network is then trained on everything for the median number of epochs, and written as a
+checkpoint that carries the cross-validated figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
-import multiprocessing
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from queue import Empty, Queue
-from statistics import median_high
-from typing import Any
+from statistics import median, median_high
+from typing import Any, cast
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
-from fusion.augmentation import MelAugmentation
+from deployments.weights import cache_folder, fingerprint
+from fusion.amser_states import TextNetwork
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, save
-from fusion.corpora.goemotions import neutral_sentences
-from fusion.corpora.manifest import CLASSES, Corpus, ManifestError, load_manifest
-from fusion.dataset import LabelledUtterance, TextFeaturePair, TextSubstitution, TrainingSampler
-from fusion.evaluate import confusion_table, judge, row, scores_table
-from fusion.extraction import THREADS, CodecSetting, Encoders, describe_texts, extract, fingerprints
-from fusion.fitting import Epoch, Fitted, TrainingConfig, fit, predict
+from fusion.corpora.catalogue import open_corpus
+from fusion.corpora.manifest import Corpus, ManifestError
+from fusion.cross_validation import Material, Trained, cross_validate, train
+from fusion.curriculum import text_f1, train_text
+from fusion.dataset import LabelledUtterance
+from fusion.evaluate import compare, confusion_table, row, scores_table
+from fusion.extraction import RECOGNISER, THREADS, CodecSetting
 from fusion.folds import Split, split
-from fusion.metrics import Scores, score
+from fusion.loading import load_sentences, load_substitution, load_utterances
+from fusion.metrics import score
 from fusion.network import FusionConfig
 from fusion.progress import TrainingProgress
+from fusion.recipe import Recipe
+from fusion.texts import TextReader
 
-DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-plus.yaml"
-REFRESH_SECONDS = 0.5  # of the progress display
+DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-states.yaml"
 EXAMPLES = """
 examples:
-  python -m fusion.train --manifest corpora/ravdess.tsv --json folds.json
-  python -m fusion.train --manifest corpora/ravdess.tsv --sentences goemotions/train.tsv --final --checkpoint my.st
+  python -m fusion.train --corpus corpora/ravdess.tsv --sentences goemotions/ --noise esc10/ --json folds.json
+  python -m fusion.train --corpus iemocap=/data/IEMOCAP_full_release --config my.yaml --final --checkpoint my.st
 
-Features are kept in Amser's cache folder, so a second run starts at once.
+Features and the networks of finished folds are kept in Amser's cache folder: a run that was interrupted goes on where
+it stopped, and a second run starts at once. `python -m fusion.corpora` lists the corpora that are known by name.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A training configuration, as the YAML file has it.
-
-    Attributes:
-        name: of the checkpoint.
-        licence: condition that the data puts on the weights.
-        codecs: settings that training draws from; validation averages over them.
-        judged: settings that the test folds are judged at.
-        text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
-        substitute_sentences: how many neutral sentences stand ready to replace a text.
-        replace_text: probability that one does.
-        omit_text: probability that there is no text at all.
-        network: sizes, as in `FusionConfig` without its classes.
-        training: as in `TrainingConfig`.
-        augmentation: as in `MelAugmentation`.
-    """
-
-    name: str
-    licence: str
-    codecs: tuple[str, ...]
-    judged: tuple[str, ...]
-    text: str = "asr"
-    substitute_sentences: int = 300
-    replace_text: float = 0.5
-    omit_text: float = 0.05
-    network: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    augmentation: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> Recipe:
-        """Read a YAML file; an unknown or missing key raises TypeError."""
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return cls(**content | {"codecs": tuple(content["codecs"]), "judged": tuple(content["judged"])})
-
-    def network_config(self) -> FusionConfig:
-        """Sizes of the network."""
-        sizes: dict[str, Any] = {
-            name: tuple(size) if isinstance(size, list) else size for name, size in self.network.items()
-        }
-        return FusionConfig(classes=CLASSES, **sizes)
-
-    def sampler(self, substitution: TextSubstitution | None) -> TrainingSampler:
-        """How training sees an utterance."""
-        return TrainingSampler(self.codecs, MelAugmentation(**self.augmentation), substitution)
-
-
-@dataclass(frozen=True, slots=True)
-class FoldResult:
-    """What one fold came to.
-
-    Attributes:
-        split: who was in which group.
-        best_epoch: when the validation group was best.
-        validation_ua: its mean UA over the codec settings, then.
-        probabilities: float32 (n, classes) of the test group, for each judged codec setting.
-    """
-
-    split: Split
-    best_epoch: int
-    validation_ua: float
-    probabilities: Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Everything a worker process needs for one fold."""
-
-    recipe: Recipe
-    split: Split
-    utterances: Sequence[LabelledUtterance]
-    substitution: TextSubstitution | None
-    log_folder: Path | None
-    reports: Queue[tuple[str, Epoch]]
-
-
-def load_utterances(corpus: Corpus, recipe: Recipe) -> list[LabelledUtterance]:
-    """Every utterance of a corpus with its features at all codec settings of the recipe."""
-    settings = sorted({*recipe.codecs, *recipe.judged})
-    features = {
-        text: extract(corpus, CodecSetting.parse(text), reference_text=recipe.text == "reference") for text in settings
-    }
-    return [
-        LabelledUtterance(
-            CLASSES.index(record.emotion),
-            record.speaker,
-            record.fold,
-            {text: features[text][number] for text in settings},
-        )
-        for number, record in enumerate(corpus.records)
-    ]
-
-
-def load_substitution(table: Path | None, recipe: Recipe) -> TextSubstitution:
-    """What replaces texts: the features of neutral sentences, none without a table, and of an empty text."""
-    sentences = [] if table is None else neutral_sentences(table, recipe.substitute_sentences)
-    no_text, *others = [
-        TextFeaturePair(words.values.astype(np.float16), context.values.astype(np.float16))
-        for words, context in describe_texts(["", *sentences], Encoders.load(asr=False))
-    ]
-    return TextSubstitution(no_text, others, recipe.replace_text, recipe.omit_text)
-
-
-def train_fold(fold: Fold) -> FoldResult:
-    """Train on a fold's training group and answer for its test group. Runs in a process of its own."""
-    torch.set_num_threads(THREADS)
-    training, validation, test = (
-        [fold.utterances[index] for index in group]
-        for group in (fold.split.training, fold.split.validation, fold.split.test)
-    )
-    fitted = _fit(
-        fold.recipe,
-        training,
-        fold.substitution,
-        validation,
-        f"fold {fold.split.fold}",
-        fold.log_folder,
-        lambda name, epoch: fold.reports.put((name, epoch)),
-    )
-    return FoldResult(
-        fold.split,
-        fitted.best_epoch,
-        max(epoch.validation_ua or 0.0 for epoch in fitted.history),
-        {
-            text: predict(fitted.network, [utterance.features[text] for utterance in test])
-            for text in fold.recipe.judged
-        },
-    )
-
-
-def cross_validate(
-    recipe: Recipe,
-    utterances: Sequence[LabelledUtterance],
-    substitution: TextSubstitution | None,
-    *,
-    workers: int,
-    console: Console,
-    log_folder: Path | None = None,
-) -> list[FoldResult]:
-    """All folds, `workers` at a time."""
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(workers, context) as pool,
-        TrainingProgress(TrainingConfig(**recipe.training).epochs, console) as progress,
-    ):
-        reports: Queue[tuple[str, Epoch]] = manager.Queue()
-        folds = [Fold(recipe, each, utterances, substitution, log_folder, reports) for each in split(utterances)]
-        futures = [pool.submit(train_fold, fold) for fold in folds]
-        while wait(futures, REFRESH_SECONDS).not_done:
-            with suppress(Empty):
-                while True:
-                    progress.report(*reports.get_nowait())
-        return [future.result() for future in futures]
-
-
-def pooled(results: Sequence[FoldResult], setting: str, utterances: int) -> NDArray[np.float32]:
-    """Probabilities of all test groups in the corpus's order: every utterance was in one of them."""
-    classes = results[0].probabilities[setting].shape[1]
-    together = np.zeros((utterances, classes), np.float32)
-    for result in results:
-        together[list(result.split.test)] = result.probabilities[setting]
-    return together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -225,148 +59,175 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(THREADS)
     try:
         recipe = Recipe.read(options.config)
-        corpus = load_manifest(options.manifest, options.root)
-        utterances = load_utterances(corpus, recipe)
-        substitution = load_substitution(options.sentences, recipe)
+        reader = TextReader(options.text_encoder) if options.text_encoder else TextReader()
+        corpus = open_corpus(options.corpus, options.root)
+        config = recipe.network_config(reader.context_width)
+        material = load_material(console, recipe, config, corpus, reader, options.sentences, options.noise)
+        splits = split(material.utterances)
     except (ManifestError, FileNotFoundError, TypeError, ValueError) as error:
         print(f"fusion.train: {error}", file=sys.stderr)
         return 2
-    results = cross_validate(
-        recipe, utterances, substitution, workers=options.workers, console=console, log_folder=options.log_folder
+    folds = cross_validate(
+        recipe,
+        config,
+        material,
+        splits,
+        networks_folder(recipe, corpus, reader),
+        workers=options.workers,
+        console=console,
+        log_folder=options.log_folder,
     )
-    rows = report_folds(console, recipe, corpus, results)
+    rows = report_folds(console, recipe, corpus, material.utterances, folds)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if options.final:
-        epochs = median_high(result.best_epoch for result in results)
-        with TrainingProgress(epochs, console) as progress:
-            fitted = _fit(
-                recipe,
-                utterances,
-                substitution,
-                (),
-                "all speakers",
-                options.log_folder,
-                progress.report,
-                stop_after=epochs,
-            )
+        final = train_final(console, recipe, config, material, folds)
         metrics = {
             f"{name}, {setting}": each[name]
             for setting, each in zip(recipe.judged, rows, strict=True)
             for name in ("ua", "wa", "macro_f1", "weighted_f1")
         }
-        save(options.checkpoint, fitted.network, _info(recipe, corpus, metrics | {"epochs": epochs}))
-        console.print(f"{options.checkpoint}: {options.checkpoint.stat().st_size / 1e6:.1f} MB, {epochs} epochs")
+        info = describe_final(recipe, final, (corpus.name,), reader, metrics)
+        save(options.checkpoint, final.network, info)
+        console.print(f"{options.checkpoint}: {options.checkpoint.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def _fit(
+def load_material(
+    console: Console,
     recipe: Recipe,
-    training: Sequence[LabelledUtterance],
-    substitution: TextSubstitution | None,
-    validation: Sequence[LabelledUtterance],
-    name: str,
-    log_folder: Path | None,
-    show: Callable[[str, Epoch], None],
-    stop_after: int | None = None,
-) -> Fitted:
-    writer = SummaryWriter(log_folder / name.replace(" ", "-")) if log_folder else None
+    config: FusionConfig,
+    corpus: Corpus,
+    reader: TextReader,
+    sentences: Path | None,
+    noise: Path | None,
+    settings: Sequence[str] = (),
+) -> Material:
+    """What the recipe trains from, with the corpus at `settings` too; trains the text where that is a stage.
 
-    def report(epoch: Epoch) -> None:
-        show(name, epoch)
-        if writer is not None:
-            writer.add_scalar("loss", epoch.loss, epoch.number)
-            if epoch.validation_ua is not None:
-                writer.add_scalar("validation_ua", epoch.validation_ua, epoch.number)
+    Raises:
+        ManifestError: sentences are needed, but there are none.
+    """
+    utterances = load_utterances(corpus, recipe, reader, noise, settings)
+    if not recipe.in_stages:
+        return Material(utterances, load_substitution(sentences, recipe, reader))
+    if sentences is None:
+        raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
+    bank = load_sentences(sentences, recipe, reader)
+    file = networks_folder(recipe, corpus, reader) / "text.state"
+    with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+        fitted = train_text(recipe, config, bank, progress.report, state_file=file)
+    console.print(f"text alone: macro F1 {text_f1(fitted.network, bank.test):.3f} on the test sentences of one class")
+    return Material(utterances, None, bank, cast(TextNetwork, fitted.network))
 
-    config = TrainingConfig(**recipe.training)
-    return fit(
-        recipe.network_config(), config, training, recipe.sampler(substitution), validation,
-        stop_after=stop_after, report=report,
-    )  # fmt: skip
+
+def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
+    """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
+    content = json.dumps(
+        [asdict(recipe), [record.utterance for record in corpus.records], fingerprint(RECOGNISER), reader.fingerprints],
+        sort_keys=True,
+    )
+    return cache_folder() / "networks" / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+def train_final(
+    console: Console, recipe: Recipe, config: FusionConfig, material: Material, folds: Sequence[Trained]
+) -> Trained:
+    """A network from everything, for as many epochs and with the temperature that the folds had in the median."""
+    everyone = Split(0, tuple(range(len(material.utterances))), (), ())
+    epochs = {stage: median_high(each.epochs[stage] for each in folds) for stage in folds[0].epochs}
+    with TrainingProgress(max(epochs.values()), console) as progress:
+        final = train(recipe, config, material, everyone, progress.report, stop_after=epochs)
+    return Trained(everyone, final.network, median(each.temperature for each in folds), 0.0, epochs)
+
+
+def describe_final(
+    recipe: Recipe, final: Trained, corpora: tuple[str, ...], reader: TextReader, metrics: dict[str, float]
+) -> CheckpointInfo:
+    """What the checkpoint says of itself."""
+    return CheckpointInfo(
+        name=recipe.name,
+        config=final.network.config,
+        encoders={"asr": fingerprint(RECOGNISER)} | reader.fingerprints,
+        codecs=tuple(dict.fromkeys((*recipe.views, *recipe.copied_at))),
+        corpora=corpora,
+        metrics=metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        licence=recipe.licence,
+        temperature=final.temperature,
+    )
+
+
+def pooled(folds: Sequence[Trained], utterances: Sequence[LabelledUtterance], view: str) -> NDArray[np.float32]:
+    """Probabilities of all test groups in the corpus's order: every utterance was in one of them."""
+    together = np.zeros((len(utterances), len(folds[0].network.config.classes)), np.float32)
+    for fold in folds:
+        members = list(fold.split.test)
+        together[members] = fold.probabilities([utterances[index].features[view] for index in members])
+    return together
 
 
 def report_folds(
-    console: Console, recipe: Recipe, corpus: Corpus, results: Sequence[FoldResult]
+    console: Console,
+    recipe: Recipe,
+    corpus: Corpus,
+    utterances: Sequence[LabelledUtterance],
+    folds: Sequence[Trained],
 ) -> list[dict[str, Any]]:
     """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
     rows = []
-    truth = np.array([CLASSES.index(record.emotion) for record in corpus.records])
-    for text in recipe.judged:
-        named: list[tuple[str, Scores]] = []
-        for result in results:
-            members = list(result.split.test)
-            figures = score(truth[members], result.probabilities[text].argmax(1))
-            named.append((f"fold {result.split.fold}, epoch {result.best_epoch}", figures))
-        judged = judge(corpus, CodecSetting.parse(text), pooled(results, text, len(truth)), CLASSES)
-        console.print(scores_table(f"{corpus.name} at {text}", [*named, ("all folds", judged.scores)]))
-        console.print(confusion_table(judged.matrix, CLASSES))
-        content = row(judged, recipe.name, f"speaker-independent {len(results)} folds", CLASSES)
-        folds = [_fold_row(result, figures) for result, (_, figures) in zip(results, named, strict=True)]
-        rows.append(content | {"text": recipe.text, "folds": folds})
+    truth = np.array([utterance.label for utterance in utterances])
+    for view in recipe.judged:
+        probabilities = pooled(folds, utterances, view)
+        answers = probabilities.argmax(1)
+        named = [
+            (f"fold {fold.split.fold}, epochs {fold.epochs}", score(truth[members], answers[members]))
+            for fold, members in ((fold, list(fold.split.test)) for fold in folds)
+        ]
+        judged = compare(CodecSetting.parse(view), probabilities, truth)
+        console.print(scores_table(f"{corpus.name} at {view}", [*named, ("all folds", judged.scores)]))
+        console.print(confusion_table(judged.matrix, recipe.classes))
+        console.print(f"expected calibration error {judged.calibration_error:.3f}")
+        protocol = f"speaker-independent, {len(folds)} folds"
+        content = row(judged, recipe.name, corpus.name, protocol, recipe.classes, folds[0].network.modalities)
+        rows.append(content | {"text": recipe.text, "folds": [asdict(figures) for _, figures in named]})
     return rows
-
-
-def _fold_row(result: FoldResult, figures: Scores) -> dict[str, Any]:
-    return {
-        "fold": result.split.fold,
-        "n": figures.n,
-        "epochs": result.best_epoch,
-        "validation_ua": result.validation_ua,
-        "wa": figures.wa.value,
-        "ua": figures.ua.value,
-        "macro_f1": figures.macro_f1.value,
-        "weighted_f1": figures.weighted_f1.value,
-        "ua_low": figures.ua.low,
-        "ua_high": figures.ua.high,
-    }
-
-
-def _info(recipe: Recipe, corpus: Corpus, metrics: dict[str, float]) -> CheckpointInfo:
-    return CheckpointInfo(
-        name=recipe.name,
-        config=recipe.network_config(),
-        encoders=fingerprints(),
-        codecs=recipe.codecs,
-        corpora=(corpus.name,),
-        metrics=metrics,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        licence=recipe.licence,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fusion.train",
         description=(
-            "Train Amser+ on a corpus: cross-validation over the manifest's folds of speakers first, then, with "
-            "--final, a network on all of it."
+            "Train a network on a corpus: cross-validation over its folds of speakers first, then, with --final, a "
+            "network on all of it."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
+        "--corpus",
         "--manifest",
-        type=Path,
         required=True,
-        metavar="FILE",
-        help="TSV with the columns path, emotion, speaker and fold; language, if there, is told to the recogniser",
+        metavar="CORPUS",
+        help="a manifest (TSV with path, emotion, speaker, fold and, better, language), or NAME=FOLDER",
     )
     parser.add_argument(
         "--root",
         type=Path,
         metavar="DIR",
-        help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
+        help="folder that a manifest's paths are relative to (default: the nearest one above it that has the files)",
     )
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_RECIPE, metavar="FILE", help="the recipe (default: Amser+ for RAVDESS)"
+        "--config", type=Path, default=DEFAULT_RECIPE, metavar="FILE", help="the recipe (default: what Amser ships)"
     )
     parser.add_argument(
         "--sentences",
         type=Path,
-        metavar="FILE",
-        help="GoEmotions train.tsv, with labels.txt beside it: neutral texts for substitution (default: none)",
+        metavar="DIR",
+        help="GoEmotions: a folder with train.tsv, dev.tsv, test.tsv and labels.txt",
     )
+    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: none)")
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import whisper
 from numpy.typing import NDArray
+from whisper.model import AudioEncoder
 
 _DTYPES: Final = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # by CTranslate2's number
 _TEXT_CONTEXT: Final = 448
@@ -52,6 +53,31 @@ def load_openai_whisper(model: Path) -> whisper.Whisper:
     mask[tuple(zip(*heads, strict=True))] = True
     converted.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
     return converted.eval()
+
+
+def load_audio_encoder(model: Path, layers: int | None = None) -> AudioEncoder:
+    """The encoder alone, float32 on the CPU, with its first `layers` layers, or all of them.
+
+    Raises:
+        FileNotFoundError, ValueError: no `model.bin`, or not a Whisper.
+    """
+    arrays = read_arrays(model / "model.bin")
+    sizes = _dimensions(arrays)
+    encoder = AudioEncoder(
+        sizes.n_mels,
+        sizes.n_audio_ctx,
+        sizes.n_audio_state,
+        sizes.n_audio_head,
+        sizes.n_audio_layer if layers is None else layers,
+    )
+    wanted = encoder.state_dict().keys()
+    state = {
+        name.removeprefix("encoder."): torch.from_numpy(values.astype(np.float32))
+        for name, values in _renamed(arrays)
+        if name.startswith("encoder.") and name.removeprefix("encoder.") in wanted
+    }
+    encoder.load_state_dict(state)
+    return encoder.eval()
 
 
 def _dimensions(arrays: Arrays) -> whisper.ModelDimensions:

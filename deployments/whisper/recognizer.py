@@ -14,10 +14,10 @@ from math import ceil
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.messages import Mel, Transcript
 from deployments.whisper.engine import CONTEXT_FRAMES, CONTEXT_STATES, MAXIMUM_TOKENS, Decoded, Engine, States
+from deployments.whisper.voice import VoiceEncoder
 
 Context = Literal["short", "padded"]
 
@@ -28,7 +28,6 @@ SILENCE_AFTER_SPEECH: Final = 200  # frames that are encoded behind the speech
 # be, or the decoder loses the end.
 THINNED_FROM: Final = 400  # encoder states of speech
 THINNED_TO: Final = 1000  # encoder states in all, or a third of the silence
-POOLED_STATES: Final = 25  # encoder states, 20 ms each, in a row of `Transcript.encoder_states`
 
 # When a text is not believed and decoded again from 30 s
 LEAST_AVERAGE_LOG_PROBABILITY: Final = -1.0
@@ -65,10 +64,18 @@ class WhisperRecognizer:
         engine: runs the networks.
         context: `short` encodes the speech alone, `padded` always 30 s, as the model's authors do.
         batch_size: texts that are decoded together.
+        voice: makes the encoder states of a transcript; None leaves them out, for those who want the words alone.
     """
 
-    def __init__(self, engine: Engine, context: Context = "short", batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        context: Context = "short",
+        batch_size: int = BATCH_SIZE,
+        voice: VoiceEncoder | None = None,
+    ) -> None:
         self._engine = engine
+        self._voice = voice
         self._context = context
         self._batch_size = batch_size
         self._silence = engine.encode(np.full((engine.bands, CONTEXT_FRAMES), DIGITAL_SILENCE, np.float32))
@@ -97,7 +104,7 @@ class WhisperRecognizer:
                 mel = mels[position]
                 (again,) = self._decode([mel], [self._encode(mel, "padded")])
                 utterances[position] = _better(utterances[position], again)
-        return [_transcript(utterance) for utterance in utterances]
+        return [self._transcript(utterance) for utterance in utterances]
 
     def _encode(self, mel: Mel, context: Context) -> States:
         """(n, width): the states of the speech and of the silence that was encoded with it."""
@@ -139,6 +146,17 @@ class WhisperRecognizer:
             detected = self._engine.detect_languages(states[unknown])
             languages |= {position: language for position, (language, _) in zip(unknown, detected, strict=True)}
         return [languages[position] for position in range(len(mels))]
+
+    def _transcript(self, utterance: _Utterance) -> Transcript:
+        decoded = utterance.decoded
+        silent = _is_silence(utterance) or not decoded.text
+        no_states = np.zeros((0, self._engine.width), np.float16)
+        return Transcript(
+            text="" if silent else decoded.text,
+            language=utterance.language,
+            average_log_probability=0.0 if silent else decoded.average_log_probability,
+            encoder_states=no_states if self._voice is None else self._voice.encode(utterance.mel),
+        )
 
 
 def _context_length(speech: int) -> int:
@@ -190,23 +208,3 @@ def _is_silence(utterance: _Utterance) -> bool:
     limit = NO_SPEECH_LIMIT + NO_SPEECH_LENIENCY * max(0.0, SHORT_SECONDS - utterance.mel.seconds)
     score = decoded.no_speech_probability - NO_SPEECH_WEIGHT * decoded.average_log_probability
     return score > limit
-
-
-def _transcript(utterance: _Utterance) -> Transcript:
-    decoded = utterance.decoded
-    silent = _is_silence(utterance) or not decoded.text
-    return Transcript(
-        text="" if silent else decoded.text,
-        language=utterance.language,
-        average_log_probability=0.0 if silent else decoded.average_log_probability,
-        encoder_states=pool_states(utterance.states[: ceil(utterance.mel.frames / 2)]),
-    )
-
-
-def pool_states(states: States) -> NDArray[np.float16]:
-    """(n, width) → (ceil(n / 25), width) float16: the mean of each half second."""
-    starts = np.arange(0, len(states), POOLED_STATES)
-    sums = np.add.reduceat(states, starts, axis=0)
-    counts = np.diff(np.append(starts, len(states)))
-    pooled: NDArray[np.float16] = (sums / counts[:, None]).astype(np.float16)
-    return pooled

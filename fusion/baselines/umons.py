@@ -29,6 +29,8 @@ class Umons(FusionNetwork):
     - `head_dropout` before the heads is ours: the rivals are regularised as our own networks are.
     """
 
+    modalities = ("mel", "words")
+
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.audio = MelRows(config.mel_bands)

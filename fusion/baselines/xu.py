@@ -25,6 +25,8 @@ class Xu(FusionNetwork):
     - `dropout` before the recurrences and `head_dropout` before the heads are those of our own networks.
     """
 
+    modalities = ("mel", "words")
+
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         width = 2 * config.hidden  # of both directions

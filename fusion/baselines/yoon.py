@@ -24,6 +24,8 @@ class Yoon(FusionNetwork):
     - `dropout` before the recurrences and `head_dropout` before the heads are those of our own networks.
     """
 
+    modalities = ("mel", "words")
+
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         half = config.hidden // 2

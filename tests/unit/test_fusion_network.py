@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from fusion.attention import SA, SGA, CoAttention, MultiHeadAttention
-from fusion.batch import UtteranceFeatures, collate, mask_of, trim_pauses
+from amser.features import trim_pauses
+from fusion.batch import UtteranceFeatures, collate, mask_of
 from fusion.branches import pool_to_length
 from fusion.network import Amser, AmserPlus, FusionConfig, FusionNetwork
 

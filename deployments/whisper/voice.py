@@ -1,0 +1,63 @@
+"""Log-Mel → lower states of Whisper's encoder: what the emotion network hears of the voice.
+
+Emotion lives in the middle layers, words in the last one, the only one that CTranslate2 returns. So the first layers
+run once more, in torch, on the speech alone: no silence behind it, a tenth of the recogniser's cost. The network that
+reads the states goes on with layers of its own (`fusion.amser_states`), which start as Whisper's next ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import gelu
+
+from amser.features import trim_pauses
+from deployments.messages import Mel
+from deployments.whisper.conversion import load_audio_encoder
+
+LAYERS: Final = 2  # of the encoder that are run here
+POOLED_STATES: Final = 2  # encoder states, 20 ms each, in a row
+
+
+class VoiceEncoder:
+    """The first layers of the encoder of a Whisper model in CTranslate2's format.
+
+    Args:
+        model: its folder.
+        device: `cpu`, or `cuda`, which computes in half precision.
+        threads: of torch, in the whole process.
+    """
+
+    def __init__(self, model: Path, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._dtype = torch.float32 if device == "cpu" else torch.float16
+        self._encoder = load_audio_encoder(model, LAYERS).to(device, self._dtype)
+        self._device = device
+        self.width: int = self._encoder.positional_embedding.shape[1]
+
+    @torch.inference_mode()
+    def encode(self, mel: Mel) -> NDArray[np.float16]:
+        """The states of the speech between the pauses: (⌈T / 4⌉, width), T its frames.
+
+        They are the sums that flow from layer to layer, not normalised, each the mean of 40 ms.
+        """
+        speech = np.ascontiguousarray(trim_pauses(mel.values)[None], np.float32)
+        features = torch.from_numpy(speech).to(self._device, self._dtype)
+        hidden = gelu(self._encoder.conv2(gelu(self._encoder.conv1(features)))).transpose(1, 2)  # (1, ⌈T / 2⌉, width)
+        hidden = hidden + self._encoder.positional_embedding[: hidden.shape[1]].to(self._dtype)
+        for block in self._encoder.blocks:
+            hidden = block(hidden)
+        return pool_states(hidden[0].float().cpu().numpy())
+
+
+def pool_states(states: NDArray[np.float32]) -> NDArray[np.float16]:
+    """(n, width) → (⌈n / 2⌉, width) float16: the mean of every two states; of an odd number the last one stays."""
+    starts = np.arange(0, len(states), POOLED_STATES)
+    sums = np.add.reduceat(states, starts, axis=0)
+    counts = np.diff(np.append(starts, len(states)))
+    pooled: NDArray[np.float16] = (sums / counts[:, None]).astype(np.float16)
+    return pooled

@@ -1,0 +1,42 @@
+"""Probabilities that are as often right as they say: one temperature for all logits (Guo et al., ICML 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+BINS = 15  # of confidence, as in the paper
+TEMPERATURES = (0.05, 20.0)
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike) -> float:
+    """The temperature that makes the labels (n,) most likely under logits (n, classes) of held-out utterances."""
+    rows, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+
+    def surprise(log_temperature: float) -> float:
+        likely = log_softmax(rows / np.exp(log_temperature), axis=1)
+        return -float(likely[np.arange(len(truth)), truth].mean())
+
+    bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1]))
+    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded").x))
+
+
+def expected_calibration_error(probabilities: NDArray[np.floating], labels: ArrayLike, bins: int = BINS) -> float:
+    """Mean distance between how sure answers are and how often they are right, over bins of equal width.
+
+    Args:
+        probabilities: (n, classes).
+        labels: int (n,).
+        bins: of the highest probability, 0 to 1.
+
+    Returns:
+        0 to 1; a bin weighs as many answers as it has.
+    """
+    sure = probabilities.max(1)
+    right = probabilities.argmax(1) == np.asarray(labels)
+    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    gaps = np.abs(np.bincount(bin_of, right, bins) - np.bincount(bin_of, sure, bins))  # each times its count
+    return float(gaps.sum() / counts.sum())
