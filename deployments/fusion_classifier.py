@@ -13,7 +13,9 @@ from deployments.accelerator import device
 from deployments.execution import ModelThread, Timed
 from deployments.messages import Emotion, Mel, TextFeatures, Transcript
 from fusion import checkpoint
+from fusion.amser_states import StateBranch
 from fusion.batch import UtteranceFeatures, collate
+from fusion.network import FusionNetwork
 
 
 class EmotionClassifier:
@@ -32,6 +34,8 @@ class EmotionClassifier:
     def __init__(self, path: Path, encoders: Mapping[str, str] | None, device: str = "cpu", threads: int = 1) -> None:
         torch.set_num_threads(threads)
         network, self.info = checkpoint.load(path, encoders)
+        if device == "cpu" and has_bfloat16():
+            narrow(network)
         self._network = network.to(device)
         self._device = device
 
@@ -46,6 +50,19 @@ class EmotionClassifier:
             label=classes[int(np.argmax(probabilities))],
             probabilities={name: float(value) for name, value in zip(classes, probabilities, strict=True)},
         )
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16 itself, several times faster than in float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def narrow(network: FusionNetwork) -> None:
+    """Let the layers on the encoder states compute in bfloat16; a probability moves by less than 0.02."""
+    for part in network.modules():
+        if isinstance(part, StateBranch):
+            part.narrow_layers(torch.bfloat16)
 
 
 @serve.deployment

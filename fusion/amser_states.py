@@ -23,21 +23,20 @@ FIRST_JOINT_SCALE = 0.1  # of the fused answer: training starts from what voice 
 
 
 class EncoderLayer(nn.Module):
-    """A layer of Whisper's encoder (Radford et al. 2022): norms come first, the activation is GELU."""
+    """A layer of Whisper's encoder (Radford et al. 2022): norms first, GELU, and nothing is dropped."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
         """(B, n, width) and bool (B, n) → (B, n, width)."""
         normed = self.attention_norm(rows)
-        rows = rows + self.dropout(self.attention(normed, normed, mask))
-        return rows + cast(Tensor, self.dropout(self.feed_forward(self.feed_forward_norm(rows))))
+        rows = rows + self.attention(normed, normed, mask)
+        return rows + cast(Tensor, self.feed_forward(self.feed_forward_norm(rows)))
 
 
 class StateBranch(nn.Module):
@@ -46,9 +45,7 @@ class StateBranch(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         width = config.state_width
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, config.state_heads, config.dropout) for _ in range(config.state_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(width, config.state_heads) for _ in range(config.state_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(width, config.hidden)
@@ -56,10 +53,19 @@ class StateBranch(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         mask = mask_of(lengths, states.shape[1])
+        width = self.norm.weight.dtype
+        states = states.to(self._layer_dtype())
         for layer in self.layers:
             states = layer(states, mask)
-        rows = self.linear_norm(self.linear(self.dropout(self.norm(states))))
+        rows = self.linear_norm(self.linear(self.dropout(self.norm(states.to(width)))))
         return functional.gelu(rows) * mask[:, :, None], mask
+
+    def narrow_layers(self, dtype: torch.dtype) -> None:
+        """Let the layers, most of the network's work, compute in another precision, to answer but not to train."""
+        self.layers.to(dtype)
+
+    def _layer_dtype(self) -> torch.dtype:
+        return next((value.dtype for value in self.layers.parameters()), torch.float32)
 
 
 class Voice(NamedTuple):

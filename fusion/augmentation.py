@@ -1,7 +1,7 @@
-"""Changes to a log-Mel that leave its emotion as it was: what training adds to the corpus (R20 and SpecAugment).
+"""Changes to features that leave their emotion as it was: what training adds to the corpus (R20 and SpecAugment).
 
-Works on whisper80 values, (log10 power + 4) / 4, so 1 dB is 0.025. The paper's pitch shift and time stretch are done
-on the spectrogram itself, which costs microseconds: bands move for pitch, frames are resampled for tempo.
+Those of the log-Mel work on whisper80 values, (log10 power + 4) / 4, so 1 dB is 0.025. They cost microseconds: bands
+move for pitch, frames are resampled for tempo. `fusion.waveform_augmentation` changes the sound itself.
 """
 
 from __future__ import annotations
@@ -100,3 +100,28 @@ def _add_noise_floor(mel: Float32, random: np.random.Generator) -> Float32:
     # Powers add; a power is 2^(value * LOG2_POWER), up to a factor that both share.
     mixed: Float32 = np.logaddexp2(mel * LOG2_POWER, noise * LOG2_POWER) / LOG2_POWER
     return mixed
+
+
+@dataclass(frozen=True, slots=True)
+class StateAugmentation:
+    """Changes to the encoder states of an utterance.
+
+    Attributes:
+        crop: largest share of the rows cut from the two ends together.
+        mask: longest run of rows that is set to zero, as a share of those left.
+    """
+
+    crop: float = 0.3
+    mask: float = 0.17
+
+    def __call__(self, states: NDArray[np.floating], random: np.random.Generator) -> NDArray[np.floating]:
+        """A changed copy of (s, width) states; at least one row stays."""
+        if not len(states):
+            return states
+        kept = max(1, int(len(states) * (1 - self.crop * random.random())))
+        begin = int(random.integers(len(states) - kept + 1))
+        changed = states[begin : begin + kept].copy()
+        masked = int(random.integers(int(kept * self.mask) + 1))
+        begin = int(random.integers(kept - masked + 1))
+        changed[begin : begin + masked] = 0
+        return changed

@@ -183,13 +183,14 @@ def train(
             stop_after=stop_after.get("fusion_training"),
         )
         epochs["fusion_training"] = fitted.best_epoch
-    temperature = _temperature(recipe, fitted.network, validation, material.bank) if validation else 1.0
+    temperature = temperature_of(recipe, fitted.network, validation, material.bank) if validation else 1.0
     return Trained(split, fitted.network, temperature, fitted.validation, epochs)
 
 
-def _temperature(
+def temperature_of(
     recipe: Recipe, network: FusionNetwork, validation: Sequence[LabelledUtterance], bank: SentenceBank | None
 ) -> float:
+    """What calibrates a network on utterances with their own words and, where there are sentences, on pairs."""
     features = [each.features[view] for view in recipe.views for each in validation]
     labels = [each.label for _ in recipe.views for each in validation]
     if bank is not None:

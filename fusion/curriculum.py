@@ -27,7 +27,6 @@ from fusion.dataset import (
     TextSubstitution,
     sentence_alone,
 )
-from fusion.extraction import RECOGNISER
 from fusion.fitting import Epoch, Fitted, Training, logits_of, predict, standardize
 from fusion.loading import SentenceBank, training_views
 from fusion.metrics import macro_f1, unweighted_accuracy
@@ -53,9 +52,11 @@ def train_at_once(
     """A network in one stage, from utterances with their own words or neutral ones."""
     torch.manual_seed(recipe.stage("training").seed)
     network = build(config)
-    sampler = SpokenSampler(training, training_views(recipe), recipe.mel_augmenter(), substitution)
+    sampler = SpokenSampler(
+        training, training_views(recipe), recipe.mel_augmenter(), substitution, recipe.state_augmenter()
+    )
     if isinstance(network, VoiceNetwork):
-        begin_as_whisper(network)
+        begin_as_whisper(network, recipe.recogniser)
     standardize(network, [utterance.features[recipe.views[0]] for utterance in training])
     run = Training(
         network,
@@ -72,12 +73,15 @@ def train_at_once(
 def train_text(
     recipe: Recipe, config: FusionConfig, bank: SentenceBank, report: Report, *, state_file: Path | None = None
 ) -> Fitted:
-    """The text, from sentences; ended by the macro F1 of the development sentences."""
+    """The text, from sentences; ended by the macro F1 of the development sentences.
+
+    Labels are not smoothed: those who labelled the sentences disagreed enough.
+    """
     torch.manual_seed(recipe.stage("text_training").seed)
     run = Training(
         build(replace(config, model="text")),
         recipe.stage("text_training"),
-        replace(recipe.contrast(), alpha=0.0),
+        replace(recipe.contrast(), alpha=0.0, label_smoothing=0.0),
         SentenceSampler(bank.training),
         lambda network: text_f1(network, bank.development),
         state_file=state_file,
@@ -127,12 +131,12 @@ def join(voice: VoiceNetwork, text: TextNetwork) -> AmserStates:
     return network
 
 
-def begin_as_whisper(network: VoiceNetwork) -> None:
+def begin_as_whisper(network: VoiceNetwork, recogniser: str) -> None:
     """Let the layers on top of the encoder states begin as those that follow in Whisper's encoder."""
     branch = network.states
     if branch is None or not branch.layers:
         return
-    encoder = load_audio_encoder(model_path(RECOGNISER), LAYERS + len(branch.layers))
+    encoder = load_audio_encoder(model_path(recogniser), LAYERS + len(branch.layers))
     _copy_layers(branch, encoder.blocks[LAYERS:])
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.augmentation import MelAugmentation
+from fusion.augmentation import MelAugmentation, StateAugmentation
 from fusion.batch import FRAMES_PER_SECOND, MAXIMUM_SECONDS, UtteranceFeatures
 from fusion.texts import TextFeaturePair
 
@@ -101,12 +101,14 @@ class SpokenSampler:
         views: features to choose from, one an utterance and epoch.
         augment: changes to the Mel; None for none, and for networks that read Mel and encoder states side by side.
         substitute: changes to the text; None for none.
+        augment_states: changes to the encoder states; None as for the Mel.
     """
 
     utterances: Sequence[LabelledUtterance]
     views: Sequence[str]
     augment: MelAugmentation | None = None
     substitute: TextSubstitution | None = None
+    augment_states: StateAugmentation | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -125,6 +127,8 @@ class SpokenSampler:
         if self.augment is not None:
             mel = self.augment(features.log_mel, random)[:, : int(MAXIMUM_SECONDS * FRAMES_PER_SECOND)]
             features = replace(features, log_mel=mel)
+        if self.augment_states is not None:
+            features = replace(features, encoder_states=self.augment_states(features.encoder_states, random))
         return Example(features, utterance.label)
 
 
@@ -207,7 +211,8 @@ class PairSampler:
         if kind == 2 and label == self.neutral:
             label = int(random.choice([other for other in range(len(self.sentences)) if other != self.neutral]))
         sentence = self._sentence(label, random)
-        return Example(sentence_alone(sentence) if kind == 4 else with_sentence(features, sentence), label)
+        width = features.encoder_states.shape[1]
+        return Example(sentence_alone(sentence, width) if kind == 4 else with_sentence(features, sentence), label)
 
     def _sentence(self, label: int, random: np.random.Generator) -> TextFeaturePair:
         choices = self.sentences[label]

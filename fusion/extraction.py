@@ -32,7 +32,7 @@ from fusion.corpora.manifest import Corpus, ManifestError, Record
 from fusion.texts import TextFeaturePair, TextReader
 from fusion.waveform_augmentation import WaveformAugmentation
 
-RECOGNISER = "whisper-base"
+RECOGNISER = "whisper-base"  # of the catalogue; recipes may name another one
 UTTERANCES_AT_ONCE = 8  # through the recogniser; bounds the memory
 LAYOUT = 3  # of the cached files; a new number leaves old caches unread
 THREADS = 1  # of torch and CTranslate2; two that wait for each other on busy cores were thirty times slower
@@ -84,9 +84,9 @@ class Listener:
     voice: VoiceEncoder
 
     @classmethod
-    def load(cls, *, asr: bool = True) -> Listener:
-        """The models that the cluster serves by default, from the weight store."""
-        model = model_path(RECOGNISER)
+    def load(cls, *, asr: bool = True, recogniser: str = RECOGNISER) -> Listener:
+        """The models that the cluster serves, from the weight store."""
+        model = model_path(recogniser)
         return cls(
             asr=WhisperRecognizer(CTranslate2Engine(model, threads=THREADS)) if asr else None,
             voice=VoiceEncoder(model, threads=THREADS),
@@ -120,6 +120,7 @@ def listen(
     setting: CodecSetting,
     *,
     reference_text: bool = False,
+    recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
     listener: Callable[[], Listener] | None = None,
 ) -> list[Heard]:
@@ -129,6 +130,7 @@ def listen(
         corpus: what to hear.
         setting: how the device compresses.
         reference_text: take the corpus's transcript for the text (an upper bound, and quick).
+        recogniser: a Whisper of the weight catalogue.
         cache_root: where to keep it; `features/` in Amser's cache folder by default.
         listener: brings the models; called only where something is missing.
 
@@ -145,8 +147,8 @@ def listen(
             texts = [transcript.text for transcript in models.asr.transcribe(mels)]
         return [Heard(mel.values, models.voice.encode(mel), text) for mel, text in zip(mels, texts, strict=True)]
 
-    folder = (cache_root or cache_folder() / "features") / cache_key(corpus, setting, reference_text)
-    bring = listener or (lambda: Listener.load(asr=not reference_text))
+    folder = (cache_root or cache_folder() / "features") / cache_key(corpus, setting, reference_text, recogniser)
+    bring = listener or (lambda: Listener.load(asr=not reference_text, recogniser=recogniser))
     return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, {setting}")
 
 
@@ -157,6 +159,7 @@ def listen_augmented(
     settings: Sequence[CodecSetting],
     texts: Sequence[str],
     *,
+    recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
     listener: Callable[[], Listener] | None = None,
 ) -> list[Heard]:
@@ -168,6 +171,7 @@ def listen_augmented(
         augmentation: how waveforms are changed.
         settings: what each utterance's codec is drawn from.
         texts: of the records; changes leave the words as they are, and the recogniser is not asked again.
+        recogniser: as for `listen`.
         cache_root: as for `listen`.
         listener: as for `listen`.
     """
@@ -183,9 +187,9 @@ def listen_augmented(
         return heard
 
     content = {"copy": copy, "augmentation": augmentation.key(), "settings": [str(setting) for setting in settings]}
-    key = f"{cache_key(corpus, CodecSetting('none', None), False)}-{_digest(content)}"
+    key = f"{cache_key(corpus, CodecSetting('none', None), False, recogniser)}-{_digest(content)}"
     folder = (cache_root or cache_folder() / "features") / key
-    bring = listener or (lambda: Listener.load(asr=False))
+    bring = listener or (lambda: Listener.load(asr=False, recogniser=recogniser))
     return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
 
 
@@ -219,7 +223,7 @@ def compressed_mel(waveform: NDArray[np.float32], setting: CodecSetting, languag
     )
 
 
-def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool) -> str:
+def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recogniser: str = RECOGNISER) -> str:
     """A name for what is heard that changes with whatever it depends on: rows, files, codec, recogniser."""
     content = {
         "layout": LAYOUT,
@@ -228,7 +232,7 @@ def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool) -> st
             for record in corpus.records
         ],
         "codec": str(setting),
-        "recogniser": fingerprint(RECOGNISER),
+        "recogniser": fingerprint(recogniser),
     }
     return f"{corpus.name}-{_digest(content)}"
 

@@ -36,6 +36,8 @@ class TrainingConfig:
         warmup: share of the schedule that warms up.
         weight_decay: of AdamW.
         gradient_norm: gradients are clipped to it.
+        class_balance: how far rare classes weigh more: weights are frequencies to the minus this, 1 for equal shares of
+            the loss, 0 for equal weights.
         averaging: decay of the exponential moving average of the weights, per step, which is what is judged and kept.
         bfloat16: compute products in bfloat16; several times faster where the processor has it, slower elsewhere.
         seed: of weights, order and augmentation.
@@ -49,6 +51,7 @@ class TrainingConfig:
     warmup: float = 0.1
     weight_decay: float = 1e-2
     gradient_norm: float = 1.0
+    class_balance: float = 1.0
     averaging: float = 0.98
     bfloat16: bool = False
     seed: int = 0
@@ -121,7 +124,7 @@ class Training:
             part.requires_grad_(False)
         self._labels = sampler.labels
         self._lengths = sampler.lengths
-        weights = class_weights(self._labels, len(network.config.classes))
+        weights = class_weights(self._labels, len(network.config.classes), config.class_balance)
         self._objective = Objective(network, objective, weights).to(self._device)
         self._optimizer = torch.optim.AdamW(_groups(network, config), weight_decay=config.weight_decay, fused=True)
         steps = config.epochs * max(1, round(len(self._labels) / config.batch_size))
@@ -252,12 +255,15 @@ def standardize(network: FusionNetwork, utterances: Sequence[UtteranceFeatures])
     network.standardize_by(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
 
 
-def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
-    """One weight a class, inverse to its frequency, float32; a class that does not occur gets 1."""
+def class_weights(labels: NDArray[np.int64], classes: int, balance: float = 1.0) -> Tensor:
+    """One weight a class, float32: its frequency to the minus `balance`, 1 on the average of the labels.
+
+    A class that does not occur gets 1.
+    """
     counts = np.bincount(labels, minlength=classes)
-    present = np.count_nonzero(counts)
-    weights = np.divide(len(labels), present * counts, out=np.ones(classes), where=counts > 0)
-    return torch.from_numpy(weights).float()
+    weights = np.power(np.maximum(counts, 1) / len(labels), -balance)
+    weights /= weights[labels].mean()
+    return torch.from_numpy(np.where(counts > 0, weights, 1.0)).float()
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:

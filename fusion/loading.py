@@ -46,14 +46,18 @@ def load_utterances(
         ManifestError: no utterance has one of the classes.
     """
     heard = {
-        text: listen(corpus, CodecSetting.parse(text), reference_text=recipe.text == "reference")
+        text: listen(
+            corpus, CodecSetting.parse(text), reference_text=recipe.text == "reference", recogniser=recipe.recogniser
+        )
         for text in dict.fromkeys((*recipe.views, *recipe.judged, *settings))
     }
     plain = [each.text for each in heard[recipe.views[0]]]
     rates = [CodecSetting.parse(text) for text in recipe.copied_at]
     for copy in range(recipe.copies):
         augmentation = recipe.waveform_augmenter(background)
-        heard[copy_name(copy)] = listen_augmented(corpus, copy, augmentation, rates, plain)
+        heard[copy_name(copy)] = listen_augmented(
+            corpus, copy, augmentation, rates, plain, recogniser=recipe.recogniser
+        )
     texts = reader.read([each.text for group in heard.values() for each in group])
     features = {name: with_text(group, texts) for name, group in heard.items()}
     utterances = [

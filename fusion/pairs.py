@@ -40,5 +40,8 @@ def paired(
         labels=[each.label for each in utterances],
         features=[with_sentence(voice, sentence) for voice, sentence in zip(voices, chosen, strict=True)],
         voices=[voice_alone(voice) for voice in voices],
-        sentences=[sentence_alone(sentence) for sentence in chosen],
+        sentences=[
+            sentence_alone(sentence, voice.encoder_states.shape[1])
+            for voice, sentence in zip(voices, chosen, strict=True)
+        ],
     )

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from fusion.augmentation import MelAugmentation
+from fusion.augmentation import MelAugmentation, StateAugmentation
 from fusion.corpora.manifest import CLASSES
 from fusion.dataset import PairMixture
+from fusion.extraction import RECOGNISER
 from fusion.fitting import TrainingConfig
 from fusion.network import FusionConfig
 from fusion.objective import ObjectiveConfig
@@ -26,6 +27,7 @@ class Recipe:
         name: of the checkpoint.
         licence: condition that the data puts on the weights.
         network: as in `FusionConfig` without its classes; `model` among it.
+        recogniser: a Whisper of the weight catalogue; `network` gives its state_width and state_heads.
         classes: names of the emotions; utterances of others are left out.
         views: codec settings that training draws from, and that validation averages over.
         judged: settings that the test folds are judged at.
@@ -33,6 +35,7 @@ class Recipe:
         copied_at: codec settings that the copies' utterances draw from, so that one checkpoint serves all rates.
         waveform: how the copies are changed, as in `WaveformAugmentation`; empty for its defaults.
         mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
+        state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
         text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
         substitute_sentences: how many neutral sentences stand ready to replace a text, for networks in one stage.
         replace_text: probability that one does.
@@ -49,6 +52,7 @@ class Recipe:
     name: str
     licence: str
     network: Mapping[str, Any]
+    recogniser: str = RECOGNISER
     classes: tuple[str, ...] = CLASSES
     views: tuple[str, ...] = ("none", "svd-f16:0.125")
     judged: tuple[str, ...] = ("none", "svd-f16:0.125")
@@ -56,6 +60,7 @@ class Recipe:
     copied_at: tuple[str, ...] = ("none", "svd-f16:0.125", "svd-f16:0.1875", "svd-f16:0.25", "svd-f16:0.5")
     waveform: Mapping[str, Any] = field(default_factory=dict)
     mel_augmentation: Mapping[str, Any] | None = None
+    state_augmentation: Mapping[str, Any] | None = None
     text: str = "asr"
     substitute_sentences: int = 300
     replace_text: float = 0.5
@@ -87,6 +92,10 @@ class Recipe:
     def mel_augmenter(self) -> MelAugmentation | None:
         """Changes to each drawn Mel."""
         return None if self.mel_augmentation is None else MelAugmentation(**self.mel_augmentation)
+
+    def state_augmenter(self) -> StateAugmentation | None:
+        """Changes to each drawn utterance's encoder states."""
+        return None if self.state_augmentation is None else StateAugmentation(**self.state_augmentation)
 
     def waveform_augmenter(self, background: Path | None) -> WaveformAugmentation:
         """Changes to the waveforms of the copies, with recordings of noise from a folder."""

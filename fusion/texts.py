@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from deployments.roberta import ContextEncoder
-from deployments.stages import resolve
+from deployments.stages import Resolved, resolve
 from deployments.text_embedding import WordVectors
 from deployments.weights import cache_folder
 
@@ -43,6 +43,11 @@ class TextReader:
         self._words = resolve(WORD_VECTORS)
         self._cache_root = cache_root or cache_folder() / "features"
         self._models: tuple[WordVectors, ContextEncoder] | None = None
+
+    @property
+    def text_encoder(self) -> Resolved:
+        """The contextual encoder: its name, where it is, and which weights exactly."""
+        return self._context
 
     @property
     def fingerprints(self) -> dict[str, str]:

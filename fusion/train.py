@@ -25,16 +25,16 @@ from rich.console import Console
 
 from deployments.weights import cache_folder, fingerprint
 from fusion.amser_states import TextNetwork
-from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, save
+from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load, save
 from fusion.corpora.catalogue import open_corpus
 from fusion.corpora.manifest import Corpus, ManifestError
 from fusion.cross_validation import Material, Trained, cross_validate, train
 from fusion.curriculum import text_f1, train_text
 from fusion.dataset import LabelledUtterance
 from fusion.evaluate import compare, confusion_table, row, scores_table
-from fusion.extraction import RECOGNISER, THREADS, CodecSetting
+from fusion.extraction import THREADS, CodecSetting
 from fusion.folds import Split, split
-from fusion.loading import load_sentences, load_substitution, load_utterances
+from fusion.loading import SentenceBank, load_sentences, load_substitution, load_utterances
 from fusion.metrics import score
 from fusion.network import FusionConfig
 from fusion.progress import TrainingProgress
@@ -114,17 +114,31 @@ def load_material(
     if sentences is None:
         raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
     bank = load_sentences(sentences, recipe, reader)
-    file = networks_folder(recipe, corpus, reader) / "text.state"
-    with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
-        fitted = train_text(recipe, config, bank, progress.report, state_file=file)
-    console.print(f"text alone: macro F1 {text_f1(fitted.network, bank.test):.3f} on the test sentences of one class")
-    return Material(utterances, None, bank, cast(TextNetwork, fitted.network))
+    text = _text(console, recipe, config, bank, networks_folder(recipe, corpus, reader) / "text.safetensors")
+    console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
+    return Material(utterances, None, bank, text)
+
+
+def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: SentenceBank, file: Path) -> TextNetwork:
+    """The trained text, kept in a file."""
+    if not file.is_file():
+        with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+            state = file.with_suffix(".state")
+            network = train_text(recipe, config, bank, progress.report, state_file=state).network
+        info = CheckpointInfo(recipe.name, network.config, encoders={}, codecs=(), corpora=())
+        save(file, network, info)
+    return cast(TextNetwork, load(file)[0])
 
 
 def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
     """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
     content = json.dumps(
-        [asdict(recipe), [record.utterance for record in corpus.records], fingerprint(RECOGNISER), reader.fingerprints],
+        [
+            asdict(recipe),
+            [record.utterance for record in corpus.records],
+            fingerprint(recipe.recogniser),
+            reader.fingerprints,
+        ],
         sort_keys=True,
     )
     return cache_folder() / "networks" / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
@@ -148,7 +162,7 @@ def describe_final(
     return CheckpointInfo(
         name=recipe.name,
         config=final.network.config,
-        encoders={"asr": fingerprint(RECOGNISER)} | reader.fingerprints,
+        encoders={"asr": fingerprint(recipe.recogniser)} | reader.fingerprints,
         codecs=tuple(dict.fromkeys((*recipe.views, *recipe.copied_at))),
         corpora=corpora,
         metrics=metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},

@@ -25,6 +25,7 @@ from deployments.settings import Settings
 from deployments.text_embedding import WordVectors
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
 from fusion.checkpoint import DEFAULT_CHECKPOINT
 
 MODELS = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
@@ -63,7 +64,7 @@ def application(settings: Settings) -> Any:
 def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
     """The pipeline over the models themselves, with no deployment around them."""
     whisper, vectors, mpnet = (weights(name) for name in MODELS)
-    recognizer = WhisperRecognizer(CTranslate2Engine(whisper))
+    recognizer = WhisperRecognizer(CTranslate2Engine(whisper), voice=VoiceEncoder(whisper))
     words, context = WordVectors(vectors), ContextEncoder(mpnet)
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from recordings import mel_of, noise, readers, waveform_of
 
+from amser.features import trim_pauses
 from deployments.fusion_classifier import EmotionClassifier
 from deployments.messages import Mel, TextFeatures, Transcript
 from deployments.settings import Settings
 from deployments.stages import stage_arguments
 from deployments.weights import WeightsMissing
-from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, EncoderMismatch
-
-CLASSES = {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"}
+from fusion import checkpoint
+from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, EncoderMismatch
+from fusion.corpora.manifest import CLASSES
+from fusion.models import build
+from fusion.network import FusionConfig
 
 
 @pytest.fixture(scope="module")
 def classifier() -> EmotionClassifier:
-    if not DEFAULT_CHECKPOINT.is_file():
-        pytest.skip(f"no trained network at {DEFAULT_CHECKPOINT}: `make train` writes one")
     return EmotionClassifier(DEFAULT_CHECKPOINT, None)
 
 
@@ -36,7 +40,8 @@ def text_features(tokens: int, width: int) -> TextFeatures:
 
 
 def transcript_of(mel: Mel, text: str) -> Transcript:
-    return Transcript(text, "en", -0.2 if text else 0.0, np.zeros((-(-mel.frames // 50), 512), np.float16))
+    states = np.random.default_rng(mel.frames).standard_normal((ceil(trim_pauses(mel.values).shape[1] / 4), 512))
+    return Transcript(text, "en", -0.2 if text else 0.0, states.astype(np.float16))
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 12])
@@ -47,10 +52,32 @@ def test_the_probabilities_of_the_seven_classes_sum_to_one(
     emotion = classifier.classify(
         mel, transcript_of(mel, "word " * tokens), text_features(tokens, 300), text_features(tokens + 2, context_width)
     )
-    assert set(emotion.probabilities) == CLASSES
+    assert tuple(emotion.probabilities) == CLASSES
     assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
     assert all(0 <= value <= 1 for value in emotion.probabilities.values())
     assert emotion.label == max(emotion.probabilities, key=lambda name: emotion.probabilities[name])
+
+
+def test_words_without_a_voice_have_an_answer(classifier: EmotionClassifier, context_width: int) -> None:
+    mel = mel_of(noise(1))
+    voiceless = replace(transcript_of(mel, "word " * 5), encoder_states=np.zeros((0, 512), np.float16))
+    emotion = classifier.classify(mel, voiceless, text_features(5, 300), text_features(7, context_width))
+    assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_temperature_of_the_checkpoint_softens_the_probabilities(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = FusionConfig(classes=CLASSES, model="text", hidden=16, heads=2, feed_forward=32, layers=1)
+    network = build(config)
+    asked = (mel_of(noise(1)), transcript_of(mel_of(noise(1)), "word"), text_features(1, 300), text_features(3, 768))
+    probabilities = []
+    for temperature in (1.0, 3.0):
+        path = tmp_path / f"{temperature}.safetensors"
+        checkpoint.save(path, network, CheckpointInfo("test", config, {}, (), (), temperature=temperature))
+        answer = EmotionClassifier(path, None).classify(*asked)
+        probabilities.append(np.array(list(answer.probabilities.values())))
+    sharp, soft = probabilities
+    np.testing.assert_allclose(soft, sharp ** (1 / 3) / np.sum(sharp ** (1 / 3)), atol=1e-6)
 
 
 def test_the_same_question_has_the_same_answer(classifier: EmotionClassifier, context_width: int) -> None:

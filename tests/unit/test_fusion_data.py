@@ -1,31 +1,18 @@
-"""Corpora, folds, figures and checkpoints of the emotion network."""
+"""Corpora as manifests, folds of speakers, and figures."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
-from test_fusion_network import SMALL, utterance
 
-from fusion.batch import collate
-from fusion.checkpoint import CheckpointError, CheckpointInfo, EncoderMismatch, load, save
-from fusion.corpora.goemotions import neutral_sentences
 from fusion.corpora.manifest import CLASSES, ManifestError, load_manifest
 from fusion.folds import split
 from fusion.metrics import confusion, score, unweighted_accuracy
-from fusion.network import AmserPlus, FusionConfig
-
-ENCODERS = {"asr": "a" * 64, "words": "b" * 64, "context": "c" * 64}
-INFO = CheckpointInfo(
-    name="test", config=SMALL, encoders=ENCODERS, codecs=("none", "svd-f16:0.125"), corpora=("ravdess",),
-    metrics={"ua": 0.5}, created="2026-01-01T00:00:00+00:00", licence="CC BY-NC-SA 4.0",
-)  # fmt: skip
 
 WriteManifest = Callable[..., Path]
 
@@ -93,31 +80,44 @@ def test_a_missing_manifest_and_one_without_usable_rows_are_refused(
         load_manifest(write_manifest("bored"))
 
 
-def test_neutral_sentences_are_neutral_only(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("anger\nneutral\n")
-    rows = ["stop that now\t0\ta", "the bus is late\t1\tb", "it is what it is\t0,1\tc", 'a "quoted word\t1\td']
-    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
-    assert sorted(neutral_sentences(tmp_path / "train.tsv", 10)) == ['a "quoted word', "the bus is late"]
-
-
 @dataclasses.dataclass(frozen=True)
 class Spoken:
     speaker: str
     fold: int | None
 
 
-def test_folds_share_no_speaker_and_validation_is_never_the_test() -> None:
-    utterances = [Spoken(f"actor {number % 20}", number % 20 // 4 + 1) for number in range(200)]
+def speakers_of(utterances: list[Spoken], group: tuple[int, ...]) -> set[str]:
+    return {utterances[index].speaker for index in group}
+
+
+def test_folds_share_no_speaker_and_every_utterance_is_tested_once() -> None:
+    utterances = [Spoken(f"actor {number % 20:02}", number % 20 // 4 + 1) for number in range(200)]
     splits = split(utterances)
     assert [each.fold for each in splits] == [1, 2, 3, 4, 5]
     for each in splits:
-        groups = [
-            {utterances[index].speaker for index in group} for group in (each.training, each.validation, each.test)
-        ]
-        assert [len(group) for group in groups] == [12, 4, 4]
+        groups = [speakers_of(utterances, group) for group in (each.training, each.validation, each.test)]
+        assert [len(group) for group in groups] == [14, 2, 4]
         assert len(set.union(*groups)) == 20
+        assert sorted(each.training + each.validation + each.test) == list(range(200))
     assert sorted(index for each in splits for index in each.test) == list(range(200))
-    assert sorted(index for each in splits for index in each.validation) == list(range(200))
+
+
+def test_the_first_half_of_the_next_folds_speakers_ends_the_training() -> None:
+    utterances = [Spoken(name, fold) for fold, names in enumerate(("ab", "cde", "fghi"), 1) for name in names]
+    first, second, third = split(utterances)
+    assert speakers_of(utterances, first.validation) == {"c", "d"}
+    assert speakers_of(utterances, first.training) == set("efghi")
+    assert speakers_of(utterances, second.validation) == {"f", "g"}
+    assert speakers_of(utterances, third.validation) == {"a"}
+
+
+def test_a_fold_of_one_speaker_is_not_divided() -> None:
+    utterances = [Spoken(name, fold) for fold, name in enumerate("abcd") for _ in range(3)]
+    for each, names in zip(split(utterances), ("abcd", "bcda", "cdab", "dabc"), strict=True):
+        test, validation, *training = names
+        assert speakers_of(utterances, each.test) == {test}
+        assert speakers_of(utterances, each.validation) == {validation}
+        assert speakers_of(utterances, each.training) == set(training)
 
 
 @pytest.mark.parametrize(
@@ -161,59 +161,3 @@ def test_intervals_hold_the_figure_and_narrow_with_more_utterances() -> None:
 def test_figures_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
         score([], [])
-
-
-def test_a_checkpoint_answers_after_a_round_trip_as_before(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = AmserPlus(SMALL).eval()
-    path = tmp_path / "small.safetensors"
-    save(path, network, INFO)
-    loaded, info = load(path, ENCODERS)
-    assert info == INFO
-    batch = collate([utterance(120)])
-    with torch.inference_mode():
-        torch.testing.assert_close(loaded(batch).logits, network(batch).logits, rtol=0, atol=0)
-    assert not loaded.training
-
-
-@pytest.mark.parametrize(
-    ("expected", "message"),
-    [
-        (ENCODERS | {"context": "d" * 64}, rf"context: trained with {'c' * 64}, this process has {'d' * 64}"),
-        ({"asr": "a" * 64, "words": "b" * 64}, "context: trained with c+, this process has none"),
-    ],
-)
-def test_other_encoders_are_refused_by_name_and_fingerprint(
-    tmp_path: Path, expected: dict[str, str], message: str
-) -> None:
-    path = tmp_path / "small.safetensors"
-    save(path, AmserPlus(SMALL), INFO)
-    with pytest.raises(EncoderMismatch, match=message) as caught:
-        load(path, expected)
-    assert "asr" not in str(caught.value)
-
-
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"fusion\.train"):
-        load(tmp_path / "absent.safetensors")
-    text = tmp_path / "text.safetensors"
-    text.write_text("hello, this is not a checkpoint at all")
-    with pytest.raises(CheckpointError, match=r"text\.safetensors"):
-        load(text)
-
-
-def test_weights_of_other_sizes_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "small.safetensors"
-    wider: FusionConfig = dataclasses.replace(SMALL, feed_forward=48)
-    save(path, AmserPlus(wider), INFO)
-    with pytest.raises(CheckpointError, match="size mismatch"):
-        load(path)
-
-
-def test_a_checkpoint_carries_its_story_as_readable_json(tmp_path: Path) -> None:
-    path = tmp_path / "small.safetensors"
-    save(path, AmserPlus(SMALL), INFO)
-    header = path.read_bytes()
-    length = int.from_bytes(header[:8], "little")
-    metadata = json.loads(header[8 : 8 + length])["__metadata__"]
-    assert json.loads(metadata["info"])["licence"] == "CC BY-NC-SA 4.0"

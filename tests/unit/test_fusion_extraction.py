@@ -1,120 +1,118 @@
-"""Features of a corpus, and the command that judges a checkpoint on it."""
+"""What is heard of a corpus: through the codec, by the served stages, once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_up
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from amser.features import log_mel
-from deployments.messages import Mel, TextFeatures, Transcript
-from fusion import evaluate, train
-from fusion.batch import UtteranceFeatures
-from fusion.checkpoint import CheckpointInfo, save
-from fusion.corpora.manifest import CLASSES, Corpus, ManifestError, load_manifest
-from fusion.extraction import CodecSetting, Encoders, cache_key, compressed_mel, extract, fingerprints
-from fusion.network import AmserPlus, FusionConfig
-
-RANK_10 = CodecSetting.parse("svd-f16:0.125")
-SMALL = FusionConfig(
-    classes=CLASSES, context_width=24, conv_channels=(4, 6, 8), hidden=16, heads=2, feed_forward=32, layers=1
+from amser.features import SAMPLE_RATE
+from fusion import extraction
+from fusion.corpora.manifest import Corpus, ManifestError, load_manifest
+from fusion.extraction import (
+    CodecSetting,
+    Listener,
+    cache_key,
+    compressed_mel,
+    extract,
+    listen,
+    listen_augmented,
+    waveform_of,
 )
+from fusion.texts import TextReader
+from fusion.waveform_augmentation import WaveformAugmentation
 
-
-class Recogniser:
-    """Hears the rank of a Mel, so that a test sees which Mel it was given."""
-
-    def __init__(self) -> None:
-        self.mels: list[Mel] = []
-
-    def transcribe(self, mels: Sequence[Mel]) -> list[Transcript]:
-        self.mels += mels
-        return [Transcript(f"rank {mel.rank}", "en", -0.1, np.ones((2, 512), np.float16)) for mel in mels]
-
-
-class Words:
-    def embed(self, text: str) -> TextFeatures:
-        tokens = tuple(text.split())
-        return TextFeatures(tokens, np.ones((len(tokens), 300), np.float32))
-
-
-class Context:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
-        self.texts += texts
-        return [TextFeatures(("<s>", "</s>"), np.ones((2, 24), np.float32)) for _ in texts]
+NONE, RANK_10 = CodecSetting.parse("none"), CodecSetting.parse("svd-f16:0.125")
+GAIN_ALONE = WaveformAugmentation(pitch=0, stretch=0, noise=0, gain=1)
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    return load_manifest(write_corpus(tmp_path, ["angry", "sad", "calm"] * 4))
+    return load_manifest(made_up.write_corpus(tmp_path, ["angry", "sad", "calm"] * 4))
 
 
 @pytest.fixture
-def encoders() -> Encoders:
-    models: Any = (Recogniser(), Words(), Context())
-    return Encoders(*models)
+def listener() -> Any:
+    return made_up.listener()
 
 
-def write_corpus(folder: Path, labels: list[str]) -> Path:
-    random = np.random.default_rng(0)
-    rows = ["path\temotion\tspeaker\ttext"]
-    for number, label in enumerate(labels):
-        soundfile.write(folder / f"{number}.wav", 0.1 * random.standard_normal(8000 + 100 * number), 8000)
-        rows.append(f"{number}.wav\t{label}\ts{number % 3}\tsaid {number}")
-    manifest = folder / "small.tsv"
-    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return manifest
+def refuse(message: str = "models were loaded") -> Callable[[], Listener]:
+    return lambda: pytest.fail(message)
 
 
-def test_the_text_is_that_of_the_compressed_mel(corpus: Corpus, encoders: Encoders, tmp_path: Path) -> None:
-    features = extract(corpus, RANK_10, cache_root=tmp_path, encoders=lambda: encoders)
-    recogniser: Any = encoders.asr
-    context: Any = encoders.context
-    assert context.texts == ["rank 10"] * 12
-    assert [np.linalg.matrix_rank(mel.values.astype(np.float32), tol=0.1) for mel in recogniser.mels] == [10] * 12
-    np.testing.assert_array_equal(features[3].log_mel, recogniser.mels[3].values)
+def test_the_text_is_that_of_the_compressed_mel(corpus: Corpus, listener: Any, tmp_path: Path) -> None:
+    heard = listen(corpus, RANK_10, cache_root=tmp_path, listener=lambda: listener)
+    assert [each.text for each in heard] == ["rank 10"] * 12
+    for each, mel in zip(heard, listener.asr.mels, strict=True):
+        assert np.linalg.matrix_rank(mel.values.astype(np.float32), tol=0.1) <= 10
+        assert mel.rank == 10
+        np.testing.assert_array_equal(each.log_mel, mel.values)
+
+
+def test_the_states_are_those_of_the_compressed_mel(corpus: Corpus, listener: Any, tmp_path: Path) -> None:
+    heard = listen(corpus, RANK_10, cache_root=tmp_path, listener=lambda: listener)
+    assert [id(mel) for mel in listener.voice.mels] == [id(mel) for mel in listener.asr.mels]
+    for each in heard:
+        frames = each.log_mel.shape[1]
+        assert each.encoder_states.shape == (-(-frames // 4), 512)
+        assert each.encoder_states.dtype == np.float16
+        assert (each.encoder_states == frames).all()
+
+
+def test_features_are_what_was_heard_and_read(
+    corpus: Corpus, listener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up.replace_text_models(monkeypatch)
+    features = extract(corpus, RANK_10, TextReader(), cache_root=tmp_path, listener=lambda: listener)
+    np.testing.assert_array_equal(features[3].log_mel, listener.asr.mels[3].values)
     assert features[3].words.shape == (2, 300)
-    assert features[3].encoder_states.shape == (2, 512)
+    assert features[3].context.shape == (4, made_up.CONTEXT_WIDTH)
+    assert features[3].encoder_states.shape == (-(-listener.asr.mels[3].frames // 4), 512)
 
 
-def test_without_a_codec_the_mel_is_that_of_the_sound(corpus: Corpus, encoders: Encoders, tmp_path: Path) -> None:
-    features = extract(corpus, CodecSetting.parse("none"), cache_root=tmp_path, encoders=lambda: encoders)
-    assert features[0].log_mel.shape[1] == pytest.approx(100, abs=1)  # one second, resampled from 8 kHz
-    assert features[0].log_mel.max() - features[0].log_mel.min() <= 2.01  # Whisper's floor, eight decades in quarters
+def test_without_a_codec_the_mel_is_that_of_the_sound(corpus: Corpus, listener: Any, tmp_path: Path) -> None:
+    heard = listen(corpus, NONE, cache_root=tmp_path, listener=lambda: listener)
+    assert heard[0].log_mel.shape[1] == pytest.approx(100, abs=1)  # one second, resampled from 8 kHz
+    assert heard[0].log_mel.max() - heard[0].log_mel.min() <= 2.01  # Whisper's floor, eight decades in quarters
 
 
 def test_reference_text_needs_no_recogniser(corpus: Corpus, tmp_path: Path) -> None:
-    context = Context()
-    models: Any = (None, Words(), context)
-    extract(corpus, RANK_10, reference_text=True, cache_root=tmp_path, encoders=lambda: Encoders(*models))
-    assert context.texts == [f"said {number}" for number in range(12)]
+    heard = listen(
+        corpus, RANK_10, reference_text=True, cache_root=tmp_path, listener=lambda: made_up.listener(asr=False)
+    )
+    assert [each.text for each in heard] == [f"said {number}" for number in range(12)]
 
 
-def test_a_second_extraction_reads_and_an_interrupted_one_goes_on(
-    corpus: Corpus, encoders: Encoders, tmp_path: Path
-) -> None:
-    first = extract(corpus, RANK_10, cache_root=tmp_path, encoders=lambda: encoders)
-    again = extract(corpus, RANK_10, cache_root=tmp_path, encoders=lambda: pytest.fail("models were loaded"))
+def test_a_second_time_nothing_is_heard_again(corpus: Corpus, listener: Any, tmp_path: Path) -> None:
+    first = listen(corpus, RANK_10, cache_root=tmp_path, listener=lambda: listener)
+    again = listen(corpus, RANK_10, cache_root=tmp_path, listener=refuse())
     for one, other in zip(first, again, strict=True):
+        assert one.text == other.text
         np.testing.assert_array_equal(one.log_mel, other.log_mel)
-    for file in sorted(tmp_path.glob("small-*/*.npz"))[5:]:
-        file.unlink()
-    recogniser: Any = encoders.asr
-    recogniser.mels.clear()
-    extract(corpus, RANK_10, cache_root=tmp_path, encoders=lambda: encoders)
-    assert len(recogniser.mels) == 7
+        np.testing.assert_array_equal(one.encoder_states, other.encoder_states)
 
 
-def test_other_codecs_corpora_and_encoders_get_other_features(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_extraction_goes_on(
+    corpus: Corpus, listener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "UTTERANCES_AT_ONCE", 5)
+    transcribe, calls = listener.asr.transcribe, iter(range(2))
+    listener.asr.transcribe = lambda mels: transcribe(mels) if next(calls, None) is not None else pytest.fail("power")
+    with pytest.raises(pytest.fail.Exception, match="power"):
+        listen(corpus, RANK_10, cache_root=tmp_path, listener=lambda: listener)
+    second: Any = made_up.listener()
+    heard = listen(corpus, RANK_10, cache_root=tmp_path, listener=lambda: second)
+    assert len(second.asr.mels) == 2
+    assert len(heard) == 12
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def test_other_codecs_corpora_and_recognisers_are_heard_anew(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {
         cache_key(corpus, RANK_10, False),
         cache_key(corpus, RANK_10, True),
@@ -126,90 +124,77 @@ def test_other_codecs_corpora_and_encoders_get_other_features(corpus: Corpus, mo
     assert len(keys) == 5
 
 
+def test_a_changed_copy_is_the_changed_sound_with_the_words_of_the_plain_one(corpus: Corpus, tmp_path: Path) -> None:
+    texts = [f"heard {number}" for number in range(12)]
+    silent: Any = made_up.listener(asr=False)
+    heard = listen_augmented(corpus, 1, GAIN_ALONE, [NONE], texts, cache_root=tmp_path, listener=lambda: silent)
+    assert [each.text for each in heard] == texts
+    seed = 12 + 5  # copy 1 of 12 records, record 5
+    expected = compressed_mel(GAIN_ALONE(waveform_of(corpus.records[5]), seed), NONE).values
+    np.testing.assert_array_equal(heard[5].log_mel, expected)
+    assert not np.array_equal(expected, compressed_mel(waveform_of(corpus.records[5]), NONE).values)
+
+
+def test_each_utterance_of_a_copy_goes_through_one_of_the_codecs(corpus: Corpus, tmp_path: Path) -> None:
+    models: Any = made_up.listener(asr=False)
+    listen_augmented(
+        corpus, 0, GAIN_ALONE, [NONE, RANK_10], [""] * 12, cache_root=tmp_path, listener=lambda: models
+    )  # fmt: skip
+    assert {mel.codec for mel in models.voice.mels} == {"none", "svd-f16"}
+
+
+def test_a_copy_is_heard_once_and_another_copy_or_change_for_itself(corpus: Corpus, tmp_path: Path) -> None:
+    def hear(copy: int, augmentation: WaveformAugmentation, bring: Callable[[], Listener]) -> list[Any]:
+        return listen_augmented(corpus, copy, augmentation, [NONE], [""] * 12, cache_root=tmp_path, listener=bring)
+
+    first = hear(0, GAIN_ALONE, lambda: made_up.listener(asr=False))
+    again = hear(0, GAIN_ALONE, refuse())
+    np.testing.assert_array_equal(first[7].log_mel, again[7].log_mel)
+    second = hear(1, GAIN_ALONE, lambda: made_up.listener(asr=False))
+    louder = WaveformAugmentation(pitch=0, stretch=0, noise=0, gain=1, decibels=(3.0, 6.0))
+    third = hear(0, louder, lambda: made_up.listener(asr=False))
+    assert not np.array_equal(first[7].log_mel, second[7].log_mel)
+    assert not np.array_equal(first[7].log_mel, third[7].log_mel)
+
+
+def test_a_copy_has_the_texts_it_is_given_even_where_its_sound_was_heard_before(corpus: Corpus, tmp_path: Path) -> None:
+    for text in ("what the recogniser wrote", "what the corpus says"):
+        heard = listen_augmented(
+            corpus, 0, GAIN_ALONE, [NONE], [text] * 12, cache_root=tmp_path,
+            listener=lambda: made_up.listener(asr=False),
+        )  # fmt: skip
+        assert {each.text for each in heard} == {text}
+
+
 @pytest.mark.parametrize("text", ["opus", "none:0.5", "svd-f16:much", ""])
 def test_a_codec_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="none or one of|could not convert"):
         CodecSetting.parse(text)
 
 
+@pytest.mark.parametrize("text", ["none", "mel-f16", "svd-f16:0.125", "svd-f16:0.5"])
+def test_a_codec_is_written_as_it_was_read(text: str) -> None:
+    assert str(CodecSetting.parse(text)) == text
+
+
 def test_a_file_that_is_no_sound_is_named(corpus: Corpus) -> None:
     corpus.records[0].audio.write_text("no sound")
     with pytest.raises(ManifestError, match=r"0\.wav"):
-        compressed_mel(corpus.records[0], RANK_10)
+        waveform_of(corpus.records[0])
 
 
-def test_half_precision_keeps_a_mel(corpus: Corpus) -> None:
-    mel = compressed_mel(corpus.records[0], CodecSetting.parse("none"))
-    samples, _ = soundfile.read(corpus.records[0].audio, dtype="float32")
-    assert mel.values.dtype == np.float16
-    assert mel.seconds == pytest.approx(len(samples) / 8000, abs=0.011)
-    assert log_mel(np.zeros(16000, np.float32) + 0.1).shape[0] == mel.values.shape[0]
+def test_a_sound_comes_at_16_khz(corpus: Corpus) -> None:
+    samples, rate = soundfile.read(corpus.records[3].audio, dtype="float32")
+    waveform = waveform_of(corpus.records[3])
+    assert rate == made_up.RATE
+    assert waveform.dtype == np.float32
+    assert len(waveform) == len(samples) * SAMPLE_RATE // rate
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "small.safetensors"
-    info = CheckpointInfo("tiny", SMALL, fingerprints(), ("none",), ("trained-on",))
-    save(path, AmserPlus(SMALL), info)
-    return path
-
-
-@pytest.fixture
-def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made_up(corpus: Corpus, setting: CodecSetting) -> list[UtteranceFeatures]:
-        models: Any = (Recogniser(), Words(), Context())
-        from fusion.extraction import describe
-
-        return [features for features, _ in describe(corpus.records, setting, Encoders(*models))]
-
-    monkeypatch.setattr(evaluate, "extract", made_up)
-
-
-@pytest.mark.usefixtures("no_models")
-def test_evaluate_writes_a_row_for_each_codec(
-    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = write_corpus(tmp_path, ["anger", "sadness", "bored"] * 4)
-    out = tmp_path / "rows.json"
-    command = ["--manifest", str(manifest), "--root", str(tmp_path), "--codec", "none", "svd-f16:0.125"]
-    assert evaluate.main([*command, "--checkpoint", str(checkpoint), "--json", str(out)]) == 0
-    rows = json.loads(out.read_text())
-    assert [(row["codec"], row["rate"]) for row in rows] == [("none", None), ("svd-f16", 0.125)]
-    for row in rows:
-        assert (row["model"], row["corpus"], row["n"]) == ("tiny", "small", 8)
-        assert row["classes"] == ["angry", "sad"]
-        assert row["ua_low"] <= row["ua"] <= row["ua_high"]
-        assert row["unknown_labels"] == {"bored": 4}
-        assert "cross-corpus" in row["protocol"]
-    printed = capsys.readouterr().out
-    assert "'bored' (4)" in printed
-    assert "cross-corpus" in printed
-
-
-@pytest.mark.usefixtures("no_models")
-def test_evaluate_says_when_a_corpus_was_trained_on(
-    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = write_corpus(tmp_path, ["anger", "sadness"]).rename(tmp_path / "trained-on.tsv")
-    assert evaluate.main(["--manifest", str(manifest), "--checkpoint", str(checkpoint)]) == 0
-    assert "training data: not an estimate of accuracy" in capsys.readouterr().out
-
-
-def test_evaluate_explains_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = evaluate.main(["--manifest", str(tmp_path / "absent.tsv"), "--checkpoint", str(tmp_path / "absent.st")])
-    assert status == 2
-    assert "no fusion checkpoint" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", [evaluate.main, train.main])
-def test_help_names_the_columns_and_no_folder_of_this_machine(
-    command: Callable[[Sequence[str]], int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        command(["--help"])
-    printed = capsys.readouterr().out
-    assert caught.value.code == 0
-    assert "columns path, emotion" in " ".join(printed.split())
-    assert "examples:" in printed
-    assert str(Path(evaluate.__file__).parent) not in printed
+def test_a_mel_says_how_it_was_compressed(corpus: Corpus) -> None:
+    waveform = waveform_of(corpus.records[0])
+    plain, compressed = compressed_mel(waveform, NONE, "pl"), compressed_mel(waveform, RANK_10)
+    assert (plain.codec, plain.rank, plain.language) == ("none", None, "pl")
+    assert (compressed.codec, compressed.rank, compressed.language) == ("svd-f16", 10, None)
+    assert plain.values.dtype == compressed.values.dtype == np.float16
+    assert plain.seconds == pytest.approx(len(waveform) / SAMPLE_RATE, abs=0.011)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fusion.attention import SA, SGA, CoAttention, MultiHeadAttention
 from amser.features import trim_pauses
+from fusion.attention import SA, SGA, CoAttention, MultiHeadAttention
 from fusion.batch import UtteranceFeatures, collate, mask_of
 from fusion.branches import pool_to_length
 from fusion.network import Amser, AmserPlus, FusionConfig, FusionNetwork

@@ -21,8 +21,22 @@ MAY_IMPORT = {  # of ours
     "fusion": {"amser", "deployments"},  # its extraction runs the stages that are served
     "deployments": {"amser", "fusion"},
 }
-SERVED_OF_FUSION = {"fusion.network", "fusion.batch", "fusion.checkpoint"}
-NETWORK = {"fusion.network", "fusion.attention", "fusion.batch", "fusion.checkpoint"}
+RUN_SERVED_STAGES = {"fusion.extraction", "fusion.texts"}
+READS_SERVED_WEIGHTS = {"fusion.curriculum"}  # layers of the network begin as Whisper's
+SERVED_OF_FUSION = {"fusion.batch", "fusion.checkpoint"}
+NETWORK = {  # a checkpoint, and every network that one can hold
+    "fusion.checkpoint",
+    "fusion.models",
+    "fusion.network",
+    "fusion.amser_states",
+    "fusion.attention",
+    "fusion.batch",
+    "fusion.branches",
+    "fusion.baselines.frames",
+    "fusion.baselines.umons",
+    "fusion.baselines.xu",
+    "fusion.baselines.yoon",
+}
 SIGNAL_PATH_NEEDS = {"numpy", "scipy", "google_crc32c"}
 
 
@@ -68,9 +82,16 @@ def test_a_package_imports_no_other_than_it_may(package: str) -> None:
     assert forbidden == {}
 
 
-def test_the_training_runs_the_served_stages_in_one_place_alone() -> None:
-    using = {name_of(file) for file in modules("fusion") if "deployments" in map(package_of, ours(file))}
-    assert using <= {"fusion.extraction"}
+def test_the_training_runs_the_served_stages_in_few_places() -> None:
+    """The others ask `deployments.weights` alone: where a model is, and which it is exactly."""
+    using = {
+        name_of(file): served
+        for file in modules("fusion")
+        if (served := {each for each in ours(file) if package_of(each) == "deployments"} - {"deployments.weights"})
+    }
+    assert using.keys() == RUN_SERVED_STAGES | READS_SERVED_WEIGHTS
+    for module in READS_SERVED_WEIGHTS:
+        assert using[module] <= {"deployments.whisper.conversion", "deployments.whisper.voice"}
 
 
 def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
@@ -86,10 +107,14 @@ def test_what_is_served_of_the_training_is_the_network_alone() -> None:
 
 
 def test_the_network_imports_nothing_of_ours_but_the_signal_path_and_itself() -> None:
-    for module in NETWORK:
+    reached, ahead = set[str](), {"fusion.checkpoint"}
+    while ahead:
+        module = ahead.pop()
+        reached.add(module)
         file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
         of_ours = {imported for imported in imports(file) if package_of(imported) in OURS}
-        assert {imported for imported in of_ours if package_of(imported) != "amser"} <= NETWORK, module
+        ahead |= {imported for imported in of_ours if package_of(imported) != "amser"} - reached
+    assert reached == NETWORK
 
 
 def test_nothing_imports_benchmarks_tests_or_demo() -> None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Waveform
-from numpy.typing import NDArray
 from recordings import hum, mel_of, noise, readers, rows, silence, waveform_of, weights
 from whisper.normalizers import EnglishTextNormalizer
 
-from amser.features import SAMPLE_RATE
+from amser.features import SAMPLE_RATE, trim_pauses
 from deployments.messages import Mel, Transcript
-from deployments.whisper.conversion import read_arrays
+from deployments.whisper.conversion import load_audio_encoder, read_arrays
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.openai_engine import OpenAIEngine
-from deployments.whisper.recognizer import WhisperRecognizer, loops, pool_states
+from deployments.whisper.recognizer import WhisperRecognizer, loops
+from deployments.whisper.voice import LAYERS, VoiceEncoder, pool_states
 
 CLIPS = 4
 ONE_WORD_IN_TWENTY = 0.05  # 8-bit integers round otherwise in a batch: a word of a difficult clip may turn
@@ -50,8 +52,13 @@ def engine(model: Path) -> CTranslate2Engine:
 
 
 @pytest.fixture(scope="module")
-def recognizer(engine: CTranslate2Engine) -> WhisperRecognizer:
-    return WhisperRecognizer(engine)
+def voice(model: Path) -> VoiceEncoder:
+    return VoiceEncoder(model)
+
+
+@pytest.fixture(scope="module")
+def recognizer(engine: CTranslate2Engine, voice: VoiceEncoder) -> WhisperRecognizer:
+    return WhisperRecognizer(engine, voice=voice)
 
 
 @pytest.fixture(scope="module")
@@ -192,19 +199,48 @@ def test_the_language_is_detected(recognizer: WhisperRecognizer) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 0.51, 1.0, 2.99, 3.0])
-def test_there_is_a_pooled_state_for_each_half_second(recognizer: WhisperRecognizer, seconds: float) -> None:
-    waveform = waveform_of(readers(1)[0]["path"])[: round(seconds * SAMPLE_RATE)]
-    (transcript,) = recognizer.transcribe([mel_of(waveform)])
-    assert transcript.encoder_states.shape == (ceil(seconds / 0.5), 512)
+def test_there_is_a_row_of_states_for_each_40_ms_between_the_pauses(
+    recognizer: WhisperRecognizer, seconds: float
+) -> None:
+    mel = mel_of(waveform_of(readers(1)[0]["path"])[: round(seconds * SAMPLE_RATE)])
+    (transcript,) = recognizer.transcribe([mel])
+    assert transcript.encoder_states.shape == (ceil(trim_pauses(mel.values).shape[1] / 4), 512)
     assert transcript.encoder_states.dtype == np.float16
 
 
-def test_pooled_states_do_not_hang_on_who_else_is_in_the_batch(recognizer: WhisperRecognizer, mels: list[Mel]) -> None:
+def test_pauses_around_speech_never_change_its_states(voice: VoiceEncoder, mels: list[Mel]) -> None:
+    mel = mels[0]
+    pause = np.full((80, 123), mel.silence, np.float16)
+    paused = replace(mel, values=np.concatenate((pause, trim_pauses(mel.values), pause), axis=1))
+    around = paused.values[:, 113:-113]  # of the pauses a tenth of a second counts as speech
+    assert trim_pauses(paused.values).shape[1] <= around.shape[1]
+    np.testing.assert_array_equal(voice.encode(paused), voice.encode(replace(mel, values=around)))
+
+
+def test_states_do_not_hang_on_who_else_is_in_the_batch(recognizer: WhisperRecognizer, mels: list[Mel]) -> None:
     shortest, longest = sorted(mels, key=lambda mel: mel.frames)[:: len(mels) - 1]
     (alone,) = recognizer.transcribe([shortest])
     beside, _ = recognizer.transcribe([shortest, longest])
     np.testing.assert_array_equal(alone.encoder_states, beside.encoder_states)
-    assert len(alone.encoder_states) == ceil(shortest.frames / 50)
+
+
+def test_without_a_voice_encoder_there_are_no_states(engine: CTranslate2Engine) -> None:
+    (transcript,) = WhisperRecognizer(engine, voice=None).transcribe([mel_of(silence(1))])
+    assert transcript.encoder_states.shape == (0, 512)
+    assert transcript.encoder_states.dtype == np.float16
+
+
+def test_the_states_are_those_of_the_first_layers_of_whisper(voice: VoiceEncoder, model: Path) -> None:
+    """On 30 s without pauses, the only length that Whisper's own encoder takes."""
+    mel = mel_of(noise(30))
+    assert trim_pauses(mel.values).shape == (80, 3000)
+    encoder = load_audio_encoder(model)
+    seen: list[torch.Tensor] = []
+    encoder.blocks[LAYERS - 1].register_forward_hook(lambda *arguments: seen.append(arguments[2]))
+    with torch.inference_mode():
+        encoder(torch.from_numpy(mel.values[None].astype(np.float32)))
+    expected = seen[0][0].unflatten(0, (-1, 2)).mean(1).numpy()
+    np.testing.assert_allclose(voice.encode(mel), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(("bands", "frames"), [(80, 3001), (128, 300), (79, 300)])
@@ -235,13 +271,10 @@ def test_a_loop_is_what_a_text_ends_with_three_times_or_more(tokens: list[int], 
     assert loops(tokens) is expected
 
 
-@pytest.mark.parametrize("count", [1, 24, 25, 26, 50, 149])
-def test_pooling_is_the_mean_of_each_half_second(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 24, 25, 149])
+def test_pooling_is_the_mean_of_every_two_states(count: int) -> None:
     states = np.random.default_rng(count).standard_normal((count, 7)).astype(np.float32)
-    means: list[NDArray[np.float32]] = []
-    for start in range(0, count, 25):
-        window = states[start : start + 25]
-        means.append(sum(window) / len(window))
+    means = [states[start : start + 2].mean(axis=0) for start in range(0, count, 2)]
     pooled = pool_states(states)
     assert pooled.dtype == np.float16
     np.testing.assert_allclose(pooled, np.stack(means), atol=1e-3)

@@ -1,0 +1,332 @@
+"""How well emotions are recognised: ours, the published networks and their rivals, under the same folds and features.
+
+    python -m benchmarks.emotion --noise esc10/ --other nemo.tsv --json FILE
+
+Tables by rate (as the papers' Tables I and II), by modality on pairs (as Table VI), by corpus, of seven and of four
+classes, and of calibration. Networks that were trained once are kept; `--only` measures some tables alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.emotion_ablation import retrain_without
+from benchmarks.emotion_plots import plot
+from benchmarks.report import write_rows
+from fusion.baselines.probe import LinearProbe
+from fusion.batch import UtteranceFeatures
+from fusion.calibration import expected_calibration_error
+from fusion.corpora.catalogue import open_corpus
+from fusion.corpora.manifest import Corpus
+from fusion.cross_validation import Material, Trained, cross_validate
+from fusion.dataset import LabelledSentence, sentence_alone
+from fusion.evaluate import compare, row
+from fusion.extraction import THREADS, CodecSetting
+from fusion.fitting import predict
+from fusion.folds import split
+from fusion.loading import SentenceBank
+from fusion.pairs import paired
+from fusion.recipe import Recipe
+from fusion.texts import TextReader
+from fusion.train import load_material, networks_folder, pooled
+
+CONFIGS = Path(__file__).resolve().parents[1] / "fusion" / "configs"
+OURS, PUBLISHED = "amser-states", "amser-plus"
+RIVALS = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
+RATES = ("none", "svd-f16:0.125", "svd-f16:0.1875", "svd-f16:0.25", "svd-f16:0.5", "svd-f16:1")
+OPERATING_POINT = "svd-f16:0.125"
+FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol
+TABLES = ("rates", "rivals", "four", "pairs", "ablation", "voice", "cross")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every table needs."""
+
+    console: Console
+    corpus: Corpus
+    other: Corpus | None
+    sentences: Path
+    noise: Path | None
+    reader: TextReader
+    workers: int
+
+    def folds(self, recipe: Recipe, corpus: Corpus | None = None, settings: Sequence[str] = ()) -> _Folds:
+        """The networks of all folds, trained where they are not kept, and what they are judged on."""
+        corpus = corpus or self.corpus
+        self.console.rule(f"{recipe.name} on {corpus.name}")
+        config = recipe.network_config(self.reader.context_width)
+        material = load_material(
+            self.console, recipe, config, corpus, self.reader, self.sentences, self.noise, settings
+        )
+        networks = cross_validate(
+            recipe,
+            config,
+            material,
+            split(material.utterances),
+            networks_folder(recipe, corpus, self.reader),
+            workers=self.workers,
+            console=self.console,
+        )
+        return _Folds(recipe, corpus, material, networks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folds:
+    recipe: Recipe
+    corpus: Corpus
+    material: Material
+    networks: list[Trained]
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        return np.array([utterance.label for utterance in self.material.utterances])
+
+    @property
+    def protocol(self) -> str:
+        return f"speaker-independent, {len(self.networks)} folds"
+
+    def at(self, setting: str) -> Row:
+        """Each utterance with its own words, by the network that was not trained on its speaker."""
+        probabilities = pooled(self.networks, self.material.utterances, setting)
+        raw = pooled([replace(each, temperature=1.0) for each in self.networks], self.material.utterances, setting)
+        result = self.row(probabilities, self.truth, setting, self.protocol)
+        return result | {"ece_uncalibrated": expected_calibration_error(raw, self.truth)}
+
+    def row(
+        self,
+        probabilities: NDArray[np.float32],
+        truth: NDArray[np.int64],
+        setting: str,
+        protocol: str,
+        modalities: Sequence[str] | None = None,
+    ) -> Row:
+        judged = compare(CodecSetting.parse(setting), probabilities, truth)
+        read = modalities or self.networks[0].network.modalities
+        return row(judged, self.recipe.name, self.corpus.name, protocol, self.recipe.classes, read)
+
+
+def by_rate(bench: Bench) -> list[Row]:
+    """Ours at every rate."""
+    folds = bench.folds(_recipe(OURS), settings=RATES)
+    return [folds.at(setting) for setting in RATES]
+
+
+def rivals(bench: Bench) -> list[Row]:
+    """The published networks and their rivals at every rate, and linear probes on the encoder states."""
+    rows = probes(bench, _recipe(OURS), bench.corpus)
+    for recipe in (_recipe(PUBLISHED), *map(_rival, RIVALS)):
+        folds = bench.folds(recipe, settings=RATES)
+        rows += [folds.at(setting) for setting in RATES]
+    return rows
+
+
+def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
+    """Logistic regression on the states that our network reads, four folds teaching and one the test."""
+    config = recipe.network_config(bench.reader.context_width)
+    plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
+    material = load_material(bench.console, plain, config, corpus, bench.reader, bench.sentences, None)
+    utterances = material.utterances
+    truth = np.array([utterance.label for utterance in utterances])
+    rows = []
+    for setting in plain.judged:
+        probabilities = np.zeros((len(utterances), len(recipe.classes)), np.float32)
+        for each in split(utterances):
+            teachers = [*each.training, *each.validation]
+            probe = LinearProbe.fit(
+                [utterances[index].features[setting] for index in teachers], truth[teachers], len(recipe.classes)
+            )
+            test = list(each.test)
+            probabilities[test] = probe.predict([utterances[index].features[setting] for index in test])
+        judged = compare(CodecSetting.parse(setting), probabilities, truth)
+        protocol = f"speaker-independent, {len(split(utterances))} folds, trained at this codec"
+        rows.append(row(judged, "linear-probe", corpus.name, protocol, recipe.classes, ("states",)))
+    return rows
+
+
+def four_classes(bench: Bench) -> list[Row]:
+    """Ours and the linear probe on the four classes of IEMOCAP's protocol."""
+    recipe = replace(_recipe(OURS), classes=FOUR)
+    folds = bench.folds(recipe)
+    return [*(folds.at(setting) for setting in recipe.judged), *probes(bench, recipe, bench.corpus)]
+
+
+def pairs(bench: Bench) -> list[Row]:
+    """Voices with sentences of their class that GoEmotions keeps for testing, both together and each alone."""
+    folds = bench.folds(_recipe(OURS))
+    bank = _bank(folds)
+    rows = []
+    for setting in folds.recipe.judged:
+        rows += _paired_rows(folds, bank, setting)
+    single = [sentence for sentence in bank.test if len(sentence.labels) == 1]
+    rows.append(_words_only(folds, single))
+    return rows
+
+
+def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
+    truth = folds.truth
+    kinds: dict[str, Callable[[Any], list[UtteranceFeatures]]] = {
+        "paired": lambda made: made.features,
+        "paired, voice alone": lambda made: made.voices,
+        "paired, words alone": lambda made: made.sentences,
+    }
+    read = {
+        "paired": ("states", "words", "context"),
+        "paired, voice alone": ("states",),
+        "paired, words alone": ("words", "context"),
+    }
+    answers = {kind: np.zeros((len(truth), len(folds.recipe.classes)), np.float32) for kind in kinds}
+    for fold in folds.networks:
+        test = list(fold.split.test)
+        made = paired([folds.material.utterances[index] for index in test], setting, bank.pairs["test"])
+        for kind, choose in kinds.items():
+            answers[kind][test] = fold.probabilities(choose(made))
+    return [folds.row(answers[kind], truth, setting, f"{kind}, {folds.protocol}", read[kind]) for kind in kinds]
+
+
+def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
+    """The text branch alone on GoEmotions' test sentences of one class."""
+    assert folds.material.text is not None
+    features = [sentence_alone(sentence.features) for sentence in sentences]
+    truth = np.array([sentence.labels[0] for sentence in sentences])
+    judged = compare(CodecSetting("none", None), predict(folds.material.text, features), truth)
+    return row(judged, "text", "goemotions", "its own test part, one class", folds.recipe.classes, ("words", "context"))
+
+
+def ablation(bench: Bench) -> list[Row]:
+    """Ours trained and judged on pairs without words, without context: the values of the rest are zeros."""
+    rows = []
+    folds = bench.folds(_recipe(OURS))
+    for left_out in ("words", "context"):
+        network_kept = tuple(name for name in ("states", "words", "context") if name != left_out)
+        rows += _without(bench, folds, left_out, network_kept)
+    return rows
+
+
+def _without(bench: Bench, folds: _Folds, left_out: str, kept: tuple[str, ...]) -> list[Row]:
+    networks, bank, text = retrain_without(bench.console, folds.recipe, folds.material, folds.networks, left_out)
+    changed = replace(folds, networks=networks, material=replace(folds.material, text=text))
+    rows = [each for each in _paired_rows(changed, bank, "none") if "voice alone" not in each["protocol"]]
+    for each in rows:
+        each["modalities"] = "+".join(kept if "words alone" not in each["protocol"] else kept[1:])
+    return rows
+
+
+def voices(bench: Bench) -> list[Row]:
+    """The voice alone: from the encoder states, from the log-Mel, and from both."""
+    rows = []
+    for modalities in (("states",), ("mel",), ("states", "mel")):
+        base = _recipe(OURS)
+        network = {**base.network, "model": "voice", "modalities": modalities}
+        augment = base.state_augmentation if modalities == ("states",) else None  # rows of both must stay side by side
+        name = f"voice ({'+'.join(modalities)})"
+        folds = bench.folds(replace(base, name=name, network=network, state_augmentation=augment))
+        rows += [folds.at(setting) for setting in base.judged]
+    return rows
+
+
+def across(bench: Bench) -> list[Row]:
+    """Networks of one corpus judged on the other, and the other within itself."""
+    if bench.other is None:
+        return []
+    recipe = _recipe(OURS)
+    here, there = bench.folds(recipe), bench.folds(recipe, bench.other)
+    rows = [there.at(setting) for setting in recipe.judged]
+    for trained, judged in ((here, there), (there, here)):
+        known = sorted({utterance.label for utterance in trained.material.utterances})
+        members = [index for index, label in enumerate(judged.truth) if label in known]
+        utterances = [judged.material.utterances[index] for index in members]
+        for setting in recipe.judged:
+            features = [utterance.features[setting] for utterance in utterances]
+            together = np.mean([fold.probabilities(features) for fold in trained.networks], axis=0)
+            protocol = f"cross-corpus, mean of the {len(trained.networks)} networks of {trained.corpus.name}'s folds"
+            rows.append(judged.row(together, judged.truth[members], setting, protocol))
+    return rows
+
+
+def _bank(folds: _Folds) -> SentenceBank:
+    assert folds.material.bank is not None
+    return folds.material.bank
+
+
+def _recipe(name: str) -> Recipe:
+    return Recipe.read(CONFIGS / f"{name}.yaml")
+
+
+def _rival(model: str) -> Recipe:
+    base = _recipe(PUBLISHED)
+    return replace(base, name=model, network={**base.network, "model": model}, objective={"alpha": 0.0})
+
+
+MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
+    "rates": by_rate,
+    "rivals": rivals,
+    "four": four_classes,
+    "pairs": pairs,
+    "ablation": ablation,
+    "voice": voices,
+    "cross": across,
+}
+
+
+def show(console: Console, title: str, rows: Iterable[Row]) -> None:
+    """Print rows as a table."""
+    table = Table("model", "corpus, protocol", "codec", "modalities", "n", "WA", "UA", "macro F1", "ECE", title=title)
+    for each in rows:
+        codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
+        ua = f"{each['ua']:.3f} [{each['ua_low']:.3f}, {each['ua_high']:.3f}]"
+        figures = (f"{each['wa']:.3f}", ua, f"{each['macro_f1']:.3f}", f"{each['ece']:.3f}")
+        table.add_row(
+            each["model"], f"{each['corpus']}, {each['protocol']}", codec, each["modalities"], str(each["n"]), *figures
+        )
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(THREADS)
+    console = Console(width=160)
+    bench = Bench(
+        console,
+        open_corpus(options.corpus),
+        open_corpus(options.other) if options.other else None,
+        options.sentences,
+        options.noise,
+        TextReader(),
+        options.workers,
+    )
+    rows: list[Row] = []
+    for name in options.only:
+        measured = [each | {"table": name} for each in MEASURED[name](bench)]
+        show(console, name, measured)
+        rows += measured
+        write_rows(options.json, rows)  # after each table, so that an hour's work is not lost
+    plot(rows, options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emotion", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; plots beside it")
+    parser.add_argument("--corpus", default="../shared/data/emotion/ravdess.tsv", help="a manifest, or NAME=FOLDER")
+    parser.add_argument("--other", metavar="CORPUS", help="for the cross-corpus table (default: none)")
+    parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/goemotions_ekman"), metavar="DIR")
+    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: none)")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--workers", type=int, default=2, help="folds trained at a time (default: 2)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

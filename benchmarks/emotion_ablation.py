@@ -1,0 +1,51 @@
+"""Our network trained again without one kind of text features, for the table by modality of `benchmarks.emotion`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from fusion.amser_states import AmserStates, TextNetwork
+from fusion.cross_validation import Material, Trained
+from fusion.curriculum import train_fusion, train_text
+from fusion.dataset import LabelledSentence
+from fusion.loading import SentenceBank
+from fusion.progress import TrainingProgress
+from fusion.recipe import Recipe
+from fusion.texts import TextFeaturePair
+
+
+def retrain_without(
+    console: Console, recipe: Recipe, material: Material, folds: Sequence[Trained], left_out: str
+) -> tuple[list[Trained], SentenceBank, TextNetwork]:
+    """Text and fusion once more, with `words` or `context` as zeros; the voices are those of the folds."""
+    assert material.bank is not None
+    bank = _without(material.bank, left_out)
+    config = replace(folds[0].network.config, model="text")
+    with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+        text = cast(TextNetwork, train_text(recipe, config, bank, progress.report).network)
+    networks = []
+    for fold in track(folds, f"fusion without {left_out}", console=console):
+        training, validation = (
+            [material.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
+        )
+        voice = cast(AmserStates, fold.network).voice
+        fitted = train_fusion(recipe, voice, text, training, validation, bank, lambda *_: None)
+        networks.append(replace(fold, network=fitted.network))
+    return networks, bank, text
+
+
+def _without(bank: SentenceBank, left_out: str) -> SentenceBank:
+    def blank(features: TextFeaturePair) -> TextFeaturePair:
+        return replace(features, **{left_out: np.zeros_like(getattr(features, left_out))})
+
+    def sentences(labelled: Sequence[LabelledSentence]) -> list[LabelledSentence]:
+        return [replace(each, features=blank(each.features)) for each in labelled]
+
+    pairs = {part: [[blank(each) for each in group] for group in groups] for part, groups in bank.pairs.items()}
+    return SentenceBank(sentences(bank.training), sentences(bank.development), sentences(bank.test), pairs)

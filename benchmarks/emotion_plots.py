@@ -1,0 +1,72 @@
+"""Plots of `benchmarks.emotion`, as PNG beside its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot
+
+mpl.use("Agg")
+Row = dict[str, Any]
+
+
+def plot(rows: Sequence[Row], beside: Path) -> None:
+    """Write the plots that the rows allow: `<name>_rates.png`, `<name>_modalities.png`, `<name>_confusion.png`."""
+    of_rates = [row for row in rows if row["table"] in ("rates", "rivals")]
+    if of_rates:
+        _rates(of_rates, beside.with_name(f"{beside.stem}_rates.png"))
+        _confusion(of_rates[0], beside.with_name(f"{beside.stem}_confusion.png"))
+    of_modalities = [row for row in rows if row["table"] in ("pairs", "ablation") and row["corpus"] != "goemotions"]
+    if of_modalities:
+        _modalities(of_modalities, beside.with_name(f"{beside.stem}_modalities.png"))
+
+
+def _rates(rows: Sequence[Row], file: Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for model in dict.fromkeys(row["model"] for row in rows):
+        points = sorted((100 * row["rate"], row) for row in rows if row["model"] == model and row["rate"] is not None)
+        if not points:
+            continue
+        rates = [rate for rate, _ in points]
+        line = axes.plot(rates, [100 * row["ua"] for _, row in points], marker="o", label=model)[0]
+        low, high = ([100 * row[bound] for _, row in points] for bound in ("ua_low", "ua_high"))
+        axes.fill_between(rates, low, high, color=line.get_color(), alpha=0.12)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.axhline(100 / len(rows[0]["classes"]), color="grey", linestyle=":", label="chance")
+    axes.set(xlabel="rate of svd-f16, % of the singular values", ylabel="unweighted accuracy, %")
+    axes.set_title(f"{rows[0]['corpus']}, {rows[0]['protocol']}; bands are bootstrap 95 %")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, file)
+
+
+def _modalities(rows: Sequence[Row], file: Path) -> None:
+    chosen = sorted((row for row in rows if row["codec"] == "none"), key=lambda row: float(row["ua"]))
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.45 * len(chosen)), layout="constrained")
+    values = np.array([100 * row["ua"] for row in chosen])
+    errors = np.array([[100 * (row["ua"] - row["ua_low"]), 100 * (row["ua_high"] - row["ua"])] for row in chosen]).T
+    axes.barh([row["modalities"] for row in chosen], values, xerr=errors, color="tab:blue", alpha=0.8)
+    axes.set(xlabel="unweighted accuracy, %; bootstrap 95 %", title=f"{chosen[0]['corpus']} paired with GoEmotions")
+    _save(figure, file)
+
+
+def _confusion(row: Row, file: Path) -> None:
+    counts = np.array(row["confusion"], float)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, axes = pyplot.subplots(figsize=(6, 5), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (true, answer), share in np.ndenumerate(shares):
+        axes.text(answer, true, f"{share:.0f}", ha="center", va="center", color="white" if share > 55 else "black")
+    axes.set_xticks(range(len(row["classes"])), row["classes"], rotation=45, ha="right")
+    axes.set_yticks(range(len(row["classes"])), row["classes"])
+    axes.set(xlabel="answer", ylabel="true class", title=f"{row['model']}, {row['codec']}: % of the true class")
+    _save(figure, file)
+
+
+def _save(figure: Any, file: Path) -> None:
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
