@@ -62,8 +62,14 @@ class Bench:
     reader: TextReader
     workers: int
 
-    def folds(self, recipe: Recipe, corpus: Corpus | None = None, settings: Sequence[str] = ()) -> _Folds:
-        """The networks of all folds, trained where they are not kept, and what they are judged on."""
+    def folds(
+        self,
+        recipe: Recipe,
+        corpus: Corpus | None = None,
+        settings: Sequence[str] = (),
+        count: int | None = None,
+    ) -> _Folds:
+        """The networks of all folds, or of the first `count`, trained where they are not kept, and their material."""
         corpus = corpus or self.corpus
         self.console.rule(f"{recipe.name} on {corpus.name}")
         config = recipe.network_config(self.reader.context_width)
@@ -74,7 +80,7 @@ class Bench:
             recipe,
             config,
             material,
-            split(material.utterances),
+            split(material.utterances)[:count],
             networks_folder(recipe, corpus, self.reader),
             workers=self.workers,
             console=self.console,
@@ -237,21 +243,20 @@ def voices(bench: Bench) -> list[Row]:
 
 
 def across(bench: Bench) -> list[Row]:
-    """Networks of one corpus judged on the other, and the other within itself."""
+    """The network of one corpus's first fold judged on all of the other corpus, both ways."""
     if bench.other is None:
         return []
     recipe = _recipe(OURS)
-    here, there = bench.folds(recipe), bench.folds(recipe, bench.other)
-    rows = [there.at(setting) for setting in recipe.judged]
+    here, there = bench.folds(recipe, count=1), bench.folds(recipe, bench.other, count=1)
+    rows = []
     for trained, judged in ((here, there), (there, here)):
-        known = sorted({utterance.label for utterance in trained.material.utterances})
+        known = {utterance.label for utterance in trained.material.utterances}
         members = [index for index, label in enumerate(judged.truth) if label in known]
         utterances = [judged.material.utterances[index] for index in members]
         for setting in recipe.judged:
-            features = [utterance.features[setting] for utterance in utterances]
-            together = np.mean([fold.probabilities(features) for fold in trained.networks], axis=0)
-            protocol = f"cross-corpus, mean of the {len(trained.networks)} networks of {trained.corpus.name}'s folds"
-            rows.append(judged.row(together, judged.truth[members], setting, protocol))
+            probabilities = trained.networks[0].probabilities([each.features[setting] for each in utterances])
+            protocol = f"cross-corpus, the network of {trained.corpus.name}'s first fold"
+            rows.append(judged.row(probabilities, judged.truth[members], setting, protocol))
     return rows
 
 

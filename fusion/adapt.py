@@ -38,8 +38,11 @@ from fusion.texts import TEXT_ENCODER, TextReader
 from fusion.train import DEFAULT_RECIPE
 
 WRITTEN, WORSE, WRONG = 0, 1, 2  # exit codes
-KNOWN_SPEAKERS = "speakers that the voice knows"
-NEW_SPEAKERS = "new speakers"
+KNOWN_SPEAKERS, NEW_SPEAKERS = "speakers that the voice knows", "new speakers"
+CAPTIONS = {
+    KNOWN_SPEAKERS: "what the exchange costs, not how accurate the network is with speakers it has never heard",
+    NEW_SPEAKERS: "the old network in its cross-validation, over all folds; the new one with the speakers of one",
+}
 EXAMPLES = """
 examples:
   python -m fusion.adapt --text-encoder all-minilm-l6-v2 --corpus corpora/ravdess.tsv --sentences goemotions/
@@ -228,7 +231,8 @@ def settings_lines(source: Source, text_encoder: str, checkpoint: Path) -> list[
 
 
 def _table(adapted: Adapted, replaced: str, added: str) -> Table:
-    table = Table("", replaced, added, "points", title=f"one fold held out, {adapted.speakers}")
+    title, caption = f"one fold held out, {adapted.speakers}", CAPTIONS[adapted.speakers]
+    table = Table("", replaced, added, "points", title=title, caption=caption)
     for name, after in adapted.after.items():
         before = adapted.before.get(name)
         old, points = ("–", "") if before is None else (f"{before:.3f}", f"{100 * (after - before):+.1f}")

