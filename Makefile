@@ -39,14 +39,16 @@ lint: $(VENV)/.installed ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup ## Measure the tables of the README (DATA=folder of manifests); half an hour on two cores
+bench: setup ## Measure the tables of the README (DATA=folder of manifests); some hours on two cores
 	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --limit 112 --batch-size 8 \
 		--json $(RESULTS)/asr.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
+	$(BIN)/python -m benchmarks.emotion --corpus $(DATA)/emotion/ravdess.tsv --other $(DATA)/emotion/nemo.tsv \
+		--sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10 --json $(RESULTS)/emotion.json
 
-train: setup ## Train the emotion network on RAVDESS (DATA=folder of manifests)
-	$(BIN)/python -m fusion.train --config fusion/configs/amser-plus.yaml --manifest $(DATA)/emotion/ravdess.tsv \
-		--sentences $(DATA)/text/goemotions_ekman/train.tsv --final
+train: setup ## Train the emotion network that ships (DATA=folder of manifests)
+	$(BIN)/python -m fusion.train --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman \
+		--noise $(DATA)/noise/esc10 --final
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -81,7 +81,7 @@ class Bench:
             config,
             material,
             split(material.utterances)[:count],
-            networks_folder(recipe, corpus, self.reader),
+            networks_folder(recipe, corpus, self.reader, self.sentences, self.noise),
             workers=self.workers,
             console=self.console,
         )

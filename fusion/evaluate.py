@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from deployments.weights import fingerprint
+from deployments.weights import UnknownModel, fingerprint
 from fusion.calibration import expected_calibration_error
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, load
 from fusion.corpora.catalogue import open_corpus
@@ -148,14 +148,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         reader = TextReader(options.text_encoder) if options.text_encoder else TextReader()
-        network, info = load(options.checkpoint, {"asr": fingerprint(RECOGNISER)} | reader.fingerprints)
+        network, info = load(options.checkpoint, {"asr": fingerprint(options.whisper)} | reader.fingerprints)
         corpus = open_corpus(options.corpus, options.root)
         settings = [CodecSetting.parse(text) for text in options.codec]
         results = []
         for setting in settings:
-            probabilities = predict(network, extract(corpus, setting, reader), info.temperature)
+            probabilities = predict(
+                network, extract(corpus, setting, reader, recogniser=options.whisper), info.temperature
+            )
             results.append(judge(corpus, setting, probabilities, info.config.classes))
-    except (ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
+    except (UnknownModel, ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"fusion.evaluate: {error}", file=sys.stderr)
         return 2
     _print(console, corpus, results, info)
@@ -213,6 +215,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
+    )
+    parser.add_argument(
+        "--whisper", default=RECOGNISER, metavar="MODEL", help=f"the recogniser (default: {RECOGNISER})"
     )
     parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
     parser.add_argument(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,11 +99,19 @@ def extract(
     reader: TextReader,
     *,
     reference_text: bool = False,
+    recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
     listener: Callable[[], Listener] | None = None,
 ) -> list[UtteranceFeatures]:
     """Features of every record, in order. Arguments as for `listen`; `reader` reads the texts."""
-    heard = listen(corpus, setting, reference_text=reference_text, cache_root=cache_root, listener=listener)
+    heard = listen(
+        corpus,
+        setting,
+        reference_text=reference_text,
+        recogniser=recogniser,
+        cache_root=cache_root,
+        listener=listener,
+    )
     return with_text(heard, reader.read([each.text for each in heard]))
 
 
@@ -190,7 +198,8 @@ def listen_augmented(
     key = f"{cache_key(corpus, CodecSetting('none', None), False, recogniser)}-{_digest(content)}"
     folder = (cache_root or cache_folder() / "features") / key
     bring = listener or (lambda: Listener.load(asr=False, recogniser=recogniser))
-    return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
+    heard = _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
+    return [replace(each, text=text) for each, text in zip(heard, texts, strict=True)]  # those kept may be of others
 
 
 def waveform_of(record: Record) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from deployments.weights import cache_folder, fingerprint
+from deployments.weights import UnknownModel, cache_folder, fingerprint
 from fusion.amser_states import TextNetwork
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load, save
 from fusion.corpora.catalogue import open_corpus
@@ -34,7 +34,7 @@ from fusion.dataset import LabelledUtterance
 from fusion.evaluate import compare, confusion_table, row, scores_table
 from fusion.extraction import THREADS, CodecSetting
 from fusion.folds import Split, split
-from fusion.loading import SentenceBank, load_sentences, load_substitution, load_utterances
+from fusion.loading import PARTS, SentenceBank, load_sentences, load_substitution, load_utterances
 from fusion.metrics import score
 from fusion.network import FusionConfig
 from fusion.progress import TrainingProgress
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = recipe.network_config(reader.context_width)
         material = load_material(console, recipe, config, corpus, reader, options.sentences, options.noise)
         splits = split(material.utterances)
-    except (ManifestError, FileNotFoundError, TypeError, ValueError) as error:
+    except (UnknownModel, ManifestError, FileNotFoundError, TypeError, ValueError) as error:
         print(f"fusion.train: {error}", file=sys.stderr)
         return 2
     folds = cross_validate(
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config,
         material,
         splits,
-        networks_folder(recipe, corpus, reader),
+        networks_folder(recipe, corpus, reader, options.sentences, options.noise),
         workers=options.workers,
         console=console,
         log_folder=options.log_folder,
@@ -111,10 +111,12 @@ def load_material(
     utterances = load_utterances(corpus, recipe, reader, noise, settings)
     if not recipe.in_stages:
         return Material(utterances, load_substitution(sentences, recipe, reader))
+    if "neutral" not in recipe.classes:
+        raise ManifestError(f"pairs need the class neutral, but the recipe has {', '.join(recipe.classes)}")
     if sentences is None:
         raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
     bank = load_sentences(sentences, recipe, reader)
-    text = _text(console, recipe, config, bank, networks_folder(recipe, corpus, reader) / "text.safetensors")
+    text = _text(console, recipe, config, bank, _text_file(recipe, config, reader, sentences))
     console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
     return Material(utterances, None, bank, text)
 
@@ -130,18 +132,38 @@ def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: Sentence
     return cast(TextNetwork, load(file)[0])
 
 
-def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
+def _text_file(recipe: Recipe, config: FusionConfig, reader: TextReader, sentences: Path) -> Path:
+    """Where a text is kept that learns as this recipe says: other voices may share it."""
+    content = [recipe.text_training, recipe.text_most, recipe.objective, asdict(config), reader.fingerprints]
+    return _kept("text", [*content, *_tables(sentences)]).with_suffix(".safetensors")
+
+
+def networks_folder(
+    recipe: Recipe, corpus: Corpus, reader: TextReader, sentences: Path | None, noise: Path | None
+) -> Path:
     """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
-    content = json.dumps(
-        [
-            asdict(recipe),
-            [record.utterance for record in corpus.records],
-            fingerprint(recipe.recogniser),
-            reader.fingerprints,
-        ],
-        sort_keys=True,
-    )
-    return cache_folder() / "networks" / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    content = {
+        "recipe": asdict(recipe),
+        "corpus": [[record.utterance, record.emotion, record.speaker, record.fold] for record in corpus.records],
+        "recogniser": fingerprint(recipe.recogniser),
+        "text": reader.fingerprints,
+        "sentences": [] if sentences is None else _tables(sentences),
+        "changes": recipe.waveform_augmenter(noise).key() if recipe.copies else None,
+    }
+    return _kept(recipe.name, content)
+
+
+def _kept(name: str, content: object) -> Path:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return cache_folder() / "networks" / f"{name}-{digest[:16]}"
+
+
+def _tables(sentences: Path) -> list[str | None]:
+    return [_digest(sentences / f"{part}.tsv") for part in PARTS]
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def train_final(

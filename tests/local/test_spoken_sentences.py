@@ -1,0 +1,68 @@
+"""Any sentence, spoken by a synthetic voice that is always calm: what is heard of it, and what its words do."""
+
+from __future__ import annotations
+
+import re
+
+import hibari
+import jiwer
+import numpy as np
+import pytest
+from recordings import mel_of, weights
+
+from amser.features import resample
+from deployments.fusion_classifier import EmotionClassifier
+from deployments.messages import Emotion, Transcript
+from deployments.roberta import ContextEncoder
+from deployments.text_embedding import WordVectors
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
+from fusion.checkpoint import DEFAULT_CHECKPOINT
+
+SENTENCES = {
+    "happy": "I love this so much, it is the best day of my life, thank you!",
+    "angry": "I hate you, you are a stupid idiot, shut up and get lost!",
+    "sad": "I miss my mother, I have been crying since she died.",
+    "fear": "I am so scared, I am terrified that he will come back.",
+    "surprise": "Wow, I had no idea, I cannot believe that this happened!",
+    "neutral": "The train to the city leaves at ten from the second platform.",
+}
+ERRORS = 0.2  # of the words, at most: the voice is clear
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[Transcript, Emotion]]:
+    """What the pipeline's models make of each sentence, one after another as in service."""
+    whisper = weights("whisper-base")
+    recognizer = WhisperRecognizer(CTranslate2Engine(whisper), voice=VoiceEncoder(whisper))
+    words = WordVectors(weights("spacy-en-core-web-md"))
+    context = ContextEncoder(weights("all-mpnet-base-v2"))
+    classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
+    voice = hibari.Hibari()
+    heard = {}
+    for name, sentence in SENTENCES.items():
+        waveform = resample(np.asarray(voice(sentence, seed=0), np.float32), hibari.SAMPLE_RATE)
+        mel = mel_of(waveform)
+        (transcript,) = recognizer.transcribe([mel])
+        text = transcript.text
+        emotion = classifier.classify(mel, transcript, words.embed(text), context.encode([text])[0])
+        heard[name] = (transcript, emotion)
+    return heard
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_spoken_sentence_is_written_down(answers: dict[str, tuple[Transcript, Emotion]], name: str) -> None:
+    plain = [re.sub(r"[^a-z ]", "", text.lower()) for text in (SENTENCES[name], answers[name][0].text)]
+    assert jiwer.wer(*plain) <= ERRORS
+
+
+def test_words_that_say_an_emotion_make_it_likelier(answers: dict[str, tuple[Transcript, Emotion]]) -> None:
+    uninformative = answers["neutral"][1].probabilities
+    likelier = {name: answers[name][1].probabilities[name] - uninformative[name] for name in SENTENCES}
+    assert sum(gain > 0 for name, gain in likelier.items() if name != "neutral") >= 4, likelier
+
+
+def test_probabilities_sum_to_one(answers: dict[str, tuple[Transcript, Emotion]]) -> None:
+    for _, emotion in answers.values():
+        assert sum(emotion.probabilities.values()) == pytest.approx(1)
