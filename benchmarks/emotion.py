@@ -1,6 +1,6 @@
 """How well emotions are recognised: ours, the published networks and their rivals, under the same folds and features.
 
-    python -m benchmarks.emotion --noise esc10/ --other nemo.tsv --json FILE
+    python -m benchmarks.emotion --other nemo.tsv --json FILE
 
 Tables by rate (as the papers' Tables I and II), by modality on pairs (as Table VI), by corpus, of seven and of four
 classes, and of calibration. Networks that were trained once are kept; `--only` measures some tables alone.
@@ -57,10 +57,19 @@ class Bench:
     console: Console
     corpus: Corpus
     other: Corpus | None
-    sentences: Path
+    sentences: Path | None
     noise: Path | None
     reader: TextReader
     workers: int
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of that name, on the data that the command line names."""
+        return Recipe.read(CONFIGS / f"{name}.yaml").with_data(None, self.sentences, self.noise)
+
+    def rival(self, model: str) -> Recipe:
+        """The published recipe for another network."""
+        base = self.recipe(PUBLISHED)
+        return replace(base, name=model, network={**base.network, "model": model}, objective={"alpha": 0.0})
 
     def folds(
         self,
@@ -73,15 +82,13 @@ class Bench:
         corpus = corpus or self.corpus
         self.console.rule(f"{recipe.name} on {corpus.name}")
         config = recipe.network_config(self.reader.context_width)
-        material = load_material(
-            self.console, recipe, config, corpus, self.reader, self.sentences, self.noise, settings
-        )
+        material = load_material(self.console, recipe, config, corpus, self.reader, settings)
         networks = cross_validate(
             recipe,
             config,
             material,
             split(material.utterances)[:count],
-            networks_folder(recipe, corpus, self.reader, self.sentences, self.noise),
+            networks_folder(recipe, corpus, self.reader),
             workers=self.workers,
             console=self.console,
         )
@@ -125,14 +132,14 @@ class _Folds:
 
 def by_rate(bench: Bench) -> list[Row]:
     """Ours at every rate."""
-    folds = bench.folds(_recipe(OURS), settings=RATES)
+    folds = bench.folds(bench.recipe(OURS), settings=RATES)
     return [folds.at(setting) for setting in RATES]
 
 
 def rivals(bench: Bench) -> list[Row]:
     """The published networks and their rivals at every rate, and linear probes on the encoder states."""
-    rows = probes(bench, _recipe(OURS), bench.corpus)
-    for recipe in (_recipe(PUBLISHED), *map(_rival, RIVALS)):
+    rows = probes(bench, bench.recipe(OURS), bench.corpus)
+    for recipe in (bench.recipe(PUBLISHED), *map(bench.rival, RIVALS)):
         folds = bench.folds(recipe, settings=RATES)
         rows += [folds.at(setting) for setting in RATES]
     return rows
@@ -142,7 +149,7 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
     """Logistic regression on the states that our network reads, four folds teaching and one the test."""
     config = recipe.network_config(bench.reader.context_width)
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
-    material = load_material(bench.console, plain, config, corpus, bench.reader, bench.sentences, None)
+    material = load_material(bench.console, plain, config, corpus, bench.reader)
     utterances = material.utterances
     truth = np.array([utterance.label for utterance in utterances])
     rows = []
@@ -163,14 +170,14 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
 
 def four_classes(bench: Bench) -> list[Row]:
     """Ours and the linear probe on the four classes of IEMOCAP's protocol."""
-    recipe = replace(_recipe(OURS), classes=FOUR)
+    recipe = replace(bench.recipe(OURS), classes=FOUR)
     folds = bench.folds(recipe)
     return [*(folds.at(setting) for setting in recipe.judged), *probes(bench, recipe, bench.corpus)]
 
 
 def pairs(bench: Bench) -> list[Row]:
     """Voices with sentences of their class that GoEmotions keeps for testing, both together and each alone."""
-    folds = bench.folds(_recipe(OURS))
+    folds = bench.folds(bench.recipe(OURS))
     bank = _bank(folds)
     rows = []
     for setting in folds.recipe.judged:
@@ -213,7 +220,7 @@ def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
 def ablation(bench: Bench) -> list[Row]:
     """Ours trained and judged on pairs without words, without context: the values of the rest are zeros."""
     rows = []
-    folds = bench.folds(_recipe(OURS))
+    folds = bench.folds(bench.recipe(OURS))
     for left_out in ("words", "context"):
         network_kept = tuple(name for name in ("states", "words", "context") if name != left_out)
         rows += _without(bench, folds, left_out, network_kept)
@@ -233,7 +240,7 @@ def voices(bench: Bench) -> list[Row]:
     """The voice alone: from the encoder states, from the log-Mel, and from both."""
     rows = []
     for modalities in (("states",), ("mel",), ("states", "mel")):
-        base = _recipe(OURS)
+        base = bench.recipe(OURS)
         network = {**base.network, "model": "voice", "modalities": modalities}
         augment = base.state_augmentation if modalities == ("states",) else None  # rows of both must stay side by side
         name = f"voice ({'+'.join(modalities)})"
@@ -246,7 +253,7 @@ def across(bench: Bench) -> list[Row]:
     """The network of one corpus's first fold judged on all of the other corpus, both ways."""
     if bench.other is None:
         return []
-    recipe = _recipe(OURS)
+    recipe = bench.recipe(OURS)
     here, there = bench.folds(recipe, count=1), bench.folds(recipe, bench.other, count=1)
     rows = []
     for trained, judged in ((here, there), (there, here)):
@@ -263,15 +270,6 @@ def across(bench: Bench) -> list[Row]:
 def _bank(folds: _Folds) -> SentenceBank:
     assert folds.material.bank is not None
     return folds.material.bank
-
-
-def _recipe(name: str) -> Recipe:
-    return Recipe.read(CONFIGS / f"{name}.yaml")
-
-
-def _rival(model: str) -> Recipe:
-    base = _recipe(PUBLISHED)
-    return replace(base, name=model, network={**base.network, "model": model}, objective={"alpha": 0.0})
 
 
 MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
@@ -305,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=160)
     bench = Bench(
         console,
-        open_corpus(options.corpus),
+        open_corpus(options.corpus or str(Recipe.read(CONFIGS / f"{OURS}.yaml").corpus)),
         open_corpus(options.other) if options.other else None,
         options.sentences,
         options.noise,
@@ -324,10 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emotion", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; plots beside it")
-    parser.add_argument("--corpus", default="../shared/data/emotion/ravdess.tsv", help="a manifest, or NAME=FOLDER")
+    parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: that of the recipe)")
     parser.add_argument("--other", metavar="CORPUS", help="for the cross-corpus table (default: none)")
-    parser.add_argument("--sentences", type=Path, default=Path("../shared/data/text/goemotions_ekman"), metavar="DIR")
-    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: none)")
+    parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
+    parser.add_argument(
+        "--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)"
+    )
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--workers", type=int, default=2, help="folds trained at a time (default: 2)")
     return parser

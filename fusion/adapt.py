@@ -109,9 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _adapt(options: argparse.Namespace, console: Console) -> int:
-    recipe, reader = Recipe.read(options.config), TextReader(options.old_text_encoder)
-    corpus = open_corpus(options.corpus, options.root)
-    old = Source(corpus, options.sentences, options.noise, recipe, reader)
+    recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise)
+    if recipe.sentences is None:
+        raise ManifestError("a text is to be trained: name the folder of GoEmotions' tables with --sentences")
+    reader = TextReader(options.old_text_encoder)
+    corpus = open_corpus(str(recipe.corpus), options.root)
+    old = Source(corpus, recipe.sentences, recipe.noise, recipe, reader)
     network, info = load_network(options.checkpoint, old)
     if options.whisper:
         replaced, added = recipe.recogniser, options.whisper
@@ -254,17 +257,21 @@ def _parser() -> argparse.ArgumentParser:
     encoder.add_argument("--text-encoder", metavar="MODEL", help="name of the weight catalogue, folder, or id (cached)")
     encoder.add_argument("--whisper", metavar="MODEL", help="a Whisper of the weight catalogue")
     parser.add_argument(
-        "--corpus", required=True, help="what the checkpoint learnt from: a manifest with folds, or NAME=FOLDER"
+        "--corpus",
+        help="what the checkpoint learnt from: a manifest with folds, or NAME=FOLDER (default: the recipe's)",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder that a manifest's paths are relative to")
     parser.add_argument(
-        "--sentences", type=Path, required=True, metavar="DIR", help="GoEmotions: {train,dev,test}.tsv and labels.txt"
+        "--sentences",
+        type=Path,
+        metavar="DIR",
+        help="GoEmotions: {train,dev,test}.tsv, labels.txt (default: the recipe's)",
     )
     parser.add_argument(
         "--noise",
         type=Path,
         metavar="DIR",
-        help="recordings that augmentation adds; those of the training, and its cached features serve (default: none)",
+        help="recordings that augmentation adds; those of the training, and its cached features serve",
     )
     parser.add_argument(
         "--checkpoint",

@@ -113,6 +113,8 @@ def cross_validate(
         log_folder: for TensorBoard.
     """
     console = console or Console(quiet=True)
+    if material.bank is not None:  # a gigabyte that only the text needs, which is trained already
+        material = replace(material, bank=replace(material.bank, training=(), development=(), test=()))
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class Recipe:
         fusion_training: the same for the fusion.
         pair_sentences: sentences for each class that training pairs with voices.
         mixture: as in `PairMixture`.
+        corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
+        sentences: folder of GoEmotions' tables, likewise.
+        noise: folder of recordings that copies are mixed with, likewise.
     """
 
     name: str
@@ -72,12 +75,35 @@ class Recipe:
     fusion_training: Mapping[str, Any] = field(default_factory=dict)
     pair_sentences: int = 1200
     mixture: Mapping[str, Any] = field(default_factory=dict)
+    corpus: str | None = None
+    sentences: Path | None = None
+    noise: Path | None = None
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Read a YAML file; an unknown or missing key raises TypeError."""
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return cls(**{name: _tuples(value) for name, value in content.items()})
+        values = {name: _tuples(value) for name, value in content.items()}
+        return cls(**values | {name: Path(values[name]) for name in ("sentences", "noise") if values.get(name)})
+
+    def with_data(self, corpus: str | None, sentences: Path | None, noise: Path | None) -> Recipe:
+        """The same with other data; None keeps what the file names.
+
+        Raises:
+            ValueError: neither names a corpus.
+        """
+        if corpus is None and self.corpus is None:
+            raise ValueError("there is nothing to train on: name a corpus with --corpus, or in the recipe")
+        return replace(
+            self,
+            corpus=corpus or self.corpus,
+            sentences=sentences or self.sentences,
+            noise=noise or self.noise,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All of it but where the data is: what a network depends on, whatever a folder is called."""
+        return {name: value for name, value in asdict(self).items() if name not in ("corpus", "sentences", "noise")}
 
     @property
     def in_stages(self) -> bool:

@@ -1,4 +1,4 @@
-"""Train a network: `python -m fusion.train --config FILE --corpus CORPUS [--sentences DIR] [--noise DIR] [--final]`.
+"""Train a network: `python -m fusion.train --config FILE [--corpus CORPUS] [--sentences DIR] [--noise DIR] [--final]`.
 
 Speaker-independent cross-validation first: fold k is the test, speakers of the next fold end the training, the others
 teach. With `--final`, a network is then trained on everything for the median number of epochs, and written as a
@@ -58,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     torch.set_num_threads(THREADS)
     try:
-        recipe = Recipe.read(options.config)
+        recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise)
         reader = TextReader(options.text_encoder) if options.text_encoder else TextReader()
-        corpus = open_corpus(options.corpus, options.root)
+        corpus = open_corpus(str(recipe.corpus), options.root)
         config = recipe.network_config(reader.context_width)
-        material = load_material(console, recipe, config, corpus, reader, options.sentences, options.noise)
+        material = load_material(console, recipe, config, corpus, reader)
         splits = split(material.utterances)
     except (UnknownModel, ManifestError, FileNotFoundError, TypeError, ValueError) as error:
         print(f"fusion.train: {error}", file=sys.stderr)
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config,
         material,
         splits,
-        networks_folder(recipe, corpus, reader, options.sentences, options.noise),
+        networks_folder(recipe, corpus, reader),
         workers=options.workers,
         console=console,
         log_folder=options.log_folder,
@@ -99,8 +99,6 @@ def load_material(
     config: FusionConfig,
     corpus: Corpus,
     reader: TextReader,
-    sentences: Path | None,
-    noise: Path | None,
     settings: Sequence[str] = (),
 ) -> Material:
     """What the recipe trains from, with the corpus at `settings` too; trains the text where that is a stage.
@@ -108,15 +106,15 @@ def load_material(
     Raises:
         ManifestError: sentences are needed, but there are none.
     """
-    utterances = load_utterances(corpus, recipe, reader, noise, settings)
+    utterances = load_utterances(corpus, recipe, reader, recipe.noise, settings)
     if not recipe.in_stages:
-        return Material(utterances, load_substitution(sentences, recipe, reader))
+        return Material(utterances, load_substitution(recipe.sentences, recipe, reader))
     if "neutral" not in recipe.classes:
         raise ManifestError(f"pairs need the class neutral, but the recipe has {', '.join(recipe.classes)}")
-    if sentences is None:
+    if recipe.sentences is None:
         raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
-    bank = load_sentences(sentences, recipe, reader)
-    text = _text(console, recipe, config, bank, _text_file(recipe, config, reader, sentences))
+    bank = load_sentences(recipe.sentences, recipe, reader)
+    text = _text(console, recipe, config, bank, _text_file(recipe, config, reader))
     console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
     return Material(utterances, None, bank, text)
 
@@ -132,23 +130,21 @@ def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: Sentence
     return cast(TextNetwork, load(file)[0])
 
 
-def _text_file(recipe: Recipe, config: FusionConfig, reader: TextReader, sentences: Path) -> Path:
+def _text_file(recipe: Recipe, config: FusionConfig, reader: TextReader) -> Path:
     """Where a text is kept that learns as this recipe says: other voices may share it."""
     content = [recipe.text_training, recipe.text_most, recipe.objective, asdict(config), reader.fingerprints]
-    return _kept("text", [*content, *_tables(sentences)]).with_suffix(".safetensors")
+    return _kept("text", [*content, *_tables(recipe)]).with_suffix(".safetensors")
 
 
-def networks_folder(
-    recipe: Recipe, corpus: Corpus, reader: TextReader, sentences: Path | None, noise: Path | None
-) -> Path:
+def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
     """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
     content = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.settings(),
         "corpus": [[record.utterance, record.emotion, record.speaker, record.fold] for record in corpus.records],
         "recogniser": fingerprint(recipe.recogniser),
         "text": reader.fingerprints,
-        "sentences": [] if sentences is None else _tables(sentences),
-        "changes": recipe.waveform_augmenter(noise).key() if recipe.copies else None,
+        "sentences": _tables(recipe),
+        "changes": recipe.waveform_augmenter(recipe.noise).key() if recipe.copies else None,
     }
     return _kept(recipe.name, content)
 
@@ -158,8 +154,8 @@ def _kept(name: str, content: object) -> Path:
     return cache_folder() / "networks" / f"{name}-{digest[:16]}"
 
 
-def _tables(sentences: Path) -> list[str | None]:
-    return [_digest(sentences / f"{part}.tsv") for part in PARTS]
+def _tables(recipe: Recipe) -> list[str | None]:
+    return [] if recipe.sentences is None else [_digest(recipe.sentences / f"{part}.tsv") for part in PARTS]
 
 
 def _digest(file: Path) -> str | None:
@@ -243,9 +239,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corpus",
         "--manifest",
-        required=True,
         metavar="CORPUS",
-        help="a manifest (TSV with path, emotion, speaker, fold and, better, language), or NAME=FOLDER",
+        help="a manifest (TSV with path, emotion, speaker, fold and, better, language), or NAME=FOLDER (default: the "
+        "recipe's)",
     )
     parser.add_argument(
         "--root",
@@ -260,9 +256,11 @@ def _parser() -> argparse.ArgumentParser:
         "--sentences",
         type=Path,
         metavar="DIR",
-        help="GoEmotions: a folder with train.tsv, dev.tsv, test.tsv and labels.txt",
+        help="GoEmotions: a folder with train.tsv, dev.tsv, test.tsv and labels.txt (default: the recipe's)",
     )
-    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: none)")
+    parser.add_argument(
+        "--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: the recipe's)"
+    )
     parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"

@@ -112,7 +112,7 @@ def test_a_corpus_becomes_folds_figures_and_a_checkpoint_and_that_once(
 
 def test_other_settings_and_other_folds_are_trained_for_themselves(corpus: Corpus, reader: TextReader) -> None:
     def folder(recipe: Recipe, records: tuple[Record, ...] = corpus.records) -> Path:
-        return train.networks_folder(recipe, Corpus(corpus.name, records, {}), reader, None, None)
+        return train.networks_folder(recipe, Corpus(corpus.name, records, {}), reader)
 
     record = corpus.records[0]
     others = [replace(record, fold=9), replace(record, speaker="another"), replace(record, emotion="fear")]
