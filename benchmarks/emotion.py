@@ -325,9 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: that of the recipe)")
     parser.add_argument("--other", metavar="CORPUS", help="for the cross-corpus table (default: none)")
     parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
-    parser.add_argument(
-        "--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)"
-    )
+    parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--workers", type=int, default=2, help="folds trained at a time (default: 2)")
     return parser

@@ -1,0 +1,90 @@
+"""What hearing and fusing an emotion costs beside recognising the words: CPU milliseconds an utterance, one thread.
+
+python -m benchmarks.fusion_cost --corpus FILE --json FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from amser.features import FRAMES_PER_SECOND, trim_pauses
+from benchmarks.report import write_rows
+from deployments.fusion_classifier import EmotionClassifier, has_bfloat16
+from deployments.roberta import ContextEncoder
+from deployments.text_embedding import WordVectors
+from deployments.weights import model_path
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
+from fusion.checkpoint import DEFAULT_CHECKPOINT
+from fusion.corpora.catalogue import open_corpus
+from fusion.extraction import CodecSetting, compressed_mel, waveform_of
+from fusion.texts import TEXT_ENCODER, WORD_VECTORS
+
+Result = TypeVar("Result")
+STAGES = ("words", "voice", "fusion")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    whisper = model_path("whisper-base")
+    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
+    vectors, context = WordVectors(model_path(WORD_VECTORS)), ContextEncoder(model_path(TEXT_ENCODER))
+    classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
+    records = open_corpus(options.corpus).records
+    chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
+    seconds: list[float] = []
+    milliseconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for record in track(chosen, "utterances"):
+        mel = compressed_mel(waveform_of(record), CodecSetting("svd-f16", 0.125), record.language)
+        (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
+        states = _timed(milliseconds["voice"], partial(voice.encode, mel))
+        words, (tokens,) = vectors.embed(transcript.text), context.encode([transcript.text])
+        heard = replace(transcript, encoder_states=states)
+        _timed(milliseconds["fusion"], partial(classifier.classify, mel, heard, words, tokens))
+        seconds.append(trim_pauses(mel.values).shape[1] / FRAMES_PER_SECOND)
+    row: dict[str, Any] = {
+        "corpus": Path(options.corpus).stem,
+        "n": len(chosen),
+        "median_seconds_of_speech": round(float(np.median(seconds)), 2),
+    }
+        "corpus": options.corpus,
+        "n": len(chosen),
+        "median_seconds_of_speech": round(float(np.median(seconds)), 2),
+    }
+    row |= {f"{stage}_cpu_ms": round(float(np.median(values)), 1) for stage, values in milliseconds.items()}
+    row |= {f"{stage}_cpu_ms_p95": round(float(np.percentile(values, 95)), 1) for stage, values in milliseconds.items()}
+    Console().print(row)
+    write_rows(options.json, [row], bfloat16=has_bfloat16())
+
+
+def _timed(into: list[float], call: Callable[[], Result]) -> Result:
+    started = time.process_time()
+    result = call()
+    into.append(1000 * (time.process_time() - started))
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fusion_cost", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--corpus", default="../shared/data/emotion/ravdess.tsv", help="a manifest, or NAME=FOLDER")
+    parser.add_argument("--limit", type=int, default=100, help="utterances, spread over the corpus (default: 100)")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the row goes")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
