@@ -59,10 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "n": len(chosen),
         "median_seconds_of_speech": round(float(np.median(seconds)), 2),
     }
-        "corpus": options.corpus,
-        "n": len(chosen),
-        "median_seconds_of_speech": round(float(np.median(seconds)), 2),
-    }
     row |= {f"{stage}_cpu_ms": round(float(np.median(values)), 1) for stage, values in milliseconds.items()}
     row |= {f"{stage}_cpu_ms_p95": round(float(np.percentile(values, 95)), 1) for stage, values in milliseconds.items()}
     Console().print(row)
