@@ -88,9 +88,11 @@ def training_views(recipe: Recipe) -> tuple[str, ...]:
 def load_sentences(folder: Path, recipe: Recipe, reader: TextReader) -> SentenceBank:
     """The sentences of the recipe's classes from a folder with `train.tsv`, `dev.tsv`, `test.tsv` and `labels.txt`."""
     numbers = {CLASSES.index(name): position for position, name in enumerate(recipe.classes)}
-    parts = {part: _of_classes(read_sentences(folder / f"{part}.tsv"), numbers) for part in PARTS}
-    parts["train"] = balanced(parts["train"], recipe.text_most)
-    features = reader.read([sentence.text for part in PARTS for sentence in parts[part]])
+    everything = {part: read_sentences(folder / f"{part}.tsv") for part in PARTS}
+    everything["train"] = balanced(everything["train"], recipe.text_most)
+    # Also those of other classes: so features that were made for seven classes serve for four.
+    features = reader.read([sentence.text for part in PARTS for sentence in everything[part]])
+    parts = {part: _of_classes(sentences, numbers) for part, sentences in everything.items()}
     labelled = {
         part: [LabelledSentence(features[each.text], each.labels) for each in sentences]
         for part, sentences in parts.items()
