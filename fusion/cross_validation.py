@@ -127,8 +127,10 @@ def cross_validate(
             pool.submit(_train_and_keep, _Job(recipe, config, material, each, folder, log_folder, reports))
             for each in missing
         ]
-        while wait(futures, REFRESH_SECONDS).not_done:
-            with suppress(Empty):
+        training = True
+        while training:
+            training = bool(wait(futures, REFRESH_SECONDS).not_done)
+            with suppress(Empty):  # once more after the last network: it may have reported since
                 while True:
                     progress.report(*reports.get_nowait())
         for future in futures:

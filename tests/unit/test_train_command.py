@@ -131,7 +131,8 @@ def test_other_settings_and_other_folds_are_trained_for_themselves(corpus: Corpu
     [
         (RECIPE | {"codecs": ["none"]}, "codecs"),
         (RECIPE | {"classes": ["fear"]}, "small has none of fear"),
-        (RECIPE | {"network": {"model": "amser-states"}}, "--sentences"),
+        (RECIPE | {"classes": ["angry", "neutral"], "network": {"model": "amser-states"}}, "--sentences"),
+        (RECIPE | {"classes": ["angry", "sad"], "network": {"model": "amser-states"}}, "neutral"),
         (RECIPE | {"views": ["opus"]}, "opus"),
     ],
 )
