@@ -137,7 +137,7 @@ def answer(
         input=InputAnswer(codec=codec, bytes=received, seconds=round(recognition.mel.seconds, 3), rank=rank),
         timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
         models=models,
-        degraded=[],
+        degraded=list(emotion.left_out),
     )
 
 

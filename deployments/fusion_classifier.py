@@ -14,7 +14,7 @@ from deployments.execution import ModelThread, Timed
 from deployments.messages import Emotion, Mel, TextFeatures, Transcript
 from fusion import checkpoint
 from fusion.amser_states import StateBranch
-from fusion.batch import UtteranceFeatures, collate
+from fusion.batch import UtteranceFeatures, collate, voice_alone
 from fusion.network import FusionNetwork
 
 
@@ -41,14 +41,21 @@ class EmotionClassifier:
 
     @torch.inference_mode()
     def classify(self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures) -> Emotion:
-        """The calibrated probabilities of the classes; they sum to one."""
+        """The calibrated probabilities of the classes; they sum to one.
+
+        Words of a language that the network has not learnt are left out, and the answer says so.
+        """
         features = UtteranceFeatures(mel.values, words.values, context.values, transcript.encoder_states)
+        foreign = bool(transcript.text) and transcript.language not in self.info.text_languages
+        if foreign:
+            features = voice_alone(features)
         logits = self._network(collate([features]).to(self._device)).logits[0]
         probabilities = torch.softmax(logits.double() / self.info.temperature, dim=0).cpu().numpy()
         classes = self.info.config.classes
         return Emotion(
             label=classes[int(np.argmax(probabilities))],
             probabilities={name: float(value) for name, value in zip(classes, probabilities, strict=True)},
+            left_out=("text",) if foreign else (),
         )
 
 

@@ -6,7 +6,7 @@ Stands between the recogniser and text stages, which make the features, and `fus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -106,6 +106,11 @@ def collate(utterances: Sequence[UtteranceFeatures]) -> FusionBatch:
         has_voice=torch.tensor([len(utterance.encoder_states) > 0 for utterance in utterances]),
         has_text=torch.tensor([len(utterance.words) > 0 for utterance in utterances]),
     )
+
+
+def voice_alone(features: UtteranceFeatures) -> UtteranceFeatures:
+    """The same voice without words."""
+    return replace(features, words=features.words[:0], context=features.context[:0])
 
 
 def mask_of(lengths: Tensor, rows: int) -> Tensor:

@@ -46,6 +46,7 @@ class CheckpointInfo:
         licence: the condition that the data puts on the weights.
         temperature: what logits are divided by, so that probabilities are as often right as they say (Guo et al.,
             ICML 2017).
+        text_languages: ISO 639-1 codes of the languages that its text has learnt; of others the voice alone is heard.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CheckpointInfo:
     created: str = ""
     licence: str = ""
     temperature: float = 1.0
+    text_languages: tuple[str, ...] = ("en",)
 
 
 def save(path: Path, network: FusionNetwork, info: CheckpointInfo) -> None:
@@ -123,6 +125,7 @@ def _info(content: dict[str, Any]) -> CheckpointInfo:
         "config": FusionConfig(**sizes),
         "codecs": tuple(content["codecs"]),
         "corpora": tuple(content["corpora"]),
+        "text_languages": tuple(content.get("text_languages", ("en",))),
     }
     return CheckpointInfo(**{**content, **typed})
 

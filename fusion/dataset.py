@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion.augmentation import MelAugmentation, StateAugmentation
-from fusion.batch import FRAMES_PER_SECOND, MAXIMUM_SECONDS, UtteranceFeatures
+from fusion.batch import FRAMES_PER_SECOND, MAXIMUM_SECONDS, UtteranceFeatures, voice_alone
 from fusion.texts import TextFeaturePair
 
 BATCHES_SORTED_TOGETHER = 6  # utterances of so many batches are sorted by length: little padding, still random
@@ -222,11 +222,6 @@ class PairSampler:
 def with_sentence(features: UtteranceFeatures, sentence: TextFeaturePair) -> UtteranceFeatures:
     """The same voice with other words."""
     return replace(features, words=sentence.words, context=sentence.context)
-
-
-def voice_alone(features: UtteranceFeatures) -> UtteranceFeatures:
-    """The same voice without words."""
-    return replace(features, words=features.words[:0], context=features.context[:0])
 
 
 def sentence_alone(sentence: TextFeaturePair, state_width: int = 512) -> UtteranceFeatures:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.weights import UnknownModel, fingerprint
+from fusion.batch import voice_alone
 from fusion.calibration import expected_calibration_error
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, load
 from fusion.corpora.catalogue import open_corpus
@@ -153,9 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = [CodecSetting.parse(text) for text in options.codec]
         results = []
         for setting in settings:
-            probabilities = predict(
-                network, extract(corpus, setting, reader, recogniser=options.whisper), info.temperature
-            )
+            features = extract(corpus, setting, reader, recogniser=options.whisper)
+            heard = [
+                each if record.language in (None, *info.text_languages) else voice_alone(each)
+                for each, record in zip(features, corpus.records, strict=True)
+            ]
+            probabilities = predict(network, heard, info.temperature)
             results.append(judge(corpus, setting, probabilities, info.config.classes))
     except (UnknownModel, ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"fusion.evaluate: {error}", file=sys.stderr)

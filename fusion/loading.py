@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusion.batch import voice_alone
 from fusion.corpora.goemotions import Sentence, balanced, read_sentences, spoken_sentences
 from fusion.corpora.manifest import CLASSES, Corpus, ManifestError
 from fusion.dataset import LabelledSentence, LabelledUtterance, TextSubstitution
@@ -65,7 +66,10 @@ def load_utterances(
             recipe.classes.index(record.emotion),
             record.speaker,
             record.fold,
-            {name: group[number] for name, group in features.items()},
+            {
+                name: group[number] if record.language in (None, *recipe.text_languages) else voice_alone(group[number])
+                for name, group in features.items()
+            },
         )
         for number, record in enumerate(corpus.records)
         if record.emotion in recipe.classes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.batch import UtteranceFeatures
-from fusion.dataset import LabelledUtterance, sentence_alone, voice_alone, with_sentence
+from fusion.batch import UtteranceFeatures, voice_alone
+from fusion.dataset import LabelledUtterance, sentence_alone, with_sentence
 from fusion.texts import TextFeaturePair
 
 

@@ -37,6 +37,7 @@ class Recipe:
         mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
         state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
         text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
+        text_languages: ISO 639-1 codes; of utterances in other languages the voice alone is learnt from.
         substitute_sentences: how many neutral sentences stand ready to replace a text, for networks in one stage.
         replace_text: probability that one does.
         omit_text: probability that there is no text at all.
@@ -65,6 +66,7 @@ class Recipe:
     mel_augmentation: Mapping[str, Any] | None = None
     state_augmentation: Mapping[str, Any] | None = None
     text: str = "asr"
+    text_languages: tuple[str, ...] = ("en",)
     substitute_sentences: int = 300
     replace_text: float = 0.5
     omit_text: float = 0.05

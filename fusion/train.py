@@ -187,6 +187,7 @@ def describe_final(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         licence=recipe.licence,
         temperature=final.temperature,
+        text_languages=recipe.text_languages,
     )
 
 

@@ -137,3 +137,16 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not a network")
     with pytest.raises(CheckpointError):
         EmotionClassifier(tmp_path / "text.safetensors", None)
+
+
+def test_words_of_a_language_it_has_not_learnt_are_left_out(classifier: EmotionClassifier, context_width: int) -> None:
+    mel = mel_of(waveform_of(readers(1)[0]["path"]))
+    english = transcript_of(mel, "word word")
+    polish = replace(english, language="pl")
+    answers = [
+        classifier.classify(mel, transcript, text_features(tokens, 300), text_features(tokens + 2, context_width))
+        for transcript, tokens in ((english, 2), (polish, 2), (polish, 5), (replace(english, text=""), 0))
+    ]
+    assert [answer.left_out for answer in answers] == [(), ("text",), ("text",), ()]
+    assert answers[1].probabilities == answers[2].probabilities
+    assert answers[0].probabilities != answers[1].probabilities

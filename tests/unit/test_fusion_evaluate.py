@@ -30,7 +30,10 @@ SMALL = FusionConfig(
 
 @pytest.fixture(autouse=True)
 def _made_up_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def made_up_features(corpus: Corpus, setting: CodecSetting, reader: TextReader) -> list[UtteranceFeatures]:
+    def made_up_features(
+        corpus: Corpus, setting: CodecSetting, reader: TextReader, recogniser: str
+    ) -> list[UtteranceFeatures]:
+        assert recogniser == RECOGNISER
         return extract(corpus, setting, reader, cache_root=tmp_path / "cache", listener=made_up.listener)
 
     made_up.replace_text_models(monkeypatch)
