@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from fusion.attention import SA, CoAttention, MultiHeadAttention
 from fusion.batch import FusionBatch, mask_of
-from fusion.branches import AudioBranch, ContextBranch, WordBranch, pool_to_length
-from fusion.network import FusionConfig, FusionOutput, JointNetwork
+from fusion.branches import AudioBranch, ContextBranch, WordBranch
+from fusion.network import FusionConfig, FusionOutput, JointNetwork, Rows, fuse
 
 FIRST_JOINT_SCALE = 0.1  # of the fused answer: training starts from what voice and text say alone
 
@@ -162,18 +162,15 @@ class AmserStates(JointNetwork):
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
         voice, text = self.voice.describe(batch), self.text.describe(batch)
-        rows, row_mask = _or_stand_in(voice.rows, voice.mask, batch.has_voice, self.no_voice)
-        words, word_mask = _or_stand_in(text.words, text.word_mask, batch.has_text, self.no_text)
-        context, context_mask = _or_stand_in(text.context, text.context_mask, batch.has_text, self.no_text)
-
-        words, rows = self.voice_words(words, word_mask, rows, row_mask)
-        length = self.config.common_length
-        fused = pool_to_length(rows, row_mask, length) + pool_to_length(words, word_mask, length)
-        fused_mask = torch.ones(fused.shape[:2], dtype=torch.bool, device=fused.device)
-        context, fused = self.fused_context(context, context_mask, fused, fused_mask)
-        joint_mask = torch.cat((fused_mask, context_mask), 1)
-        joint = self.joint(torch.cat((fused, context), 1), joint_mask)  # (B, 60 + m, hidden)
-
+        joint, joint_mask = fuse(
+            self.voice_words,
+            self.fused_context,
+            self.joint,
+            _or_stand_in(voice.rows, voice.mask, batch.has_voice, self.no_voice),
+            _or_stand_in(text.words, text.word_mask, batch.has_text, self.no_text),
+            _or_stand_in(text.context, text.context_mask, batch.has_text, self.no_text),
+            self.config.common_length,
+        )
         answer = self.answer_joint(joint, joint_mask)
         logits = (
             answer.logits
@@ -183,7 +180,7 @@ class AmserStates(JointNetwork):
         return FusionOutput(logits, answer.embedding)
 
 
-def _or_stand_in(rows: Tensor, mask: Tensor, present: Tensor, stand_in: Tensor) -> tuple[Tensor, Tensor]:
+def _or_stand_in(rows: Tensor, mask: Tensor, present: Tensor, stand_in: Tensor) -> Rows:
     """Rows (B, n, hidden) with mask (B, n); where `present` (B,) is False, one row `stand_in` in their place."""
     first = torch.zeros_like(mask)
     first[:, 0] = True

@@ -27,6 +27,9 @@ from fusion.branches import (
 )
 
 
+Rows = tuple[Tensor, Tensor]  # (B, n, hidden) and the bool mask (B, n) of those that are real
+
+
 @dataclass(frozen=True, slots=True)
 class FusionConfig:
     """Which network, and its sizes; a checkpoint carries them.
@@ -196,12 +199,35 @@ class AmserPlus(JointNetwork):
         words, word_mask = self.words(batch.words, batch.word_lengths)
         context, context_mask = self.context(batch.context, batch.context_lengths)
 
-        words, audio = self.audio_words(words, word_mask, audio, audio_mask)
-        length = self.config.common_length
-        fused = pool_to_length(audio, audio_mask, length) + pool_to_length(words, word_mask, length)
-        fused_mask = torch.ones(fused.shape[:2], dtype=torch.bool, device=fused.device)
-
-        context, fused = self.fused_context(context, context_mask, fused, fused_mask)
-        joint_mask = torch.cat((fused_mask, context_mask), 1)
-        joint = self.joint(torch.cat((fused, context), 1), joint_mask)  # (B, 60 + m, hidden)
+        joint, joint_mask = fuse(
+            self.audio_words,
+            self.fused_context,
+            self.joint,
+            (audio, audio_mask),
+            (words, word_mask),
+            (context, context_mask),
+            self.config.common_length,
+        )
         return self.answer_joint(joint, joint_mask)
+
+
+def fuse(
+    audio_words: CoAttention,
+    fused_context: CoAttention,
+    joint: SA,
+    audio: Rows,
+    words: Rows,
+    context: Rows,
+    length: int,
+) -> Rows:
+    """Words guide audio, both are pooled to `length` rows and added, context guides the sum, `joint` reads both (R12).
+
+    Returns:
+        Rows (B, length + m, hidden), m those of context.
+    """
+    words_seen, audio_seen = audio_words(*words, *audio)
+    fused = pool_to_length(audio_seen, audio[1], length) + pool_to_length(words_seen, words[1], length)
+    fused_mask = torch.ones(fused.shape[:2], dtype=torch.bool, device=fused.device)
+    context_seen, fused = fused_context(*context, fused, fused_mask)
+    mask = torch.cat((fused_mask, context[1]), 1)
+    return joint(torch.cat((fused, context_seen), 1), mask), mask
