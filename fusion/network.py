@@ -26,7 +26,6 @@ from fusion.branches import (
     pool_to_length,
 )
 
-
 Rows = tuple[Tensor, Tensor]  # (B, n, hidden) and the bool mask (B, n) of those that are real
 
 
