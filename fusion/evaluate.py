@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.weights import UnknownModel, fingerprint
-from fusion.batch import voice_alone
+from fusion.batch import UtteranceFeatures, voice_alone
 from fusion.calibration import expected_calibration_error
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, load
 from fusion.corpora.catalogue import open_corpus
@@ -31,6 +31,7 @@ from fusion.corpora.manifest import Corpus, ManifestError
 from fusion.extraction import RECOGNISER, THREADS, CodecSetting, extract
 from fusion.fitting import predict
 from fusion.metrics import Scores, confusion, score
+from fusion.network import FusionNetwork
 from fusion.texts import TextReader
 
 TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
@@ -109,6 +110,13 @@ def row(
     }
 
 
+def listened_to(network: FusionNetwork, utterances: Sequence[UtteranceFeatures]) -> tuple[str, ...]:
+    """What a network reads of these utterances: no text where none of them has words that it knows."""
+    if any(len(utterance.words) for utterance in utterances):
+        return network.modalities
+    return tuple(name for name in network.modalities if name not in ("words", "context"))
+
+
 def environment() -> dict[str, Any]:
     """Hardware and versions that a figure was measured with."""
     return {
@@ -168,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         protocol = protocol_of(corpus, info)
         rows = [
-            row(result, info.name, corpus.name, protocol, info.config.classes, network.modalities) for result in results
+            row(result, info.name, corpus.name, protocol, info.config.classes, listened_to(network, heard))
+            for result in results
         ]
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
