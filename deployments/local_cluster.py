@@ -7,6 +7,7 @@ its own, and exactly that session is ended.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -30,6 +31,7 @@ LOOPBACK: Final = "127.0.0.1"
 STOP_WITHIN_S: Final = 6.0
 POLL_S: Final = 0.5
 LARGEST_REPLICA_LOG: Final = 200_000  # bytes of each that are kept
+OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux's range for outgoing connections
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
@@ -230,10 +232,15 @@ class LocalCluster:
 
 
 def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that was free a moment ago.
+
+    It is not one of those that the system gives to outgoing connections, of which Ray opens hundreds before it binds.
+    """
+    choose = random.SystemRandom()
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, choose.randrange(*OWN_PORTS)))
+            return int(probe.getsockname()[1])
 
 
 def _reason(application: Mapping[str, Any]) -> str:
