@@ -34,8 +34,10 @@ def retrain_without(
         training, validation = (
             [material.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
         )
-        voice = cast(AmserStates, fold.network).voice
-        fitted = train_fusion(recipe, voice, text, training, validation, bank, lambda *_: None)
+        network = cast(AmserStates, fold.network)
+        fitted = train_fusion(
+            recipe, network.voice, text, training, validation, bank, lambda *_: None, statistics=network.statistics
+        )
         networks.append(replace(fold, network=fitted.network))
     return networks, bank, text
 

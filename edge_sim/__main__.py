@@ -1,10 +1,11 @@
-"""`python -m edge_sim send FILE…`: a device on the command line."""
+"""`python -m edge_sim send FILE…`: a device on the command line. `deliver` and `spool` are in `edge_sim.commands`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,13 +16,12 @@ from amser import codecs
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
 from edge_sim.audio import FORMATS, read
+from edge_sim.commands import FAILED, INTERRUPTED, OK, WIDTH_OF_A_PIPE, complain
+from edge_sim.commands.spool import add_to, send_spooled
 from edge_sim.device import Device, DeviceSettings, SendFailed, Unreachable
 from edge_sim.report import Turn, as_json, failures, table, totals
-from edge_sim.segmentation import Span, SpeechDetector, default_model
+from edge_sim.segmentation import SpeechDetector, default_model
 from edge_sim.weights import WeightsMissing
-
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
-WIDTH_OF_A_PIPE = 100  # columns, where the output is no terminal
 
 DESCRIPTION = """\
 Splits audio files at pauses, compresses each utterance, sends it to the cluster and prints what
@@ -32,8 +32,10 @@ examples:
   python -m edge_sim send call.wav
   python -m edge_sim send *.flac --codec svd-i8 --rate 0.25 --language en
   python -m edge_sim send call.m4a --json | jq .emotion
+  python -m edge_sim send call.wav --spool call.spool
 
-exit codes: 0 every turn was answered, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C"""
+exit codes: 0 every turn was answered, 1 something failed, 2 wrong usage, 3 some is kept in the
+spool, 130 stopped by Ctrl-C"""
 
 ADVICE_IF_UNREACHABLE = """\
 Start a cluster on this machine with: python -m demo --keep
@@ -44,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return complain("stopped", code=INTERRUPTED)
+
+
+def _run_send(options: argparse.Namespace) -> int:
+    try:
         settings = DeviceSettings(
             options.device_id, options.url, options.codec, options.rate, language=options.language
         )
@@ -51,13 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         options.parser.error(str(error))
     except FileNotFoundError as error:
-        return _complain(
-            str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else ""
-        )
-    try:
-        return _send(options, settings, detector)
-    except KeyboardInterrupt:
-        return _complain("stopped", "", INTERRUPTED)
+        return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
+    if options.spool:
+        return send_spooled(options, settings, _heard(options.files, detector))
+    return _send(options, settings, detector)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    send.set_defaults(parser=send)
+    send.set_defaults(run=_run_send, parser=send)
     defaults = DeviceSettings()
     send.add_argument("files", nargs="+", type=Path, metavar="FILE", help=FORMATS)
     send.add_argument("--url", default=defaults.url, help="of the cluster (default: %(default)s)")
@@ -86,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--device-id", default=defaults.device_id, metavar="ID", help="default: %(default)s")
     send.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
     send.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
+    send.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
     send.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
+    add_to(commands)
     return parser
 
 
@@ -118,47 +126,46 @@ def _send(options: argparse.Namespace, settings: DeviceSettings, detector: Speec
             console.print(line)
         console.print(totals(turns))
     if unreachable:
-        return _complain(str(unreachable), ADVICE_IF_UNREACHABLE)
+        return complain(str(unreachable), ADVICE_IF_UNREACHABLE)
     return FAILED if any(turn.failure for turn in turns) else OK
 
 
 def _turns(files: Sequence[Path], detector: SpeechDetector | None, device: Device) -> Iterator[Turn]:
     """What became of every utterance of every file. An unreachable cluster ends it: the others would fare no better."""
+    for turn, samples, captured_at in _heard(files, detector):
+        yield turn if samples is None else _sent(turn, samples, captured_at, device)
+
+
+def _heard(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[tuple[Turn, Float32 | None, datetime]]:
+    """Every utterance of every file, with its samples where there is something to send, and when it was said."""
     for file in files:
+        now = datetime.now(UTC)
         try:
             waveform = read(file)
         except SignalError as error:
-            yield Turn(file, failure=str(error))
+            yield Turn(file, failure=str(error)), None, now
             continue
         except OSError as error:
-            yield Turn(file, failure=error.strerror or str(error))
+            yield Turn(file, failure=error.strerror or str(error)), None, now
             continue
         duration = waveform.size / SAMPLE_RATE
         spans = [(0.0, duration)] if detector is None else detector.utterances(waveform)
         if not spans:
-            yield Turn(file, 0.0, duration)
-        began = datetime.now(UTC) - timedelta(seconds=duration)  # as if it had been recorded until now
-        for span in spans:
-            yield _turn(file, span, waveform, began, device)
+            yield Turn(file, 0.0, duration), None, now
+        began = now - timedelta(seconds=duration)  # as if it had been recorded until now
+        for start, end in spans:
+            samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+            yield Turn(file, start, end), samples, began + timedelta(seconds=start)
 
 
-def _turn(file: Path, span: Span, waveform: Float32, began: datetime, device: Device) -> Turn:
-    start, end = span
-    samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+def _sent(turn: Turn, samples: Float32, captured_at: datetime, device: Device) -> Turn:
     try:
-        answer = device.send(device.encode(samples, began + timedelta(seconds=start)))
+        answer = device.send(device.encode(samples, captured_at))
     except Unreachable:
         raise
     except (SignalError, SendFailed) as error:
-        return Turn(file, start, end, failure=str(error))
-    return Turn(file, start, end, answer)
-
-
-def _complain(what: str, advice: str, code: int = FAILED) -> int:
-    print(f"edge_sim: {what}", file=sys.stderr)
-    if advice:
-        print(advice, file=sys.stderr)
-    return code
+        return replace(turn, failure=str(error))
+    return replace(turn, answer=answer)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The lower states of Whisper's encoder, which the ASR stage computes, join the log-Mel as a fourth modality. Their branch
 goes on with layers of its own that start as Whisper's next ones: these are what learns to hear emotion. A voice network
 and a text network, each of use alone, are fused as in Amser+ (R12); their own answers are added to the fused one, so
-that what is missing costs no more than what it would have said.
+that what is missing costs no more than what it would have said. So is that of a plain logistic regression on mean and
+deviation of the states: it errs elsewhere than the voice network (docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ class AmserStates(JointNetwork):
         self.voice_words = CoAttention(*sizes, config.layers, config.dropout)
         self.fused_context = CoAttention(*sizes, config.layers, config.dropout)
         self.joint = SA(*sizes, config.dropout)
+        self.statistics = _silent_head(config) if self.voice.states is not None else None
         self.no_voice = nn.Parameter(torch.zeros(config.hidden))
         self.no_text = nn.Parameter(torch.zeros(config.hidden))
         self.add_joint_head(config.heads)
@@ -172,12 +174,29 @@ class AmserStates(JointNetwork):
             self.config.common_length,
         )
         answer = self.answer_joint(joint, joint_mask)
-        logits = (
-            answer.logits
-            + self.voice_weight * voice.alone.logits * batch.has_voice[:, None]
-            + self.text_weight * text.alone.logits * batch.has_text[:, None]
-        )
+        heard = self.voice_weight * voice.alone.logits
+        if self.statistics is not None:
+            heard = heard + self.statistics(statistics_over_time(batch.states, batch.state_lengths))
+        read = self.text_weight * text.alone.logits
+        logits = answer.logits + heard * batch.has_voice[:, None] + read * batch.has_text[:, None]
         return FusionOutput(logits, answer.embedding)
+
+
+def statistics_over_time(states: Tensor, lengths: Tensor) -> Tensor:
+    """Mean and deviation of states (B, n, width) over the first `lengths` (B,) rows of each: (B, 2 width)."""
+    rows, mask = states.float(), mask_of(lengths, states.shape[1])[:, :, None]
+    count = lengths.clamp(min=1)[:, None]
+    mean = (rows * mask).sum(1) / count
+    variance = ((rows - mean[:, None]) * mask).square().sum(1) / count
+    return torch.cat((mean, variance.sqrt()), 1)
+
+
+def _silent_head(config: FusionConfig) -> nn.Linear:
+    """Adds nothing until a fitted one takes its place (`fusion.curriculum`)."""
+    head = nn.Linear(2 * config.state_width, len(config.classes))
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _or_stand_in(rows: Tensor, mask: Tensor, present: Tensor, stand_in: Tensor) -> Rows:

@@ -24,7 +24,7 @@ from fusion.amser_states import TextNetwork, VoiceNetwork
 from fusion.batch import UtteranceFeatures
 from fusion.calibration import fit_temperature
 from fusion.checkpoint import CheckpointInfo, load, save
-from fusion.curriculum import Report, train_at_once, train_fusion
+from fusion.curriculum import Report, fit_statistics, train_at_once, train_fusion
 from fusion.dataset import LabelledUtterance, TextSubstitution
 from fusion.extraction import THREADS
 from fusion.fitting import Epoch, logits_of, predict
@@ -186,6 +186,7 @@ def train(
             validation,
             material.bank,
             report,
+            statistics=fit_statistics(recipe, training),
             stop_after=stop_after.get("fusion_training"),
         )
         epochs["fusion_training"] = fitted.best_epoch

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from deployments.weights import model_path
 from deployments.whisper.conversion import load_audio_encoder
 from deployments.whisper.voice import LAYERS
 from fusion.amser_states import AmserStates, EncoderLayer, StateBranch, TextNetwork, VoiceNetwork
+from fusion.baselines.probe import LinearProbe
 from fusion.dataset import (
     LabelledSentence,
     LabelledUtterance,
@@ -98,9 +100,13 @@ def train_fusion(
     bank: SentenceBank,
     report: Report,
     *,
+    statistics: nn.Linear | None = None,
     stop_after: int | None = None,
 ) -> Fitted:
-    """The fusion of a voice and a text that stay as they are, from pairs (with cross-entropy alone)."""
+    """The fusion of a voice and a text that stay as they are, from pairs (with cross-entropy alone).
+
+    `statistics` joins afterwards: it knows its training utterances too well for a fusion to learn beside it.
+    """
     torch.manual_seed(recipe.stage("fusion_training").seed)
     network = join(voice, text)
     neutral = recipe.classes.index("neutral")
@@ -114,10 +120,22 @@ def train_fusion(
         replace(recipe.contrast(), alpha=0.0),
         sampler,
         (lambda network: (own_words(network) + _accuracy(network, pairs)) / 2) if pairs else None,
-        freeze=("voice", "text"),
+        freeze=("voice", "text") if network.statistics is None else ("voice", "text", "statistics"),
         stop_after=stop_after,
     )
-    return run.run(lambda epoch: report("fusion", epoch))
+    fitted = run.run(lambda epoch: report("fusion", epoch))
+    if statistics is not None:
+        cast(nn.Linear, cast(AmserStates, fitted.network).statistics).load_state_dict(statistics.state_dict())
+    return fitted
+
+
+def fit_statistics(recipe: Recipe, training: Sequence[LabelledUtterance]) -> nn.Linear | None:
+    """Logistic regression on mean and deviation of the encoder states, in every view; None where they are not read."""
+    if "states" not in recipe.network_config(0).modalities:
+        return None
+    views = [(each.features[view], each.label) for each in training for view in training_views(recipe)]
+    probe = LinearProbe.fit([features for features, _ in views], [label for _, label in views], len(recipe.classes))
+    return probe.as_layer()
 
 
 def join(voice: VoiceNetwork, text: TextNetwork) -> AmserStates:

@@ -29,6 +29,8 @@ class TrainingConfig:
 
     Attributes:
         epochs: length of the learning-rate schedule; early stopping may end sooner.
+        early_stopping: keep the epoch with the best validation score; False trains to the end and keeps the last, for
+            where a few speakers are too noisy a judge.
         patience: epochs without a better validation score before stopping.
         batch_size: utterances in a step.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
@@ -44,6 +46,7 @@ class TrainingConfig:
     """
 
     epochs: int = 40
+    early_stopping: bool = True
     patience: int = 12
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -71,7 +74,7 @@ class Fitted:
     """A trained network, in evaluation mode, on the CPU.
 
     Attributes:
-        network: with the averaged weights of its best epoch, or of its last without a validation group.
+        network: with the averaged weights of its best epoch, or of its last without early stopping.
         best_epoch: how many epochs those weights took.
         history: every epoch.
     """
@@ -146,7 +149,7 @@ class Training:
             number = len(self._history) + 1
             score = self._validate(self._averaged) if self._validate is not None else None
             self._history.append(Epoch(number, loss, score))
-            if score is None or score > self._best_score:
+            if score is None or not self._config.early_stopping or score > self._best_score:
                 self._best = copy.deepcopy(self._averaged)
                 self._best_epoch, self._best_score = number, score if score is not None else -1.0
             self._save()
@@ -180,7 +183,8 @@ class Training:
         return float(np.mean(losses))
 
     def _is_patience_lost(self) -> bool:
-        return self._validate is not None and len(self._history) - self._best_epoch >= self._config.patience
+        has_judge = self._validate is not None and self._config.early_stopping
+        return has_judge and len(self._history) - self._best_epoch >= self._config.patience
 
     def _save(self) -> None:
         if self._state_file is None:

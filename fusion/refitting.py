@@ -14,13 +14,14 @@ from statistics import mean
 from typing import cast
 
 from rich.console import Console
+from torch import nn
 
 from fusion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from fusion.batch import UtteranceFeatures
 from fusion.checkpoint import CheckpointInfo
 from fusion.corpora.manifest import Corpus
 from fusion.cross_validation import temperature_of
-from fusion.curriculum import text_f1, train_at_once, train_fusion, train_text
+from fusion.curriculum import fit_statistics, text_f1, train_at_once, train_fusion, train_text
 from fusion.dataset import LabelledUtterance
 from fusion.fitting import predict
 from fusion.folds import split
@@ -90,7 +91,7 @@ def refit_text(network: AmserStates, context_width: int, lessons: Lessons, conso
     config = replace(network.config, context_width=context_width)
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
         text = train_text(recipe, config, lessons.bank, progress.report)
-    fused = _fuse(network.voice, cast(TextNetwork, text.network), lessons, console)
+    fused = _fuse(network.voice, cast(TextNetwork, text.network), network.statistics, lessons, console)
     return replace(fused, epochs={"text_training": text.best_epoch} | fused.epochs)
 
 
@@ -101,14 +102,17 @@ def refit_voice(network: AmserStates, lessons: Lessons, console: Console) -> Ref
     config = replace(network.config, model="voice", state_width=width, state_heads=width // WHISPER_HEAD_WIDTH)
     with TrainingProgress(recipe.stage("training").epochs, console) as progress:
         voice = train_at_once(recipe, config, lessons.training, lessons.validation, None, progress.report)
-    fused = _fuse(cast(VoiceNetwork, voice.network), network.text, lessons, console)
+    statistics = fit_statistics(recipe, lessons.training)
+    fused = _fuse(cast(VoiceNetwork, voice.network), network.text, statistics, lessons, console)
     return replace(fused, epochs={"training": voice.best_epoch} | fused.epochs)
 
 
-def _fuse(voice: VoiceNetwork, text: TextNetwork, lessons: Lessons, console: Console) -> Refitted:
-    recipe = lessons.recipe
+def _fuse(
+    voice: VoiceNetwork, text: TextNetwork, statistics: nn.Linear | None, lessons: Lessons, console: Console
+) -> Refitted:
+    recipe, groups = lessons.recipe, (lessons.training, lessons.validation)
     with TrainingProgress(recipe.stage("fusion_training").epochs, console) as progress:
-        fitted = train_fusion(recipe, voice, text, lessons.training, lessons.validation, lessons.bank, progress.report)
+        fitted = train_fusion(recipe, voice, text, *groups, lessons.bank, progress.report, statistics=statistics)
     return Refitted(cast(AmserStates, fitted.network), {"fusion_training": fitted.best_epoch})
 
 

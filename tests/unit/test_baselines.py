@@ -10,6 +10,7 @@ import torch
 from test_fusion_network import SMALL, utterance
 from torch import nn
 
+from fusion.amser_states import statistics_over_time as statistics_of_batch
 from fusion.baselines.frames import MelRows
 from fusion.baselines.probe import LinearProbe, statistics_over_time
 from fusion.baselines.umons import AttentionFlattening, Glimpse, Umons
@@ -111,3 +112,13 @@ def test_the_probe_tells_apart_what_differs_in_the_mean(classes: int | None) -> 
     assert (probabilities[:60].argmax(1) == labels).all()
     assert not probabilities[:, 1].any()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[0, 1] * 20, [0, 1, 3, 1] * 10], ids=["two classes", "one class unseen"])
+def test_the_probe_as_a_layer_on_a_padded_batch_says_what_the_probe_says(labels: list[int]) -> None:
+    source = np.random.default_rng(0)
+    utterances = [with_states(source.normal(label, 1 + label, (5 + n, 8))) for n, label in enumerate(labels)]
+    probe = LinearProbe.fit(utterances, labels, 5)
+    batch = collate(utterances)
+    layer = probe.as_layer()(statistics_of_batch(batch.states, batch.state_lengths)).softmax(1)
+    np.testing.assert_allclose(layer.detach().numpy(), probe.predict(utterances), atol=1e-4)

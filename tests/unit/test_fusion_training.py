@@ -117,6 +117,15 @@ def test_training_stops_when_validation_no_longer_improves(sampler: SpokenSample
     assert fitted.validation == 0.7
 
 
+def test_without_early_stopping_the_last_epoch_is_kept_and_the_scores_are_only_reported(sampler: SpokenSampler) -> None:
+    config = replace(QUICK, epochs=5, patience=1, early_stopping=False)
+    fitted = Training(fresh(), config, CROSS_ENTROPY, sampler, scripted(0.5, 0.9, 0.7, 0.6, 0.4)).run()
+    assert [epoch.validation for epoch in fitted.history] == [0.5, 0.9, 0.7, 0.6, 0.4]
+    assert fitted.best_epoch == 5
+    unjudged = Training(fresh(), config, CROSS_ENTROPY, sampler).run()
+    assert_equal_weights(fitted.network, unjudged.network)
+
+
 def test_the_network_of_the_best_epoch_is_kept(sampler: SpokenSampler) -> None:
     seen: list[dict[str, torch.Tensor]] = []
     scores = scripted(0.1, 0.8, 0.3, 0.2)

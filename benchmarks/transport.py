@@ -1,0 +1,298 @@
+"""Time and energy of sending the same speech by transport, radio and device: the papers' Table V, bytes matched.
+
+    python -m benchmarks.transport --manifest MANIFEST.tsv --json FILE
+
+The radio is simulated (`edge_sim.exchange`), the payloads and the CPU time of encoding are measured. Every transport is
+taken at the setting whose payload comes nearest to that of `--match`. Three modes:
+
+    alone         an utterance a minute: each pays for its own promotion and tail
+    conversation  two seconds between one utterance and the next: the tail never ends on LTE and 3G
+    batch         all at once, one after the other, without the cluster's time: the papers' case
+
+All figures of a row are means over its utterances. Seconds are from the end of an utterance to its answer, without the
+wait for the utterances before it (`queued_seconds`); in a batch, all of it over the number of utterances. Radio joules
+leave idle out: the radio would be in it anyway. The seconds and joules of computing are CPU time here × the device's
+`cpu_slowdown`, one assumption for all codecs: it is unfair to those that have fixed-point encoders for small
+processors, Opus above all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from amser.features import SAMPLE_RATE, Float32
+from benchmarks.report import write_rows
+from benchmarks.transport_plots import plot
+from edge_sim.audio import read
+from edge_sim.exchange import Exchange, Outcome, simulate
+from edge_sim.hardware import Hardware, hardware_names, load_hardware
+from edge_sim.protocol import ANSWER_BODY, ANSWER_DATAGRAM, DatagramStack, TcpStack
+from edge_sim.radio import Radio
+from edge_sim.transports import TRANSPORTS, Transport, by_name
+
+Mode = Literal["alone", "conversation", "batch"]
+Connection = Literal["keep-alive", "new", "websocket", "gateway"]
+Row = dict[str, Any]
+
+PAUSE_S: Final[dict[Mode, float]] = {"alone": 60.0, "conversation": 2.0}
+SERVER_S: Final = 0.3  # from request to answer in the cluster: an utterance of 4 s, docs/api.md
+MATCH: Final = "svd-f16:0.125"  # the papers' operating point
+SIZED_BY: Final = 8  # utterances whose payloads choose the settings
+WIDTH_OF_A_PIPE: Final = 110  # columns, where the output is no terminal
+
+# Amser+, Table V: seconds and kWh of 22,366 files over Wi-Fi.
+PAPER_FILES: Final = 22_366
+PAPER: Final = {
+    "raw": (406.58, 0.0056),
+    "MP3": (357.82, 0.0051),
+    "AAC": (344.15, 0.0044),
+    "interpolation": (276.38, 0.0041),
+    "Amser+": (180.75, 0.0025),
+}
+WHY_THEY_DIFFER: Final = (
+    "Why these differ from the papers': kWh over seconds gives about 50 W there, a computer's supply and not a phone's "
+    "radio; they measured Wi-Fi alone, which has hardly a tail, where LTE stays awake for 11.6 s after the last byte; "
+    "their sizes are not matched (each transport at its own rate), and Opus is left out."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The same utterances through one transport.
+
+    Attributes:
+        transport: at one setting.
+        seconds: duration of each utterance.
+        payload_bytes: of each.
+        cpu_s: measured, of encoding each, on the machine of the measurement.
+    """
+
+    transport: Transport
+    seconds: tuple[float, ...]
+    payload_bytes: tuple[int, ...]
+    cpu_s: tuple[float, ...]
+
+    @property
+    def mean_bytes(self) -> float:
+        return sum(self.payload_bytes) / len(self.payload_bytes)
+
+
+def read_manifest(manifest: Path, limit: int | None) -> list[Path]:
+    """Audio files of the column `path`; relative ones are looked for in the folders above the manifest."""
+    with manifest.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))[:limit]
+    if not rows or "path" not in rows[0]:
+        raise SystemExit(f"{manifest}: needs a tab-separated column path, and at least one row")
+    folder = next((folder for folder in manifest.resolve().parents if (folder / rows[0]["path"]).is_file()), None)
+    if folder is None:
+        raise SystemExit(f"{manifest}: {rows[0]['path']} is not below any folder above it")
+    return [folder / row["path"] for row in rows]
+
+
+def encode(transport: Transport, waveforms: Sequence[Float32]) -> Encoded:
+    """Every utterance through a transport; CPU time of this process."""
+    transport.encode(waveforms[0])  # what is set up once is not measured
+    sizes: list[int] = []
+    cpu_s: list[float] = []
+    for waveform in waveforms:
+        started = time.process_time()
+        sizes.append(len(transport.encode(waveform)))
+        cpu_s.append(time.process_time() - started)
+    return Encoded(transport, tuple(each.size / SAMPLE_RATE for each in waveforms), tuple(sizes), tuple(cpu_s))
+
+
+def parse_transport(text: str) -> Transport:
+    """`name:setting`."""
+    name, _, setting = text.partition(":")
+    return by_name(name, setting)
+
+
+def matched(reference: Transport, waveforms: Sequence[Float32]) -> list[Transport]:
+    """Each transport at the setting whose payloads are nearest to the reference's, by ratio."""
+    target = encode(reference, waveforms).mean_bytes
+    chosen = []
+    for offer in TRANSPORTS.values():
+        sized = [encode(offer.factory(setting), waveforms) for setting in offer.settings]
+        chosen.append(min(sized, key=lambda each: abs(log(each.mean_bytes / target))).transport)
+    return chosen
+
+
+def exchanges(encoded: Encoded, hardware: Hardware, mode: Mode, answer_bytes: int) -> Iterator[Exchange]:
+    """What the device has to send, and when. Encoding begins where an utterance ends, in a batch where it can."""
+    now_s = 0.0
+    for seconds, size, cpu_s in zip(encoded.seconds, encoded.payload_bytes, encoded.cpu_s, strict=True):
+        compute_s = hardware.supply.compute_seconds(cpu_s)
+        if mode == "batch":
+            now_s += compute_s
+            yield Exchange(now_s, size, answer_bytes)
+        else:
+            now_s += seconds
+            yield Exchange(now_s + compute_s, size, answer_bytes, SERVER_S)
+            now_s += max(PAUSE_S[mode], compute_s)
+
+
+def on_connection(radio: Radio, connection: Connection, transport: Transport) -> Radio:
+    """The radio with its stack set for a connection and a transport's route."""
+    if isinstance(radio.stack, TcpStack):
+        stack = replace(
+            radio.stack,
+            keep_alive=connection != "new",
+            websocket=connection == "websocket",
+            route=transport.route,
+            media_type=transport.media_type,
+        )
+        return replace(radio, stack=stack)
+    return radio
+
+
+def queue(outcomes: Sequence[Outcome]) -> Iterator[float]:
+    """Seconds that each exchange waited for the one before it: where they grow, the radio cannot keep up."""
+    for before, outcome in zip(outcomes, outcomes[1:], strict=False):
+        yield max(0.0, before.answered_s - outcome.at_s)
+
+
+def row(encoded: Encoded, hardware: Hardware, radio: Radio, mode: Mode, connection: Connection) -> Row:
+    """One cell of the table: means over the utterances."""
+    radio = on_connection(radio, connection, encoded.transport)
+    answer_bytes = ANSWER_DATAGRAM if isinstance(radio.stack, DatagramStack) else len(ANSWER_BODY)
+    wanted = list(exchanges(encoded, hardware, mode, answer_bytes))
+    session = simulate(radio, wanted)
+    count = len(wanted)
+    compute_s = hardware.supply.compute_seconds(sum(encoded.cpu_s))
+    queued_s = sum(queue(session.outcomes))
+    if mode == "batch":
+        total_s = session.outcomes[-1].answered_s
+    else:
+        total_s = compute_s - queued_s + sum(outcome.seconds for outcome in session.outcomes)
+    compute_joules = hardware.supply.compute_joules(sum(encoded.cpu_s))
+    joules = session.radio_joules + compute_joules
+    return {
+        "transport": encoded.transport.name,
+        "setting": encoded.transport.setting,
+        "device": hardware.name,
+        "radio": radio.name,
+        "mode": mode,
+        "connection": connection,
+        "utterances": count,
+        "seconds_of_speech": round(sum(encoded.seconds) / count, 3),
+        "payload_bytes": round(encoded.mean_bytes, 1),
+        "bytes_on_air": round(session.bytes_on_air / count, 1),
+        "seconds_per_utterance": round(total_s / count, 5),
+        "queued_seconds": round(queued_s / count, 5),
+        "radio_joules": round(session.radio_joules / count, 6),
+        "compute_joules": round(compute_joules / count, 6),
+        "radio_joules_by_state": {state.value: round(value / count, 6) for state, value in session.joules.items()},
+        "utterances_per_battery": round(hardware.supply.battery_joules * count / joules),
+    }
+
+
+def rows_of(encoded: Encoded, devices: Sequence[str]) -> Iterator[Row]:
+    """All radios, modes and connections of the devices."""
+    for hardware in map(load_hardware, devices):
+        for radio in map(hardware.radio, hardware.radios):
+            connections: tuple[Connection, ...] = (
+                ("gateway",) if radio.has_gateway else ("keep-alive", "new", "websocket")
+            )
+            for mode in get_args(Mode):
+                for connection in connections:
+                    yield row(encoded, hardware, radio, mode, connection)
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """What was simulated, for the modes that differ most."""
+    columns = ("device", "radio", "transport", "payload B", "on air B", "s", "radio mJ", "compute mJ")
+    for mode in ("alone", "batch"):
+        table = Table(*columns, title=f"{mode}, connection kept; means of an utterance")
+        for each in rows:
+            if each["mode"] == mode and each["connection"] in ("keep-alive", "gateway"):
+                table.add_row(
+                    each["device"],
+                    each["radio"],
+                    f"{each['transport']}:{each['setting']}",
+                    f"{each['payload_bytes']:.0f}",
+                    f"{each['bytes_on_air']:.0f}",
+                    f"{each['seconds_per_utterance']:.3f}",
+                    f"{1000 * each['radio_joules']:.2f}",
+                    f"{1000 * each['compute_joules']:.2f}",
+                )
+        yield table
+
+
+def papers_table() -> Table:
+    """Table V of Amser+, and what it implies."""
+    table = Table("transport", "s", "kWh", "ms a file", "J a file", "implied W", title=f"Amser+, {PAPER_FILES} files")
+    for name, (seconds, kwh) in PAPER.items():
+        joules = 3.6e6 * kwh
+        a_file = f"{1000 * seconds / PAPER_FILES:.1f}", f"{joules / PAPER_FILES:.3f}"
+        table.add_row(name, f"{seconds:.2f}", f"{kwh:.4f}", *a_file, f"{joules / seconds:.0f}")
+    return table
+
+
+def gains(rows: Sequence[Row], reference: str) -> Iterator[str]:
+    """How much faster and cheaper than uncompressed 16-bit PCM, in the papers' case."""
+    name, _, setting = reference.partition(":")
+    in_batch = [each for each in rows if each["mode"] == "batch" and each["connection"] in ("keep-alive", "gateway")]
+    for device, radio in dict.fromkeys((each["device"], each["radio"]) for each in in_batch):
+        here = [each for each in in_batch if (each["device"], each["radio"]) == (device, radio)]
+        pcm = next((each for each in here if each["transport"] == "pcm"), None)
+        ours = next((each for each in here if (each["transport"], each["setting"]) == (name, setting)), None)
+        if pcm and ours:
+            faster = pcm["seconds_per_utterance"] / ours["seconds_per_utterance"]
+            joules = [each["radio_joules"] + each["compute_joules"] for each in (ours, pcm)]
+            saved = 100 * (1 - joules[0] / joules[1])
+            yield f"{device}, {radio}: {reference} is {faster:.2f}× as fast as PCM, and takes {saved:.0f} % less energy"
+    (raw_s, raw_kwh), (amser_s, amser_kwh) = PAPER["raw"], PAPER["Amser+"]
+    saved = 100 * (1 - amser_kwh / raw_kwh)
+    yield f"the papers, Wi-Fi: Amser+ is {raw_s / amser_s:.2f}× as fast as raw, and takes {saved:.0f} % less energy"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with a column path")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; a plot beside it")
+    parser.add_argument("--limit", type=int, help="first N utterances only")
+    parser.add_argument(
+        "--match", default=MATCH, metavar="T:S", help="payloads come near to its (default: %(default)s)"
+    )
+    parser.add_argument("--transport", nargs="+", metavar="T:S", help="these, instead of one setting of each")
+    parser.add_argument("--device", nargs="+", choices=hardware_names(), default=hardware_names())
+    options = parser.parse_args(arguments)
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_PIPE
+    waveforms = [read(path) for path in read_manifest(options.manifest, options.limit)]
+    if options.transport:
+        transports = [parse_transport(text) for text in options.transport]
+    else:
+        transports = matched(parse_transport(options.match), waveforms[:SIZED_BY])
+    rows: list[Row] = []
+    for transport in track(transports, "transports", console=Console(stderr=True)):
+        rows += rows_of(encode(transport, waveforms), options.device)
+    rows.sort(key=lambda each: (each["device"], each["radio"], -each["payload_bytes"]))
+    write_rows(
+        options.json, rows, command="benchmarks.transport", corpus=options.manifest.stem, server_seconds=SERVER_S
+    )
+    plot(rows, options.json.with_suffix(".png"))
+    for table in tables(rows):
+        console.print(table)
+    console.print(papers_table())
+    for line in gains(rows, options.match):
+        console.print(line)
+    console.print(WHY_THEY_DIFFER)
+
+
+if __name__ == "__main__":
+    main()

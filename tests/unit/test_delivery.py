@@ -1,0 +1,552 @@
+"""Delivery: what a device does with a link that is down, comes back, is full or breaks, and when it is killed itself.
+
+The cluster is a real HTTP server on loopback that plays given responses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from stand_in import Response, StandIn, stand_in
+
+from edge_sim import delivery as delivery_module
+from edge_sim.__main__ import main
+from edge_sim.delivery import Delivery, DeliverySettings, backoff_s
+from edge_sim.device import (
+    BACKOFF_S,
+    UTTERANCE_HEADER,
+    AnswerTimedOut,
+    DeviceSettings,
+    Refused,
+    UnexpectedAnswer,
+    Unreachable,
+    Utterance,
+)
+from edge_sim.spool import Spool, SpoolLimits
+from edge_sim.spool_view import SpoolView
+
+KILLS = 30
+GONE = Response(hangs_up=True)  # after it has read the request: the device cannot know whether it was worked on
+POISONED = Response(400, {"title": "Bad Request", "detail": "the bytes are corrupt"})
+
+
+class Soonest(random.Random):
+    """No jitter: every pause is as short as it can be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return min(a, b)
+
+
+class Latest(random.Random):
+    """Every pause is as long as it can be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "call.spool"
+
+
+@pytest.fixture
+def spool(path: Path) -> Iterator[Spool]:
+    with Spool(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The port of every stand-in in a test, so that one which is gone can come back."""
+    with stand_in() as probe:
+        found = int(probe.url.rpartition(":")[2])
+    bind = HTTPServer.server_bind
+
+    def bind_here(server: HTTPServer) -> None:
+        server.server_address = ("127.0.0.1", found)
+        bind(server)
+
+    monkeypatch.setattr(HTTPServer, "server_bind", bind_here)
+    return found
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_module, "BACKOFF_S", 0.01)
+
+
+def fill(spool: Spool, count: int) -> list[UUID]:
+    """Utterances that were captured a second after each other."""
+    began = datetime.now(UTC) - timedelta(seconds=count)
+    spoken = [Utterance(os.urandom(200), uuid4(), 1.0, 1.5) for _ in range(count)]
+    for second, each in enumerate(spoken):
+        spool.put(each, began + timedelta(seconds=second))
+    return [each.utterance_id for each in spoken]
+
+
+def delivery(url: str, source: type[random.Random] = Soonest, **settings: float) -> Delivery:
+    chosen = DeliverySettings(**settings)  # type: ignore[arg-type]
+    return Delivery(DeviceSettings(url=url, answer_timeout_s=0.5), chosen, source=source(0))
+
+
+def asked(cluster: StandIn) -> list[UUID]:
+    return [UUID(request.headers[UTTERANCE_HEADER]) for request in cluster.received]
+
+
+# --- Back-off ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**9), st.randoms(use_true_random=False), st.floats(0.1, 1e4))
+def test_a_pause_is_never_longer_than_its_bound(failures: int, source: random.Random, longest_s: float) -> None:
+    bound = longest_s if failures > 20 else min(longest_s, BACKOFF_S * 2 ** (failures - 1))
+    assert 0 <= backoff_s(failures, source, longest_s) <= bound
+
+
+@given(st.integers(1, 30), st.integers())
+def test_a_pause_is_a_function_of_the_failures_and_the_randomness(failures: int, seed: int) -> None:
+    assert backoff_s(failures, random.Random(seed)) == backoff_s(failures, random.Random(seed))
+
+
+def test_devices_that_lost_the_link_together_come_back_over_the_whole_pause() -> None:
+    source = random.Random(7)
+    pauses = sorted(backoff_s(4, source) for _ in range(10_000))
+    assert (pauses[0], pauses[5_000], pauses[-1]) == pytest.approx((0.0, 2.0, 4.0), abs=0.15)
+
+
+# --- Batches and order ------------------------------------------------------------------------------------------------
+
+
+def test_all_that_waits_is_sent_oldest_first_on_one_connection(spool: Spool) -> None:
+    spoken = fill(spool, 10)
+    with stand_in() as cluster, delivery(cluster.url, batch=4) as sending:
+        settled = [result.utterance_id for result in sending.until_empty(spool)]
+    assert asked(cluster) == settled == spoken
+    assert len({request.connection for request in cluster.received}) == 1
+    assert (spool.waiting(), len(spool.results())) == ([], 10)
+
+
+def test_a_batch_is_no_larger_than_asked_for(spool: Spool) -> None:
+    fill(spool, 5)
+    with stand_in() as cluster, delivery(cluster.url, batch=3) as sending:
+        assert len(list(sending.batch(spool))) == 3
+    assert len(spool.waiting()) == 2
+
+
+def test_what_came_back_is_in_the_spool_before_it_is_told(spool: Spool, path: Path) -> None:
+    fill(spool, 3)
+    with stand_in() as cluster, delivery(cluster.url) as sending, SpoolView(path) as view:
+        for number, result in enumerate(sending.until_empty(spool), start=1):
+            assert view.results()[-1] == result
+            assert len(view.waiting()) == 3 - number
+            assert result.answer is not None
+            assert (result.answer.text, result.answer.attempts) == ("Good morning.", 1)
+
+
+def test_what_is_too_old_is_not_sent(path: Path) -> None:
+    with Spool(path, SpoolLimits(max_age_s=2.5)) as spool, stand_in() as cluster, delivery(cluster.url) as sending:
+        spoken = fill(spool, 4)
+        list(sending.until_empty(spool))
+        assert asked(cluster) == spoken[2:]
+        assert [(each.reason, each.count) for each in spool.drops()] == [("age", 2)]
+
+
+# --- Failures of the link ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_link_everything_stays_and_nothing_is_written(spool: Spool, port: int) -> None:
+    fill(spool, 3)
+    before = spool.waiting()
+    with delivery(f"http://127.0.0.1:{port}", failures=3) as sending:
+        assert list(sending.until_empty(spool)) == []
+        assert isinstance(sending.trouble, Unreachable)
+        assert sending.failures == 3
+    assert spool.waiting() == before
+
+
+def test_the_pauses_of_a_link_double(spool: Spool, port: int) -> None:
+    fill(spool, 1)
+    pauses = []
+    with delivery(f"http://127.0.0.1:{port}", source=Latest) as sending:
+        for _ in range(9):
+            list(sending.batch(spool))
+            pauses.append(sending.wait_s(spool))
+    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60], abs=0.3)
+
+
+def test_when_the_cluster_comes_back_the_oldest_is_first_and_nothing_was_lost(spool: Spool, port: int) -> None:
+    spoken = fill(spool, 6)
+    url = f"http://127.0.0.1:{port}"
+    with delivery(url, failures=2) as sending:
+        with stand_in() as first:
+            assert len([next(results) for results in [sending.until_empty(spool)] for _ in range(2)]) == 2
+        assert list(sending.until_empty(spool)) == []
+        sending.failures = 0
+        with stand_in() as second:
+            list(sending.until_empty(spool))
+    assert asked(first) == spoken[:3]  # the third on the connection that was kept, and not answered
+    assert asked(second) == spoken[2:]
+    assert [result.utterance_id for result in spool.results()] == spoken
+
+
+def test_a_full_cluster_is_left_alone_for_as_long_as_it_asked(spool: Spool) -> None:
+    spoken = fill(spool, 3)
+    full = Response(429, {"title": "Too Many Requests"}, {"Retry-After": "1"})
+    with stand_in(Response(), full) as cluster, delivery(cluster.url) as sending:
+        list(sending.until_empty(spool))
+    assert asked(cluster) == [spoken[0], spoken[1], spoken[1], spoken[2]]
+    assert 1.0 <= cluster.received[2].at - cluster.received[1].at < 2.0
+    assert [result.attempts for result in spool.results()] == [1, 2, 1]
+
+
+def test_a_wait_that_the_cluster_asked_for_is_remembered_by_the_spool(spool: Spool) -> None:
+    fill(spool, 1)
+    with stand_in(Response(503, {}, {"Retry-After": "3600"})) as cluster:
+        with delivery(cluster.url) as sending:
+            assert list(sending.until_empty(spool)) == []
+            assert isinstance(sending.trouble, Refused)
+        with delivery(cluster.url) as another:
+            assert list(another.until_empty(spool)) == []
+            assert another.wait_s(spool) == pytest.approx(3600, abs=5)
+    assert len(cluster.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "trouble"),
+    [
+        (GONE, Unreachable),
+        (Response(after_s=60), AnswerTimedOut),
+        (Response(500, b"oops"), Refused),
+        (Response(504, b"late"), Refused),
+        (Response(408, b"slow"), Refused),
+        (Response(200, b"<h1>Welcome to our hotel</h1>"), UnexpectedAnswer),
+    ],
+)
+def test_a_request_that_may_have_been_worked_on_is_sent_again_with_the_same_id(
+    spool: Spool, response: Response, trouble: type[Exception]
+) -> None:
+    (spoken,) = fill(spool, 1)
+    with stand_in(response) as cluster, delivery(cluster.url) as sending:
+        assert list(sending.batch(spool)) == []
+        assert isinstance(sending.trouble, trouble)
+        (result,) = sending.until_empty(spool)
+    assert asked(cluster) == [spoken, spoken]
+    assert cluster.received[0].body == cluster.received[1].body
+    assert result.answer is not None
+    assert (result.attempts, result.answer.attempts, sending.trouble) == (2, 2, None)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_that_breaks_every_exchange_holds_back_no_other(spool: Spool) -> None:
+    spoken = fill(spool, 5)
+
+    class Fragile(StandIn):
+        """Falls over the second utterance."""
+
+        def play(self, request: BaseHTTPRequestHandler) -> None:
+            if request.headers[UTTERANCE_HEADER] == str(spoken[1]):
+                request.close_connection = True
+            else:
+                super().play(request)
+
+    cluster = Fragile([])
+    with delivery(cluster.url, Latest, failures=99, longest_wait_s=0.3) as sending:
+        answered = [result.utterance_id for result in sending.until_empty(spool)]
+    cluster.close()
+    (left,) = spool.waiting()
+    assert answered == [spoken[0], *spoken[2:]]
+    assert left.utterance_id == spoken[1]
+    assert left.attempts >= 4  # it was not given up either, until a pause took longer than there is patience
+
+
+def test_one_poisoned_utterance_is_kept_as_failed_and_the_others_are_answered(spool: Spool) -> None:
+    spoken = fill(spool, 4)
+    with stand_in(Response(), POISONED) as cluster, delivery(cluster.url) as sending:
+        results = list(sending.until_empty(spool))
+    assert asked(cluster) == spoken
+    assert [result.failure for result in results] == [None, "400 Bad Request; the bytes are corrupt", None, None]
+    assert spool.results() == results
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 405, 407])
+def test_a_wrong_address_or_password_costs_no_utterance(spool: Spool, status: int) -> None:
+    spoken = fill(spool, 2)
+    elsewhere = Response(status, b"who are you?")
+    with stand_in(*[elsewhere] * 3) as cluster, delivery(cluster.url, failures=3) as sending:
+        assert list(sending.until_empty(spool)) == []
+        assert isinstance(sending.trouble, Refused)
+    assert asked(cluster) == [spoken[0]] * 3
+    assert (len(spool.waiting()), spool.results()) == (2, [])
+
+
+def test_stop_ends_a_pause_at_once(spool: Spool, port: int) -> None:
+    fill(spool, 1)
+    stop = threading.Event()
+    device = DeviceSettings(url=f"http://127.0.0.1:{port}")
+    with Delivery(device, DeliverySettings(failures=99), stop, Latest()) as sending:
+        threading.Timer(0.7, stop.set).start()  # in the second pause, of 1 s
+        started = time.monotonic()
+        assert list(sending.until_empty(spool)) == []
+    assert time.monotonic() - started < 1.2
+    assert len(spool.waiting()) == 1
+
+
+def test_stop_ends_a_batch_after_the_request_under_way(spool: Spool) -> None:
+    fill(spool, 5)
+    stop = threading.Event()
+    with stand_in() as cluster, Delivery(DeviceSettings(url=cluster.url), stop=stop) as sending:
+        for _ in sending.until_empty(spool):
+            stop.set()
+    assert (len(cluster.received), len(spool.waiting())) == (1, 4)
+
+
+def test_a_watch_delivers_what_others_spool_and_survives_an_outage(path: Path, port: int) -> None:
+    stop, settled = threading.Event(), []
+    device = DeviceSettings(url=f"http://127.0.0.1:{port}")
+
+    def watch() -> None:
+        with Delivery(device, stop=stop, source=Soonest()) as sending:
+            settled.extend(result.utterance_id for result in sending.watch(lambda: Spool(path, wait_s=10)))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    with Spool(path, wait_s=10) as spool:
+        first = fill(spool, 2)
+    time.sleep(0.3)
+    with stand_in():
+        _eventually(path, 2)
+    with Spool(path, wait_s=10) as spool:
+        second = fill(spool, 2)
+    with stand_in():
+        _eventually(path, 4)
+    stop.set()
+    thread.join(5)
+    assert settled == [*first, *second]
+
+
+def _eventually(path: Path, results: int) -> None:
+    ends_at = time.monotonic() + 20
+    while time.monotonic() < ends_at:
+        with SpoolView(path) as view:
+            if len(view.results()) == results:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"there are no {results} results")
+
+
+# --- Killed -----------------------------------------------------------------------------------------------------------
+
+# Importing takes longer than most lives of a device here: this process imports once and forks a device for each line
+# that it reads. A device says which utterances are in its spool, each after `put` returned; the number in a line says
+# where it goes on.
+DEVICES = """
+import itertools, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+from edge_sim import delivery
+from edge_sim.device import DeviceSettings, Utterance
+from edge_sim.spool import Spool
+
+delivery.BACKOFF_S = 0.01  # a killed device does not live long enough to be patient
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def live(path, url, first):
+    with Spool(path) as spool, delivery.Delivery(DeviceSettings(url=url)) as sending:
+        for number in itertools.count(first) if first >= 0 else ():
+            spool.put(Utterance(os.urandom(3000), UUID(int=number), 1.0, 1.0), datetime.now(UTC), str(number))
+            say("spooled", number)
+            if number % 3 == 2:
+                for _ in sending.until_empty(spool):
+                    pass
+        while spool.waiting():
+            for _ in sending.until_empty(spool):
+                pass
+            sending.failures = 0
+
+for line in sys.stdin:
+    if (device := os.fork()) == 0:
+        live(Path(sys.argv[1]), sys.argv[2], int(line))
+        os._exit(0)
+    say("device", device)
+    say("ended", os.waitstatus_to_exitcode(os.waitpid(device, 0)[1]))
+"""
+
+
+def test_a_device_that_is_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
+    path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    moments = random.Random(20251122)
+    responses = [Response(after_s=moments.uniform(0, 0.01), hangs_up=moments.random() < 0.08) for _ in range(5000)]
+    spooled: set[int] = set()
+    started = time.monotonic()
+    with (
+        stand_in(*responses) as cluster,
+        subprocess.Popen(
+            [sys.executable, "-c", DEVICES, str(path), cluster.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        ) as devices,
+    ):
+        try:
+            for _ in range(KILLS):
+                code = _live(devices, max(spooled, default=-1) + 1, spooled, kill_after_s=moments.uniform(0, 0.25))
+                assert code == -signal.SIGKILL
+            acknowledged = set(spooled)
+            assert _live(devices, -1, spooled) == 0
+        finally:
+            devices.kill()
+    took_s = time.monotonic() - started
+    with SpoolView(path) as view:
+        results, waiting, drops = view.results(), view.waiting(), view.drops()
+    times = Counter(asked(cluster))
+    stored = [int(result.note) for result in results]
+    assert (waiting, drops) == ([], [])
+    assert len(stored) == len(set(stored))
+    assert acknowledged <= set(stored) <= {*acknowledged, len(acknowledged)}  # one was spooled and could not say so
+    assert {result.utterance_id for result in results} == times.keys()
+    assert all(result.answer is not None for result in results)
+    assert len(stored) > KILLS
+    resends = times.total() - len(times)
+    broken = sum(response.hangs_up for response in responses[: times.total()])
+    assert resends >= broken
+    assert took_s < 30
+    for name, value in {"utterances": len(stored), "resends": resends, "broken": broken, "seconds": took_s}.items():
+        record_property(name, value)
+    print(f"{KILLS} kills, {len(stored)} utterances, {resends} sent again ({broken} broken), {took_s:.1f} s")
+
+
+def _live(devices: subprocess.Popen[str], first: int, spooled: set[int], kill_after_s: float | None = None) -> int:
+    """One life of a device, from its start to its end; returns its exit code."""
+    assert devices.stdin is not None
+    assert devices.stdout is not None
+    devices.stdin.write(f"{first}\n")
+    for line in devices.stdout:
+        what, number = line.split()
+        if what == "device" and kill_after_s is not None:
+            time.sleep(kill_after_s)
+            os.kill(int(number), signal.SIGKILL)
+        elif what == "spooled":
+            spooled.add(int(number))
+        elif what == "ended":
+            return int(number)
+    pytest.fail("the process that starts devices is gone")
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def send(tmp_path: Path, path: Path) -> Callable[..., int]:
+    t = np.arange(16_000) / 16_000
+    soundfile.write(tmp_path / "call.wav", 0.5 * np.sin(2 * np.pi * 440 * t), 16_000)
+    file = str(tmp_path / "call.wav")
+    return lambda url, *more: main(["send", file, "--no-split", "--spool", str(path), "--url", url, *more])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_a_link_send_keeps_the_utterance_and_deliver_brings_its_answer(
+    send: Callable[..., int], path: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://127.0.0.1:{port}"
+    assert send(url) == 3
+    told = capsys.readouterr().err
+    assert f"1 utterance is kept in the spool: {url} cannot be reached" in told
+    assert f"python -m edge_sim deliver --spool {path} --url {url}" in told
+    with stand_in():
+        assert main(["deliver", "--spool", str(path), "--url", url]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "call.wav" in line)
+    assert row.split()[:6] == ["call.wav", "0.0–1.0", "Good", "morning.", "happy", "0.85"]
+    assert main(["deliver", "--spool", str(path), "--url", url]) == 0  # nothing waits: no cluster is needed
+
+
+def test_with_a_link_send_prints_the_same_through_a_spool(
+    send: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stand_in() as cluster:
+        assert send(cluster.url, "--json") == 0
+    turn = json.loads(capsys.readouterr().out)
+    assert (turn["emotion"], turn["end_s"], turn["bytes_sent"]) == ("happy", 1.0, len(cluster.received[0].body))
+    assert turn["file"].endswith("call.wav")
+
+
+def test_a_watch_prints_what_comes_until_it_is_interrupted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Spool(path) as spool:
+        fill(spool, 2)
+    with stand_in() as cluster:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--watch"]) == 130
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["Good morning. · happy 0.85"] * 2
+
+
+def test_an_utterance_that_is_refused_makes_the_command_fail_and_stays_visible(
+    send: Callable[..., int], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stand_in(POISONED) as cluster:
+        assert send(cluster.url) == 1
+    assert "call.wav 0.0–1.0: 400 Bad Request; the bytes are corrupt" in capsys.readouterr().out
+    assert main(["spool", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "0 waiting (0 bytes, 0.0 s of speech) · 0 answered · 1 failed" in shown
+    assert "the bytes are corrupt" in shown
+
+
+def test_the_spool_is_shown_while_another_process_owns_it(
+    spool: Spool, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoken = fill(spool, 25)
+    spool.postpone(spoken[-1], 60)
+    assert main(["spool", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "25 waiting (5.0 kB, 25.0 s of speech) · 0 answered · 0 failed" in shown
+    assert "the newest 20 of 25; --json has all" in shown
+    assert str(spoken[-1])[:8] in shown
+    assert str(spoken[0])[:8] not in shown
+    assert main(["spool", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [each["utterance_id"] for each in document["waiting"]] == [str(each) for each in spoken]
+    assert (document["waiting"][-1]["attempts"], document["results"], document["drops"]) == (1, [], [])
+
+
+def test_drops_are_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Spool(path, SpoolLimits(max_count=2)) as spool:
+        fill(spool, 5)
+    assert main(["spool", str(path)]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["count"])
+    assert row.split()[:4] == ["count", "3", "600", "3.0"]
+
+
+@pytest.mark.parametrize("command", [["deliver", "--spool"], ["spool"]])
+def test_a_spool_that_is_not_there_is_not_made(
+    command: list[str], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(path)]) == 1
+    assert f"there is no spool at {path}" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_deliver_refuses_a_url_that_is_none(path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["deliver", "--spool", str(path), "--url", "somewhere"])
+    assert ended.value.code == 2
