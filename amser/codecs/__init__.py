@@ -20,11 +20,14 @@ from amser.codecs.base import (
     MalformedPayload,
     NotFinite,
     RankTooHigh,
+    Setting,
     UnknownCodec,
     require_finite,
 )
+from amser.codecs.interpolation import Interpolation
+from amser.codecs.klt import Klt
 from amser.codecs.mel_f16 import MelF16
-from amser.codecs.svd import element_ratio, rank_for_rate, rank_ratio
+from amser.codecs.svd import DEFAULT_RATE, element_ratio, rank_for_rate, rank_ratio
 from amser.codecs.svd_f16 import SvdF16
 from amser.codecs.svd_i8 import SvdI8
 
@@ -40,6 +43,7 @@ __all__ = [
     "MalformedPayload",
     "NotFinite",
     "RankTooHigh",
+    "Setting",
     "UnknownCodec",
     "by_name",
     "by_number",
@@ -47,15 +51,15 @@ __all__ = [
     "decode",
     "element_ratio",
     "encode",
+    "parse",
     "payload_rank",
     "rank_for_rate",
     "rank_ratio",
 ]
 
 _MEL: Final = MelF16()
-CODECS: Final = MappingProxyType({codec.name: codec for codec in (_MEL, SvdF16(), SvdI8())})
+CODECS: Final = MappingProxyType({codec.name: codec for codec in (_MEL, SvdF16(), SvdI8(), Interpolation(), Klt())})
 DEFAULT_CODEC: Final = "svd-f16"
-DEFAULT_RATE: Final = 0.125  # the papers' operating point: rank 10 of 80
 MAXIMUM_RANK: Final = 80
 
 
@@ -75,8 +79,25 @@ def by_number(number: int) -> Codec:
     raise UnknownCodec(f"no codec number {number}", ", ".join(f"{c.number} ({c.name})" for c in CODECS.values()))
 
 
+def parse(text: str) -> tuple[str, Setting]:
+    """A codec and its setting as people write them: `svd-f16:0.125`, `klt:low`, `interpolation:4x2`, `mel-f16`.
+
+    Raises:
+        UnknownCodec: as named.
+        ValueError: the codec has no such setting.
+    """
+    name, colon, setting = text.partition(":")
+    return name, by_name(name).read_setting(setting) if colon else Setting()
+
+
 def encode(
-    log_mel: ArrayLike, codec: str = DEFAULT_CODEC, *, rate: float | None = None, rank: int | None = None
+    log_mel: ArrayLike,
+    codec: str = DEFAULT_CODEC,
+    *,
+    rate: float | None = None,
+    rank: int | None = None,
+    step: int | str | None = None,
+    factors: tuple[int, int] | None = None,
 ) -> Encoded:
     """A log-Mel as bytes.
 
@@ -84,25 +105,25 @@ def encode(
 
     Args:
         log_mel: floating point, shape (bands, frames), within ±`LARGEST_VALUE`; unpadded frames.
-        codec: a name in `CODECS`. `mel-f16` has no use for a rate or a rank.
-        rate: r / k in (0, 1] with k = min(bands, frames); `DEFAULT_RATE` if neither this nor `rank` is given.
-        rank: number of components instead of a rate; more than k means k.
+        codec: a name in `CODECS`.
+        rate, rank, step, factors: see `Setting`; `mel-f16` has no use for a rate or a rank.
 
     Raises:
         UnknownCodec, NotFinite: as named.
-        CodecError: not a matrix, or a rate or rank out of its range, or both given.
+        CodecError: not a matrix, or a setting that is out of its range or that this codec does not have.
     """
     chosen = by_name(codec)
+    setting = Setting(rate, rank, step, factors)
+    if unknown := setting.given() - chosen.takes:
+        raise CodecError(f"{codec} has no {', '.join(sorted(unknown))}", ", ".join(sorted(chosen.takes)) or "none")
     with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite and is refused as such
         matrix = np.asarray(log_mel, np.float32)
     if matrix.ndim != 2 or matrix.size == 0:
         raise CodecError(f"the log-Mel has shape {matrix.shape}", "(bands, frames), neither of them 0")
     require_finite(matrix)
-    bands, frames = matrix.shape
-    rank = _components(rate, rank, bands, frames)
-    if not chosen.pays_off(rank, bands, frames):
+    if not chosen.pays_off(setting, *matrix.shape):
         chosen = _MEL
-    payload = chosen.encode(matrix, rank)
+    payload = chosen.encode(matrix, setting)
     return Encoded(chosen.name, chosen.rank(payload), payload)
 
 
@@ -124,18 +145,7 @@ def check_payload(codec: str, payload: bytes, *, bands: int, frames: int, max_ra
         RankTooHigh: above `max_rank` or min(bands, frames).
         MalformedPayload: rank 0, or a length other than rank, bands and frames call for.
     """
-    chosen = by_name(codec)
-    rank = chosen.rank(payload)
-    if rank is not None:
-        highest = min(bands, frames, max_rank)
-        if rank < 1:
-            raise MalformedPayload("the payload has rank 0", f"1 to {highest}")
-        if rank > highest:
-            raise RankTooHigh(f"the payload has rank {rank} for {bands} bands and {frames} frames", f"1 to {highest}")
-    expected = chosen.payload_length(rank, bands, frames)
-    if len(payload) != expected:
-        what = f"{codec} of {bands} bands and {frames} frames" + ("" if rank is None else f" at rank {rank}")
-        raise MalformedPayload(f"the payload has {len(payload)} bytes", f"{expected} bytes for {what}")
+    by_name(codec).check(payload, bands, frames, max_rank)
 
 
 def decode(codec: str, payload: bytes, *, bands: int, frames: int, max_rank: int = MAXIMUM_RANK) -> Float32:
@@ -151,16 +161,3 @@ def decode(codec: str, payload: bytes, *, bands: int, frames: int, max_rank: int
     check_payload(codec, payload, bands=bands, frames=frames, max_rank=max_rank)
     with np.errstate(over="ignore", invalid="ignore"):  # hostile factors: what they multiply to is checked instead
         return require_finite(by_name(codec).decode(payload, bands, frames))
-
-
-def _components(rate: float | None, rank: int | None, bands: int, frames: int) -> int:
-    if rank is not None:
-        if rate is not None:
-            raise CodecError("both a rate and a rank were given", "one of them")
-        if rank < 1:
-            raise CodecError(f"the rank is {rank}", "1 or more")
-        return min(rank, bands, frames)
-    rate = DEFAULT_RATE if rate is None else rate
-    if not 0 < rate <= 1:
-        raise CodecError(f"the rate is {rate}", "above 0, up to 1")
-    return rank_for_rate(rate, bands, frames)

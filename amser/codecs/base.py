@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 import numpy as np
@@ -51,11 +51,29 @@ class Encoded:
     payload: bytes
 
 
-class Codec(Protocol):
-    """One way to write a log-Mel. Shapes are always (bands, frames); all numbers are little-endian.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How finely a codec writes. Each codec takes some of these (`Codec.takes`); None is its default.
 
-    Lengths are checked before `decode` is called, so that a codec allocates only what the payload itself pays for.
+    Attributes:
+        rate: r / k in (0, 1], k = min(bands, frames), for codecs with factors.
+        rank: number of components instead of a rate; more than k means k.
+        step: of a quantiser: a name or an index, see `amser.codecs.klt`.
+        factors: frames and bands a cell, for interpolation.
     """
+
+    rate: float | None = None
+    rank: int | None = None
+    step: int | str | None = None
+    factors: tuple[int, int] | None = None
+
+    def given(self) -> frozenset[str]:
+        """Names of those that are not None."""
+        return frozenset(each.name for each in fields(self) if getattr(self, each.name) is not None)
+
+
+class Codec(Protocol):
+    """One way to write a log-Mel. Shapes are always (bands, frames); all numbers are little-endian."""
 
     @property
     def name(self) -> str:
@@ -65,20 +83,38 @@ class Codec(Protocol):
     def number(self) -> int:
         """What the envelope calls it (`amser.wire`); never reused."""
 
-    def pays_off(self, rank: int, bands: int, frames: int) -> bool:
+    @property
+    def takes(self) -> frozenset[str]:
+        """Fields of `Setting` that it knows."""
+
+    def read_setting(self, text: str) -> Setting:
+        """The setting that stands behind a colon, as in `svd-f16:0.125`. Raises ValueError."""
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:
         """Whether this codec is worth it, against sending the Mel itself."""
 
-    def encode(self, log_mel: Float32, rank: int) -> bytes:
-        """The payload of a checked log-Mel; `rank` is between 1 and min(bands, frames)."""
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:
+        """The payload of a checked log-Mel. Raises CodecError for a setting out of range or bands it does not know."""
 
     def rank(self, payload: bytes) -> int | None:
-        """The rank in the payload's header, not yet checked. Raises MalformedPayload if the header is cut off."""
+        """The rank in the payload's header, not yet checked; None for a codec without. Raises MalformedPayload."""
 
-    def payload_length(self, rank: int | None, bands: int, frames: int) -> int:
-        """Bytes of a payload with this rank."""
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:
+        """Refuses what cannot be decoded, before anything is allocated that the payload merely claims.
+
+        Raises:
+            MalformedPayload, RankTooHigh: as named.
+        """
 
     def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
-        """The log-Mel of a payload of the right length; its values are not yet checked."""
+        """The log-Mel of a payload that was checked; its values are not yet. May raise MalformedPayload."""
+
+
+def check_length(name: str, payload: bytes, expected: int, bands: int, frames: int, detail: str = "") -> None:
+    """Refuses a payload of any other length. Raises MalformedPayload."""
+    if len(payload) != expected:
+        what = f"{name} of {bands} bands and {frames} frames{detail}"
+        raise MalformedPayload(f"the payload has {len(payload)} bytes", f"{expected} bytes for {what}")
 
 
 def require_finite(log_mel: Float32) -> Float32:

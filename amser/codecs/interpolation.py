@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from amser.codecs.base import CodecError, Float32, MalformedPayload
+from amser.codecs.base import CodecError, Float32, MalformedPayload, Setting, check_length
 
 FLOAT16 = np.dtype("<f2")
 FACTORS = struct.Struct("<BB")
@@ -29,9 +29,17 @@ class Interpolation:
 
     name: str = "interpolation"
     number: int = 4
+    takes: frozenset[str] = frozenset({"factors"})
 
-    def encode(self, log_mel: Float32, factors: Factors = DEFAULT_FACTORS) -> bytes:
-        """The payload of a checked log-Mel, shape (bands, frames). Raises CodecError for factors out of range."""
+    def read_setting(self, text: str) -> Setting:
+        time, frequency = text.split("x")
+        return Setting(factors=(int(time), int(frequency)))
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:  # noqa: ARG002 - the Protocol's signature
+        return True
+
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:
+        factors = setting.factors or DEFAULT_FACTORS
         if not _in_range(factors):
             raise CodecError(f"the factors are {factors[0]} × {factors[1]}", f"1 to {LARGEST_FACTOR} each")
         return FACTORS.pack(*factors) + average(log_mel, factors).astype(FLOAT16).tobytes()
@@ -51,17 +59,16 @@ class Interpolation:
         time, frequency = factors
         return FACTORS.size + FLOAT16.itemsize * _cells(bands, frequency) * _cells(frames, time)
 
-    def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
-        """The log-Mel of a payload, shape (bands, frames); its values are not yet checked.
+    def rank(self, payload: bytes) -> int | None:  # noqa: ARG002 - the Protocol's signature
+        return None
 
-        Raises:
-            MalformedPayload: a wrong header, or a length other than it calls for; nothing was allocated.
-        """
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:  # noqa: ARG002
         time, frequency = self.factors(payload)
         expected = self.payload_length((time, frequency), bands, frames)
-        if len(payload) != expected:
-            what = f"{bands} bands and {frames} frames at {time} × {frequency}"
-            raise MalformedPayload(f"the payload has {len(payload)} bytes", f"{expected} bytes for {what}")
+        check_length(self.name, payload, expected, bands, frames, f" at {time} × {frequency}")
+
+    def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
+        time, frequency = self.factors(payload)
         cells = np.frombuffer(payload, FLOAT16, offset=FACTORS.size).astype(np.float32)
         return interpolate(cells.reshape(_cells(bands, frequency), -1), (time, frequency), bands, frames)
 

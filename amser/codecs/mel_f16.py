@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amser.codecs.base import Float32
+from amser.codecs.base import Float32, Setting, check_length
 
 FLOAT16 = np.dtype("<f2")
 
@@ -20,18 +20,22 @@ class MelF16:
 
     name: str = "mel-f16"
     number: int = 1
+    takes: frozenset[str] = frozenset({"rate", "rank"})  # and ignores: it may take a factorised Mel's place
 
-    def pays_off(self, rank: int, bands: int, frames: int) -> bool:  # noqa: ARG002 - the Protocol's signature
+    def read_setting(self, text: str) -> Setting:
+        raise ValueError(f"mel-f16 has no setting, but {text!r} was given")
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:  # noqa: ARG002 - the Protocol's signature
         return True
 
-    def encode(self, log_mel: Float32, rank: int) -> bytes:  # noqa: ARG002 - there is nothing to truncate
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:  # noqa: ARG002 - there is nothing to truncate
         return log_mel.astype(FLOAT16).tobytes()
 
     def rank(self, payload: bytes) -> int | None:  # noqa: ARG002 - the Protocol's signature
         return None
 
-    def payload_length(self, rank: int | None, bands: int, frames: int) -> int:  # noqa: ARG002
-        return FLOAT16.itemsize * bands * frames
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:  # noqa: ARG002
+        check_length(self.name, payload, FLOAT16.itemsize * bands * frames, bands, frames)
 
     def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
         return np.frombuffer(payload, FLOAT16).reshape(bands, frames).astype(np.float32)

@@ -7,17 +7,19 @@ folded in evenly both factors have the same scale, and f ≈ A B.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from amser.codecs.base import Float32, MalformedPayload
+from amser.codecs.base import CodecError, Float32, MalformedPayload, RankTooHigh, Setting
 
 Float64 = NDArray[np.float64]
 
 RANK = struct.Struct("<H")  # the header of both codecs
+TAKES: Final = frozenset({"rate", "rank"})
+DEFAULT_RATE: Final = 0.125  # the papers' operating point: rank 10 of 80
 
 
 def factorise(log_mel: Float32, rank: int) -> tuple[Float64, Float64]:
@@ -58,6 +60,36 @@ def read_rank(payload: bytes) -> int:
         raise MalformedPayload(f"the payload has {len(payload)} bytes, too few for its header", f"{RANK.size} or more")
     rank: int = RANK.unpack_from(payload)[0]
     return rank
+
+
+def check_rank(payload: bytes, bands: int, frames: int, max_rank: int) -> int:
+    """The rank at the head of a payload, if the receiver takes it and a matrix of this size can have it.
+
+    Raises:
+        RankTooHigh: above `max_rank` or min(bands, frames).
+        MalformedPayload: rank 0, or no header.
+    """
+    rank = read_rank(payload)
+    highest = min(bands, frames, max_rank)
+    if rank < 1:
+        raise MalformedPayload("the payload has rank 0", f"1 to {highest}")
+    if rank > highest:
+        raise RankTooHigh(f"the payload has rank {rank} for {bands} bands and {frames} frames", f"1 to {highest}")
+    return rank
+
+
+def components(setting: Setting, bands: int, frames: int) -> int:
+    """The rank that a setting means for a matrix of this size. Raises CodecError for one out of its range."""
+    if setting.rank is not None:
+        if setting.rate is not None:
+            raise CodecError("both a rate and a rank were given", "one of them")
+        if setting.rank < 1:
+            raise CodecError(f"the rank is {setting.rank}", "1 or more")
+        return min(setting.rank, bands, frames)
+    rate = DEFAULT_RATE if setting.rate is None else setting.rate
+    if not 0 < rate <= 1:
+        raise CodecError(f"the rate is {rate}", "above 0, up to 1")
+    return rank_for_rate(rate, bands, frames)
 
 
 def rank_ratio(rank: int, bands: int, frames: int) -> float:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amser.codecs.base import Float32
-from amser.codecs.svd import RANK, element_ratio, factorise, read_rank
+from amser.codecs.base import Float32, Setting, check_length
+from amser.codecs.svd import RANK, TAKES, check_rank, components, element_ratio, factorise, read_rank
 
 FLOAT16 = np.dtype("<f2")
 
@@ -22,19 +22,30 @@ class SvdF16:
 
     name: str = "svd-f16"
     number: int = 2
+    takes: frozenset[str] = TAKES
 
-    def pays_off(self, rank: int, bands: int, frames: int) -> bool:
+    def read_setting(self, text: str) -> Setting:
+        return Setting(rate=float(text))
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:
+        rank = components(setting, bands, frames)
         return element_ratio(rank, bands, frames) < 1
 
-    def encode(self, log_mel: Float32, rank: int) -> bytes:
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:
+        rank = components(setting, *log_mel.shape)
         a, b = factorise(log_mel, rank)
         return RANK.pack(rank) + a.astype(FLOAT16).tobytes() + b.astype(FLOAT16).tobytes()
 
     def rank(self, payload: bytes) -> int | None:
         return read_rank(payload)
 
-    def payload_length(self, rank: int | None, bands: int, frames: int) -> int:
-        return RANK.size + FLOAT16.itemsize * (rank or 0) * (bands + frames)
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:
+        rank = check_rank(payload, bands, frames, max_rank)
+        check_length(self.name, payload, self.payload_length(rank, bands, frames), bands, frames, f" at rank {rank}")
+
+    def payload_length(self, rank: int, bands: int, frames: int) -> int:
+        """Bytes of a payload with this rank."""
+        return RANK.size + FLOAT16.itemsize * rank * (bands + frames)
 
     def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
         rank = read_rank(payload)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amser.codecs.base import Float32
-from amser.codecs.svd import RANK, Float64, factorise, read_rank
+from amser.codecs.base import Float32, Setting, check_length
+from amser.codecs.svd import RANK, TAKES, Float64, check_rank, components, factorise, read_rank
 
 FLOAT32 = np.dtype("<f4")
 LARGEST_SYMBOL = 127  # −128 stays unused, so that the symbols are symmetric
@@ -23,11 +23,17 @@ class SvdI8:
 
     name: str = "svd-i8"
     number: int = 3
+    takes: frozenset[str] = TAKES
 
-    def pays_off(self, rank: int, bands: int, frames: int) -> bool:
+    def read_setting(self, text: str) -> Setting:
+        return Setting(rate=float(text))
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:
+        rank = components(setting, bands, frames)
         return self.payload_length(rank, bands, frames) <= 2 * bands * frames  # bytes of mel-f16
 
-    def encode(self, log_mel: Float32, rank: int) -> bytes:
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:
+        rank = components(setting, *log_mel.shape)
         a, b = factorise(log_mel, rank)
         a_step, b_step = _step(a, axis=0), _step(b, axis=1)
         scale = (a_step * b_step.T).ravel().astype(FLOAT32)
@@ -36,8 +42,13 @@ class SvdI8:
     def rank(self, payload: bytes) -> int | None:
         return read_rank(payload)
 
-    def payload_length(self, rank: int | None, bands: int, frames: int) -> int:
-        return RANK.size + (rank or 0) * (FLOAT32.itemsize + bands + frames)
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:
+        rank = check_rank(payload, bands, frames, max_rank)
+        check_length(self.name, payload, self.payload_length(rank, bands, frames), bands, frames, f" at rank {rank}")
+
+    def payload_length(self, rank: int, bands: int, frames: int) -> int:
+        """Bytes of a payload with this rank."""
+        return RANK.size + rank * (FLOAT32.itemsize + bands + frames)
 
     def decode(self, payload: bytes, bands: int, frames: int) -> Float32:
         rank = read_rank(payload)

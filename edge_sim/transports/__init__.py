@@ -48,7 +48,7 @@ class Offer:
 
 TRANSPORTS: Final = MappingProxyType(
     {audio.name: Offer(audio, audio.settings) for audio in (Pcm, Flac, Mp3, Aac, Opus)}
-    | {codec: Offer(partial(Features, codec), tuple(settings)) for codec, settings in SETTINGS.items()}
+    | {codec: Offer(partial(Features, codec), settings) for codec, settings in SETTINGS.items()}
 )
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from amser import codecs
-from amser.features import SAMPLE_RATE, Float32, log_mel
+from amser.features import SAMPLE_RATE, Float32
 from amser.wire import MEDIA_TYPE, Envelope, decode_mel, pack, unpack
+from edge_sim.frontend import DEFAULT_FRONTEND, log_mel
 from edge_sim.transports.base import ROUTE_OF_FEATURES, UnknownSetting, UnknownTransport
 
-RATES: Final = MappingProxyType(
-    {rate: {"rate": float(rate)} for rate in ("0.05", "0.0625", "0.125", "0.1875", "0.25", "0.5")}
-)
-# Of each codec: what its settings mean to `codecs.encode`.
-SETTINGS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = MappingProxyType(
-    {"svd-f16": RATES, "svd-i8": RATES, "mel-f16": MappingProxyType({"16-bit": {}})}
+RATES: Final = ("0.05", "0.0625", "0.125", "0.1875", "0.25", "0.5")
+WHOLE: Final = "16-bit"  # of mel-f16, which has no setting
+# Of each codec, from the coarsest to the finest
+SETTINGS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "svd-f16": RATES,
+        "svd-i8": RATES,
+        "interpolation": ("8x4", "4x4", "4x2", "2x2", "2x1"),
+        "klt": ("32", "28", "low", "20", "standard", "robust", "6"),
+        "mel-f16": (WHOLE,),
+    }
 )
 
 
@@ -27,7 +34,7 @@ class Features:
 
     Args:
         codec: a name in `SETTINGS`, which is also the transport's.
-        setting: r / k of an SVD, for a codec with factors; one of `SETTINGS[codec]`.
+        setting: one of `SETTINGS[codec]`: r / k of an SVD, cells of an interpolation, a step of `klt`.
         device_id: what the envelope names as the sender.
 
     Raises:
@@ -36,6 +43,7 @@ class Features:
 
     media_type: Final = MEDIA_TYPE
     route: Final = ROUTE_OF_FEATURES
+    frontend: Final = DEFAULT_FRONTEND
 
     def __init__(self, codec: str, setting: str, device_id: str = "device-1") -> None:
         if codec not in SETTINGS:
@@ -44,7 +52,7 @@ class Features:
             raise UnknownSetting(f"{codec} has no setting {setting!r}", ", ".join(SETTINGS[codec]))
         self.name = codec
         self.setting = setting
-        self._options = SETTINGS[codec][setting]
+        self._options = codecs.parse(codec if setting == WHOLE else f"{codec}:{setting}")[1]
         self._device_id = device_id
 
     def __repr__(self) -> str:
@@ -52,8 +60,8 @@ class Features:
 
     def encode(self, waveform: Float32) -> bytes:
         """See `Transport.encode`. The envelope carries a new utterance id and the time, so no two are the same."""
-        mel = log_mel(waveform)
-        encoded = codecs.encode(mel, self.name, **self._options)
+        mel = log_mel(waveform, frontend=self.frontend)
+        encoded = codecs.encode(mel, self.name, **asdict(self._options))
         envelope = Envelope(
             codec=encoded.codec,
             profile="whisper80",

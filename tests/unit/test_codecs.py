@@ -58,7 +58,7 @@ def error_norm(matrix: Matrix, approximation: Matrix) -> float:
 def round_trip(matrix: Matrix, codec: str, rank: int) -> Matrix:
     """Through the codec itself, also where `encode` would rather send the Mel."""
     chosen = codecs.by_name(codec)
-    payload = chosen.encode(matrix, rank)
+    payload = chosen.encode(matrix, Setting(rank=rank))
     return decode(codec, payload, bands=matrix.shape[0], frames=matrix.shape[1])
 
 
@@ -187,7 +187,7 @@ GOLDEN_PAYLOADS = {
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_bytes_of_a_payload_never_change(codec: str) -> None:
-    assert codecs.by_name(codec).encode(GOLDEN, 2).hex() == GOLDEN_PAYLOADS[codec]
+    assert codecs.by_name(codec).encode(GOLDEN, Setting(rank=2)).hex() == GOLDEN_PAYLOADS[codec]
 
 
 @pytest.mark.parametrize("codec", CODECS)

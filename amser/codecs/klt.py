@@ -1,0 +1,297 @@
+"""`klt`: a fixed Karhunen-Loève basis across bands, cosines along time, and a range coder; a tenth of `svd-f16`.
+
+The device sends no basis: 80 × 80 numbers, learnt from other speakers, stand ready at both ends, and so do the
+frequencies of the symbols (`amser.codecs.klt_tables`). The basis is that of a log-Mel weighted by how much Whisper's
+words depend on each part of it, so that one step for all coefficients spends bits where they matter (docs/decisions).
+
+Payload: uint8 version of the basis, its highest bit set for a stream; uint8 step index; uint8 level of the loudest cell
+(for a stream, what the device expects); then the range coder's bytes.
+A stream has for each block of 8 frames a length (LEB128) and that many bytes. Nothing depends on an earlier block, so
+that each can be read when it arrives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from amser.codecs.base import LARGEST_VALUE, CodecError, Float32, MalformedPayload, Setting
+from amser.codecs.klt_tables import BANDS, BASIS_VERSION, BLOCKS, Plan, level_index, level_of, plan, step_of, tables
+from amser.features import DYNAMIC_RANGE, LOG_SCALE, clamp_to_floor
+
+PROFILES: Final = MappingProxyType({"low": 24, "standard": 16, "robust": 10})  # step index; docs/wire.md has the rates
+DEFAULT_PROFILE: Final = "low"
+USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the middle
+MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
+COARSEST: Final = 48  # step index: 6.4
+WHOLE, STREAMED = BLOCKS
+STREAM: Final = 0x80  # of the first byte
+HEADER: Final = 3  # bytes
+WORD: Final = np.dtype(">u4")  # what the range coder writes at a time
+FLOOR_BELOW: Final = DYNAMIC_RANGE / LOG_SCALE
+LARGEST_LENGTH: Final = 4096  # bytes of a streamed block
+
+
+@dataclass(frozen=True, slots=True)
+class Klt:
+    """Coefficients of a fixed basis, as few bits as their probabilities allow."""
+
+    name: str = "klt"
+    number: int = 5
+    takes: frozenset[str] = frozenset({"step"})
+
+    def read_setting(self, text: str) -> Setting:
+        return Setting(step=step_index(text))
+
+    def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:  # noqa: ARG002 - the Protocol's signature
+        return True
+
+    def encode(self, log_mel: Float32, setting: Setting) -> bytes:
+        """A whole utterance: blocks of 320 ms under one range coder."""
+        bands, frames = log_mel.shape
+        if bands != BANDS:
+            raise CodecError(f"klt was given {bands} bands", f"the {BANDS} of the profile whisper80")
+        if frames > MOST_FRAMES:
+            raise CodecError(f"klt was given {frames} frames", f"{MOST_FRAMES} at most")
+        index = step_index(DEFAULT_PROFILE if setting.step is None else setting.step)
+        level = level_index(float(log_mel.max()))
+        coefficients = _analyse(log_mel - np.float32(level_of(level)), WHOLE)
+        return bytes((BASIS_VERSION, index, level)) + _write(coefficients, plan(WHOLE, index), step_of(index))
+
+    def rank(self, payload: bytes) -> int | None:  # noqa: ARG002 - the Protocol's signature
+        return None
+
+    def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:  # noqa: ARG002
+        check_header(payload)
+        if bands != BANDS or frames > MOST_FRAMES:
+            limit = f"{BANDS} bands and {MOST_FRAMES} frames at most"
+            raise MalformedPayload(f"klt of {bands} bands and {frames} frames", limit)
+
+    def decode(self, payload: bytes, bands: int, frames: int) -> Float32:  # noqa: ARG002 - checked
+        """Of a whole utterance or of a stream."""
+        if not payload[0] & STREAM:
+            coefficients = _read(payload[HEADER:], WHOLE, -(-frames // WHOLE), payload[1])
+            return clamp_to_floor(_synthesise(coefficients, frames, payload[2]))
+        blocks = _streamed(payload)
+        expected = -(-frames // STREAMED)
+        if len(blocks) != expected:
+            raise MalformedPayload(f"the stream has {len(blocks)} blocks", f"{expected} for {frames} frames")
+        coefficients = np.concatenate([_read(block, STREAMED, 1, payload[1]) for block in blocks], axis=1)
+        return clamp_to_floor(_synthesise(coefficients, frames, payload[2]))
+
+
+def step_index(step: int | str) -> int:
+    """The index of a step that is given as a profile's name or as an index. Raises CodecError."""
+    if isinstance(step, str) and step in PROFILES:
+        return PROFILES[step]
+    try:
+        index = int(step)
+    except ValueError:
+        index = -1
+    if not 0 <= index <= COARSEST:
+        raise CodecError(f"klt has no step {step!r}", f"{', '.join(PROFILES)}, or an index from 0 to {COARSEST}")
+    return index
+
+
+def check_header(payload: bytes) -> None:
+    """Refuses what another version wrote. Raises MalformedPayload."""
+    if len(payload) < HEADER:
+        raise MalformedPayload(f"the payload has {len(payload)} bytes", f"{HEADER} or more")
+    if payload[0] & ~STREAM != BASIS_VERSION:
+        raise MalformedPayload(f"the payload has basis version {payload[0] & ~STREAM}", str(BASIS_VERSION))
+    if payload[1] > COARSEST:
+        raise MalformedPayload(f"the payload has step index {payload[1]}", f"0 to {COARSEST}")
+
+
+class StreamEncoder:
+    """Frames in, blocks of bytes out, while the person still speaks. Used by one thread at a time.
+
+    Args:
+        step: a name in `PROFILES` or an index from 0 to `COARSEST`.
+        level: of the loudest cell that is to come, from what this device heard before. Any will do; a near one saves
+            some bits.
+
+    Raises:
+        CodecError: there is no such step.
+    """
+
+    def __init__(self, step: int | str = DEFAULT_PROFILE, level: float = USUAL_LEVEL) -> None:
+        self._step_index = step_index(step)
+        self._level = level_index(level)
+        self._begun = False
+        self._held = np.zeros((BANDS, 0), np.float32)
+        self._loudest = -np.inf
+
+    def push(self, frames: Float32) -> bytes:
+        """The blocks that these frames (80, n) complete, each with its length in front; often none.
+
+        The payload's header comes before the first one.
+        """
+        self._held = np.concatenate((self._held, frames), axis=1)
+        count = self._held.shape[1] // STREAMED
+        ready, self._held = np.split(self._held, [count * STREAMED], axis=1)
+        return b"".join(self._block(ready[:, at : at + STREAMED]) for at in range(0, ready.shape[1], STREAMED))
+
+    def finish(self) -> bytes:
+        """The last block, if frames are left; the encoder is then as new."""
+        last = self._block(self._held) if self._held.shape[1] else b""
+        self._held, self._loudest, self._begun = self._held[:, :0], -np.inf, False
+        return last
+
+    def _block(self, frames: Float32) -> bytes:
+        # What is under the floor of what was heard so far will be under that of the whole: bits for it are lost bits.
+        self._loudest = max(self._loudest, float(frames.max()))
+        raised = np.maximum(frames, np.float32(self._loudest - FLOOR_BELOW))
+        header, index = b"", self._step_index
+        if not self._begun:
+            self._begun = True
+            header = bytes((BASIS_VERSION | STREAM, index, self._level))
+        coefficients = _analyse(raised - np.float32(level_of(self._level)), STREAMED)
+        body = _write(coefficients, plan(STREAMED, index), step_of(index))
+        return header + _leb128(len(body)) + body
+
+
+class StreamDecoder:
+    """Blocks of bytes in, frames out, before the end arrives. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._held = b""
+
+    def push(self, received: bytes) -> Float32:
+        """(80, 8 n): the frames of the blocks that are complete; not clamped, and the last block may be padded.
+
+        Raises:
+            MalformedPayload: another version, no stream, or a block longer than any can be.
+        """
+        self._held += received
+        if not self._header:
+            if len(self._held) < HEADER:
+                return np.zeros((BANDS, 0), np.float32)
+            check_header(self._held)
+            if not self._held[0] & STREAM:
+                raise MalformedPayload("the payload is a whole utterance", "a stream")
+            self._header, self._held = self._held[:HEADER], self._held[HEADER:]
+        blocks, used = _complete(self._held)
+        self._held = self._held[used:]
+        if not blocks:
+            return np.zeros((BANDS, 0), np.float32)
+        coefficients = np.concatenate([_read(block, STREAMED, 1, self._header[1]) for block in blocks], axis=1)
+        return _synthesise(coefficients, coefficients.shape[1] * STREAMED, self._header[2])
+
+
+def _analyse(log_mel: Float32, block: int) -> Float32:
+    """(80, T) → (80, blocks, block): weighted coefficients; the last frame fills the last block."""
+    known = tables()
+    count = -(-log_mel.shape[1] // block)
+    rows = np.empty((BANDS, count * block), np.float32)
+    np.matmul(known.analysis, log_mel - known.mean, out=rows[:, : log_mel.shape[1]])
+    rows[:, log_mel.shape[1] :] = rows[:, log_mel.shape[1] - 1, None]
+    coefficients: Float32 = rows.reshape(BANDS, count, block) @ known.forward(block).T
+    return coefficients
+
+
+def _synthesise(coefficients: Float32, frames: int, level: int) -> Float32:
+    """(80, blocks, block) → (80, frames)."""
+    known = tables()
+    rows = (coefficients @ known.inverse(coefficients.shape[2])).reshape(BANDS, -1)[:, :frames]
+    log_mel: Float32 = known.synthesis @ rows + (known.mean + np.float32(level_of(level)))
+    return np.clip(log_mel, -LARGEST_VALUE, LARGEST_VALUE, out=log_mel)
+
+
+def _write(coefficients: Float32, order: Plan, step: float) -> bytes:
+    """The range coder's bytes, loudest class first: all its coefficients in all blocks."""
+    bands, count, block = coefficients.shape
+    steps = coefficients.transpose(0, 2, 1).reshape(bands * block, count)[order.order] / np.float32(step)
+    magnitudes = np.abs(steps)
+    rounded = np.clip(np.floor(magnitudes + order.rounding), 1, order.largest)
+    symbols = (order.largest + np.where(magnitudes < order.threshold, 0, np.copysign(rounded, steps))).astype(np.int32)
+    encoder = constriction.stream.queue.RangeEncoder()
+    for each, begin, end in order.runs:
+        encoder.encode(symbols[begin:end].ravel(), each.model)
+    return _shortest(encoder.get_compressed().astype(WORD).tobytes(), symbols, order)
+
+
+def _shortest(written: bytes, symbols: NDArray[np.int32], order: Plan) -> bytes:
+    """The fewest bytes that still mean these symbols: the coder ends with a whole word, of which a part is chance."""
+    for spared in range(WORD.itemsize - 1, 0, -1):
+        prefix = written[:-spared]
+        # Zeros take the place of what was cut off, so the number before them has to be rounded up to stay in range.
+        above = (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix) + 1, "big")
+        if not above[0] and _means(above[1:], symbols, order):
+            return above[1:]
+    return written
+
+
+def _means(body: bytes, symbols: NDArray[np.int32], order: Plan) -> bool:
+    try:
+        return np.array_equal(_symbols(body, order, symbols.shape[1]), symbols)
+    except AssertionError:  # constriction's: bytes that no symbols lead to
+        return False
+
+
+def _symbols(body: bytes, order: Plan, count: int) -> NDArray[np.int32]:
+    """(n, count) in the order of writing. Zeros follow the last byte."""
+    words = np.frombuffer(body + bytes(-len(body) % WORD.itemsize), WORD).astype(np.uint32)
+    decoder = constriction.stream.queue.RangeDecoder(words)
+    symbols = np.empty((len(order.order), count), np.int32)
+    for each, begin, end in order.runs:
+        symbols[begin:end] = decoder.decode(each.model, (end - begin) * count).reshape(end - begin, count)
+    return symbols
+
+
+def _read(body: bytes, block: int, count: int, step_index: int) -> Float32:
+    """(80, count, block): what the symbols stand for."""
+    order = plan(block, step_index)
+    flat = np.zeros((BANDS * block, count), np.float32)
+    try:
+        symbols = _symbols(body, order, count)
+    except AssertionError as error:
+        raise MalformedPayload(f"the range coder's bytes mean nothing ({error})", "what an encoder wrote") from None
+    for each, begin, end in order.runs:
+        flat[order.order[begin:end]] = each.values[symbols[begin:end]]
+    flat *= np.float32(step_of(step_index))
+    return flat.reshape(BANDS, block, count).transpose(0, 2, 1)
+
+
+def _leb128(number: int) -> bytes:
+    written = bytearray()
+    while number >= 0x80:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*written, number])
+
+
+def _complete(stream: bytes) -> tuple[list[bytes], int]:
+    """The blocks that are there as a whole, and how many bytes they take."""
+    blocks: list[bytes] = []
+    at = 0
+    while True:
+        length, shift, cursor = 0, 0, at
+        while cursor < len(stream):
+            byte = stream[cursor]
+            cursor += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if length > LARGEST_LENGTH or shift > 14:
+                raise MalformedPayload(f"a block of {length} bytes or more", f"{LARGEST_LENGTH} at most")
+            if byte < 0x80:
+                break
+        else:
+            return blocks, at
+        if cursor + length > len(stream):
+            return blocks, at
+        blocks.append(stream[cursor : cursor + length])
+        at = cursor + length
+
+
+def _streamed(payload: bytes) -> list[bytes]:
+    blocks, used = _complete(payload[HEADER:])
+    if used != len(payload) - HEADER:
+        raise MalformedPayload("the stream ends within a block", "whole blocks")
+    return blocks
