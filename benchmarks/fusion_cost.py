@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds: list[float] = []
     milliseconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for record in track(chosen, "utterances"):
-        mel = compressed_mel(waveform_of(record), CodecSetting("svd-f16", 0.125), record.language)
+        mel = compressed_mel(waveform_of(record), CodecSetting.parse("svd-f16:0.125"), record.language)
         (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
         states = _timed(milliseconds["voice"], partial(voice.encode, mel))
         words, (tokens,) = vectors.embed(transcript.text), context.encode([transcript.text])

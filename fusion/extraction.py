@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import soundfile
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from amser import codecs
+from amser.codecs import Setting
+from amser.codecs.klt_tables import digest
 from amser.features import AudioError, log_mel, resample, silence_value, to_mono
 from deployments.messages import Mel
 from deployments.weights import cache_folder, fingerprint, model_path
@@ -42,23 +44,31 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class CodecSetting:
-    """A codec and its rate, written `name:rate`; `none` is the uncompressed log-Mel."""
+    """A codec and how finely it writes, as in `svd-f16:0.125` or `klt:low`; `none` is the uncompressed log-Mel."""
 
     name: str
-    rate: float | None
+    setting: Setting
 
     @classmethod
     def parse(cls, text: str) -> CodecSetting:
-        """Read `none`, `mel-f16`, `svd-f16:0.125`, …; raises ValueError for anything else."""
-        name, _, rate = text.partition(":")
-        if name == "none" and not rate:
-            return cls("none", None)
-        if name not in codecs.CODECS:
-            raise ValueError(f"codec {text!r}: expected none or one of {', '.join(codecs.CODECS)}, as in svd-f16:0.125")
-        return cls(name, float(rate) if rate else None)
+        """Read `none`, `mel-f16`, `svd-f16:0.125`, `klt:low`, …; raises ValueError for anything else."""
+        if text == "none":
+            return UNCOMPRESSED
+        try:
+            return cls(*codecs.parse(text))
+        except (codecs.CodecError, ValueError) as error:
+            raise ValueError(f"codec {text!r}: expected none, or as in svd-f16:0.125 ({error})") from None
 
     def __str__(self) -> str:
-        return self.name if self.rate is None else f"{self.name}:{self.rate:g}"
+        how = self.setting
+        if how.rate is not None:
+            return f"{self.name}:{how.rate:g}"
+        if how.factors is not None:
+            return f"{self.name}:{how.factors[0]}x{how.factors[1]}"
+        return self.name if how.step is None else f"{self.name}:{how.step}"
+
+
+UNCOMPRESSED: Final = CodecSetting("none", Setting())
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +204,14 @@ def listen_augmented(
             heard.append(Heard(mel.values, models.voice.encode(mel), texts[number]))
         return heard
 
-    content = {"copy": copy, "augmentation": augmentation.key(), "settings": [str(setting) for setting in settings]}
-    key = f"{cache_key(corpus, CodecSetting('none', None), False, recogniser)}-{_digest(content)}"
+    content: dict[str, object] = {
+        "copy": copy,
+        "augmentation": augmentation.key(),
+        "settings": [str(setting) for setting in settings],
+    }
+    if any(setting.name == "klt" for setting in settings):
+        content["tables"] = digest()
+    key = f"{cache_key(corpus, UNCOMPRESSED, False, recogniser)}-{_digest(content)}"
     folder = (cache_root or cache_folder() / "features") / key
     bring = listener or (lambda: Listener.load(asr=False, recogniser=recogniser))
     heard = _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
@@ -219,7 +235,7 @@ def compressed_mel(waveform: NDArray[np.float32], setting: CodecSetting, languag
         raise ManifestError(str(error)) from error
     rank = None
     if setting.name != "none":
-        encoded = codecs.encode(mel, setting.name, rate=setting.rate)
+        encoded = codecs.encode(mel, setting.name, **asdict(setting.setting))
         rank = encoded.rank
         mel = codecs.decode(encoded.codec, encoded.payload, bands=mel.shape[0], frames=mel.shape[1])
     return Mel(
@@ -243,6 +259,8 @@ def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recog
         "codec": str(setting),
         "recogniser": fingerprint(recogniser),
     }
+    if setting.name == "klt":
+        content["tables"] = digest()
     return f"{corpus.name}-{_digest(content)}"
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "encode",
     "parse",
     "payload_rank",
+    "payload_step",
     "rank_for_rate",
     "rank_ratio",
 ]
@@ -87,7 +88,8 @@ def parse(text: str) -> tuple[str, Setting]:
         ValueError: the codec has no such setting.
     """
     name, colon, setting = text.partition(":")
-    return name, by_name(name).read_setting(setting) if colon else Setting()
+    codec = by_name(name)
+    return name, codec.read_setting(setting) if colon else Setting()
 
 
 def encode(
@@ -135,6 +137,17 @@ def payload_rank(codec: str, payload: bytes) -> int | None:
         MalformedPayload: the header is cut off.
     """
     return by_name(codec).rank(payload)
+
+
+def payload_step(codec: str, payload: bytes) -> int | None:
+    """The step index that a payload was written with; None for a codec without steps.
+
+    Raises:
+        UnknownCodec: as named.
+        MalformedPayload: the header is cut off or of another version.
+    """
+    chosen = by_name(codec)
+    return chosen.step(payload) if isinstance(chosen, Klt) else None
 
 
 def check_payload(codec: str, payload: bytes, *, bands: int, frames: int, max_rank: int = MAXIMUM_RANK) -> None:

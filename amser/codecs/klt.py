@@ -20,11 +20,19 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from amser.codecs.base import LARGEST_VALUE, CodecError, Float32, MalformedPayload, Setting
+from amser.codecs.base import (
+    LARGEST_VALUE,
+    CodecError,
+    Float32,
+    MalformedPayload,
+    NotFinite,
+    Setting,
+    require_finite,
+)
 from amser.codecs.klt_tables import BANDS, BASIS_VERSION, BLOCKS, Plan, level_index, level_of, plan, step_of, tables
 from amser.features import DYNAMIC_RANGE, LOG_SCALE, clamp_to_floor
 
-PROFILES: Final = MappingProxyType({"low": 24, "standard": 16, "robust": 10})  # step index; docs/wire.md has the rates
+PROFILES: Final = MappingProxyType({"low": 22, "standard": 15, "robust": 8})  # step index; docs/wire.md has the rates
 DEFAULT_PROFILE: Final = "low"
 USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the middle
 MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
@@ -65,6 +73,11 @@ class Klt:
 
     def rank(self, payload: bytes) -> int | None:  # noqa: ARG002 - the Protocol's signature
         return None
+
+    def step(self, payload: bytes) -> int:
+        """The step index in the payload's header. Raises MalformedPayload."""
+        check_header(payload)
+        return payload[1]
 
     def check(self, payload: bytes, bands: int, frames: int, max_rank: int) -> None:  # noqa: ARG002
         check_header(payload)
@@ -118,9 +131,12 @@ class StreamEncoder:
 
     Raises:
         CodecError: there is no such step.
+        NotFinite: the level is NaN or infinite.
     """
 
     def __init__(self, step: int | str = DEFAULT_PROFILE, level: float = USUAL_LEVEL) -> None:
+        if not np.isfinite(level):
+            raise NotFinite(f"the level is {level}", "a finite one")
         self._step_index = step_index(step)
         self._level = level_index(level)
         self._begun = False
@@ -130,8 +146,15 @@ class StreamEncoder:
     def push(self, frames: Float32) -> bytes:
         """The blocks that these frames (80, n) complete, each with its length in front; often none.
 
-        The payload's header comes before the first one.
+        The payload's header comes before the first one. Frames that are refused leave the encoder as it was.
+
+        Raises:
+            CodecError, NotFinite: another shape, or a value beyond ±`LARGEST_VALUE`.
         """
+        if frames.ndim != 2 or len(frames) != BANDS:
+            raise CodecError(f"klt was given frames of shape {frames.shape}", f"({BANDS}, n)")
+        if frames.size:
+            require_finite(frames)
         self._held = np.concatenate((self._held, frames), axis=1)
         count = self._held.shape[1] // STREAMED
         ready, self._held = np.split(self._held, [count * STREAMED], axis=1)

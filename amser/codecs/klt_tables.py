@@ -5,6 +5,7 @@ Everything that decides which bits a symbol takes is an integer here, so that an
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -137,6 +138,11 @@ def tables() -> Tables:
     with (files("amser.codecs") / "klt.npz").open("rb") as file, np.load(file) as content:
         arrays = dict(content)
     return Tables(arrays, json.loads(bytes(arrays.pop("about")).decode()))
+
+
+def digest() -> str:
+    """SHA-256 of the tables that come with Amser, for what is kept of log-Mels that went through them."""
+    return hashlib.sha256((files("amser.codecs") / "klt.npz").read_bytes()).hexdigest()
 
 
 @cache

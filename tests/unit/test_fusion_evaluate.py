@@ -18,7 +18,7 @@ from fusion.batch import UtteranceFeatures
 from fusion.checkpoint import CheckpointInfo, save
 from fusion.corpora.manifest import CLASSES, Corpus, ManifestError, Record
 from fusion.evaluate import judge
-from fusion.extraction import RECOGNISER, CodecSetting, extract
+from fusion.extraction import RECOGNISER, UNCOMPRESSED, CodecSetting, extract
 from fusion.network import AmserPlus, FusionConfig
 from fusion.texts import TextReader
 
@@ -103,7 +103,7 @@ def test_evaluate_explains_what_is_missing(tmp_path: Path, capsys: pytest.Captur
 def test_a_corpus_with_a_class_that_the_network_does_not_know_is_refused() -> None:
     records = tuple(Record("a", Path(), emotion, "s", 1, "", None) for emotion in ("angry", "fear"))
     with pytest.raises(ManifestError, match="fear, which the network does not know"):
-        judge(Corpus("small", records, {}), CodecSetting("none", None), np.ones((2, 2), np.float32), ("angry", "sad"))
+        judge(Corpus("small", records, {}), UNCOMPRESSED, np.ones((2, 2), np.float32), ("angry", "sad"))
 
 
 @pytest.mark.parametrize("command", [evaluate.main, train.main])
