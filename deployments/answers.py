@@ -7,7 +7,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -29,12 +29,16 @@ class TranscriptAnswer(BaseModel):
 
 
 class InputAnswer(BaseModel):
-    """What was received: the codec (or audio format), the bytes of the body, and the speech in it."""
+    """What was received: the codec (or audio format), the bytes of the body, and the speech in it.
+
+    `step` is the quantiser's index of a codec that has one; for the others it is left out.
+    """
 
     codec: str
     bytes: int
     seconds: float
     rank: int | None
+    step: int | None = Field(None, exclude_if=lambda step: step is None)
 
 
 class Answer(BaseModel):
@@ -121,7 +125,14 @@ def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refu
 
 
 def answer(
-    recognition: Recognition, request_id: str, *, codec: str, received: int, rank: int | None, models: dict[str, str]
+    recognition: Recognition,
+    request_id: str,
+    *,
+    codec: str,
+    received: int,
+    rank: int | None,
+    models: dict[str, str],
+    step: int | None = None,
 ) -> Answer:
     """The document of a request that succeeded."""
     transcript, emotion = recognition.transcript, recognition.emotion
@@ -134,7 +145,7 @@ def answer(
             language=transcript.language,
             average_log_probability=round(transcript.average_log_probability, 4),
         ),
-        input=InputAnswer(codec=codec, bytes=received, seconds=round(recognition.mel.seconds, 3), rank=rank),
+        input=InputAnswer(codec=codec, bytes=received, seconds=round(recognition.mel.seconds, 3), rank=rank, step=step),
         timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
         models=models,
         degraded=list(emotion.left_out),

@@ -8,6 +8,7 @@ from typing import Final
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from amser.errors import SignalError
@@ -16,6 +17,8 @@ from amser.features import HOP_LENGTH, SAMPLE_RATE, to_mono
 # FFmpeg's demuxer for each format. It never guesses: from a playlist it would open files and addresses of ours.
 DEMUXERS: Final = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov"}
 ACCEPTED: Final = ", ".join(name.upper() for name in DEMUXERS)
+# An M4A's last frame is filled up with zeros, which FFmpeg leaves in place: samples at 16 kHz, 2048 at 8 kHz at most
+LARGEST_FILL: Final = 4096
 LENGTH_UNKNOWN_FROM: Final = 0x7FFF_FFFF  # bytes that a WAV claims to have where it was written as a stream
 
 
@@ -34,7 +37,8 @@ class AudioTooLong(SignalError):  # noqa: N818 - an error by its base class
 def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
     """The waveform in an audio file, mono at 16 kHz, and the name of the format.
 
-    Decoding stops at the first sample too many, whatever the file's header says of its length.
+    Decoding stops soon after the first sample too many, whatever the file's header says of its length. An M4A's header
+    says where in its last frame it ends.
 
     Args:
         content: a whole WAV, FLAC, MP3, OGG or M4A file.
@@ -44,6 +48,7 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
         UndecodableAudio, BrokenAudio, AudioTooLong: as they say.
     """
     limit = (max_frames + 1) * HOP_LENGTH
+    stated = 0
     name = _format_of(content)
     if name is None:
         raise UndecodableAudio("the file is no audio that is read here", ACCEPTED)
@@ -59,16 +64,34 @@ def decode(content: bytes, max_frames: int) -> tuple[NDArray[np.float32], str]:
                 for piece in resampler.resample(frame):
                     pieces.append(to_mono(piece.to_ndarray().T))
                     count += pieces[-1].size
-                if count >= limit:
-                    seconds = max_frames * HOP_LENGTH / SAMPLE_RATE
-                    raise AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
+                if count >= limit + LARGEST_FILL:
+                    raise _too_long(max_frames)
             pieces += [to_mono(piece.to_ndarray().T) for piece in resampler.resample(None)]
+            if name == "m4a":
+                stated = _samples(container.streams.audio[0])  # asked last: of a fragmented file it grows meanwhile
     except SignalError:
         raise  # a ValueError too, and says already what is wrong
     except (av.FFmpegError, ValueError) as error:
         reason = error.strerror if isinstance(error, av.FFmpegError) else error
         raise BrokenAudio(f"the audio cannot be decoded: {reason}", "an intact file") from None
-    return (np.concatenate(pieces) if pieces else np.zeros(0, np.float32)), name
+    waveform = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    if 0 < waveform.size - stated <= LARGEST_FILL:
+        waveform = waveform[: stated or None]
+    if waveform.size >= limit:
+        raise _too_long(max_frames)
+    return waveform, name
+
+
+def _too_long(max_frames: int) -> AudioTooLong:
+    seconds = max_frames * HOP_LENGTH / SAMPLE_RATE
+    return AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
+
+
+def _samples(stream: AudioStream) -> int:
+    """Samples at 16 kHz that the container states; 0 where it says nothing."""
+    if stream.duration is None or stream.time_base is None:
+        return 0
+    return round(stream.duration * stream.time_base * SAMPLE_RATE)
 
 
 def _format_of(content: bytes) -> str | None:

@@ -24,10 +24,13 @@ from whisper.tokenizer import LANGUAGES
 
 from amser import codecs, wire
 from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
+from amser.rate_hint import HEADER as RATE_HINT
+from amser.rate_hint import RateHint
 from deployments import audio
 from deployments.answers import PROBLEM_TYPE, Answer, Problem, Refusal, answer, refusal, server_timing
 from deployments.execution import ModelThread
 from deployments.pipeline import Recognition, Stages, recognize, serve_stages
+from deployments.rate_hint import rate_hint
 from deployments.settings import Settings
 from deployments.stages import build_local_stages
 
@@ -76,6 +79,7 @@ class Ingress:
 
     def __init__(self, settings: Settings, stages: dict[str, DeploymentHandle] | None, gpu: bool) -> None:
         self._requests = settings.requests
+        self._rate_hint = settings.rate_hint
         self._decoding = ModelThread("audio")
         self._names: dict[str, str] = {}
         self._stages: Stages
@@ -125,17 +129,21 @@ class Ingress:
             return self._problem(unready, str(uuid.uuid4()))
         return JSONResponse({"status": "ready", "stages": str(len(stages))})
 
-    async def _answer(self, request: Request, handler: Callable[[Request, str], Awaitable[Answer]]) -> Response:
+    async def _answer(
+        self, request: Request, handler: Callable[[Request, str], Awaitable[tuple[Answer, RateHint | None]]]
+    ) -> Response:
         request_id = str(uuid.uuid4())
         try:
             async with asyncio.timeout(self._requests.deadline_s):
-                document = await handler(request, request_id)
+                document, hint = await handler(request, request_id)
         except Exception as error:
             return self._problem(error, request_id)
         headers = {"Server-Timing": server_timing(document.timings_ms), "Amser-Request-Id": request_id}
+        if hint is not None:
+            headers[RATE_HINT] = str(hint)
         return JSONResponse(document.model_dump(), headers=headers)
 
-    async def _from_envelope(self, request: Request, request_id: str) -> Answer:
+    async def _from_envelope(self, request: Request, request_id: str) -> tuple[Answer, RateHint | None]:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         if media_type != wire.MEDIA_TYPE:
             cause = f"the content type is {media_type or 'missing'!r:.100}"
@@ -143,16 +151,18 @@ class Ingress:
         body = await self._body(request, self._requests.max_bytes)
         envelope = wire.unpack(body, self._requests.limits)
         recognition = await self._recognize(envelope)
-        return await self._document(
-            recognition, request_id, codec=envelope.codec, received=len(body), rank=recognition.mel.rank
+        step = codecs.payload_step(envelope.codec, envelope.payload)
+        document = await self._document(
+            recognition, request_id, codec=envelope.codec, received=len(body), rank=recognition.mel.rank, step=step
         )
+        return document, rate_hint(step, recognition.transcript, self._rate_hint)
 
-    async def _from_audio(self, request: Request, request_id: str) -> Answer:
+    async def _from_audio(self, request: Request, request_id: str) -> tuple[Answer, RateHint | None]:
         body = await self._body(request, self._requests.max_audio_bytes)
         language = request.query_params.get("language")
         envelope, name = (await self._decoding.run(self._envelope_of_audio, body, language)).value
         recognition = await self._recognize(envelope)
-        return await self._document(recognition, request_id, codec=name, received=len(body), rank=None)
+        return await self._document(recognition, request_id, codec=name, received=len(body), rank=None), None
 
     async def _recognize(self, envelope: wire.Envelope) -> Recognition:
         """Refuses what one stage could not take, before it shares a batch with other requests."""
@@ -180,7 +190,14 @@ class Ingress:
         return envelope, name
 
     async def _document(
-        self, recognition: Recognition, request_id: str, *, codec: str, received: int, rank: int | None
+        self,
+        recognition: Recognition,
+        request_id: str,
+        *,
+        codec: str,
+        received: int,
+        rank: int | None,
+        step: int | None = None,
     ) -> Answer:
         if not self._names:
             described = await self._stages.describe()
@@ -190,7 +207,8 @@ class Ingress:
                 "text_encoder": described["roberta"]["model"],
                 "fusion": described["fusion_classifier"]["model"],
             }
-        return answer(recognition, request_id, codec=codec, received=received, rank=rank, models=self._names)
+        models = self._names
+        return answer(recognition, request_id, codec=codec, received=received, rank=rank, models=models, step=step)
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """The whole body, but never more than `limit` bytes of it in memory."""

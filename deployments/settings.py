@@ -6,10 +6,11 @@ Every default stands here and nowhere else; serve_config.yaml says what differs 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
 from deployments.whisper.recognizer import BATCH_SIZE
 from fusion.checkpoint import DEFAULT_CHECKPOINT
@@ -73,6 +74,35 @@ class RequestSettings(_Settings):
         return Limits(self.max_bytes, self.max_frames, self.max_rank)
 
 
+class RateHintSettings(_Settings):
+    """What devices with the codec `klt` are asked for in `Amser-Rate-Hint`. Steps are indices: 0 is the finest."""
+
+    enabled: bool = True
+    """Whether answers carry the header at all."""
+    doubtful_below: float = Field(-0.45, le=0)
+    """Average log-probability under which a finer step is asked for; Whisper base hardly ever is, on clean speech."""
+    certain_from: float = Field(-0.2, le=0)
+    """Average log-probability from which a coarser step is enough; most of clean speech reaches it at `low`."""
+    fewest_words: int = Field(3, ge=1)
+    """Of a text that is to be certain: the probability of a word or two says little."""
+    finer_by: int = Field(8, ge=1)
+    """Steps at once, a profile: the next utterance is to be understood."""
+    coarser_by: int = Field(4, ge=1)
+    """Steps at once, fewer: what is saved too much is heard only afterwards."""
+    finest: int = Field(PROFILES["robust"], ge=0, le=COARSEST)
+    """Nothing finer is asked for."""
+    coarsest: int = Field(PROFILES["low"], ge=0, le=COARSEST)
+    """Nothing coarser is asked for."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.doubtful_below >= self.certain_from:
+            raise ValueError("doubtful_below must be under certain_from, or a device would be sent to and fro")
+        if self.finest > self.coarsest:
+            raise ValueError("finest must be an index up to that of coarsest")
+        return self
+
+
 class Settings(_Settings):
     """The application."""
 
@@ -87,3 +117,4 @@ class Settings(_Settings):
     fusion_checkpoint: Path = DEFAULT_CHECKPOINT
     """The trained network; it must have been trained with the encoders above."""
     requests: RequestSettings = RequestSettings()
+    rate_hint: RateHintSettings = RateHintSettings()

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from amser import codecs
+from amser.codecs.interpolation import DEFAULT_FACTORS, LARGEST_FACTOR
+from amser.codecs.klt import COARSEST, DEFAULT_PROFILE, PROFILES
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
 from edge_sim.audio import FORMATS, read
 from edge_sim.commands import FAILED, INTERRUPTED, OK, WIDTH_OF_A_PIPE, complain
 from edge_sim.commands.spool import add_to, send_spooled
-from edge_sim.device import Device, DeviceSettings, SendFailed, Unreachable
+from edge_sim.device import AUTO, Device, DeviceSettings, SendFailed, Unreachable
 from edge_sim.report import Turn, as_json, failures, table, totals
 from edge_sim.segmentation import SpeechDetector, default_model
 from edge_sim.weights import WeightsMissing
@@ -31,6 +33,7 @@ EPILOG = """\
 examples:
   python -m edge_sim send call.wav
   python -m edge_sim send *.flac --codec svd-i8 --rate 0.25 --language en
+  python -m edge_sim send call.wav --codec klt --step auto
   python -m edge_sim send call.m4a --json | jq .emotion
   python -m edge_sim send call.wav --spool call.spool
 
@@ -54,7 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_send(options: argparse.Namespace) -> int:
     try:
         settings = DeviceSettings(
-            options.device_id, options.url, options.codec, options.rate, language=options.language
+            options.device_id,
+            options.url,
+            options.codec,
+            options.rate,
+            options.step,
+            options.cells,
+            language=options.language,
         )
         detector = None if options.no_split else SpeechDetector(options.vad or default_model())
     except ValueError as error:
@@ -84,9 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument(
         "--rate",
         type=_rate,
-        default=codecs.DEFAULT_RATE,
         metavar="R",
-        help="components kept, above 0, up to 1 (default: %(default)s); mel-f16 has no use for it",
+        help=f"of an SVD: components kept, above 0, up to 1 (default: {codecs.DEFAULT_RATE})",
+    )
+    send.add_argument(
+        "--step",
+        metavar="S",
+        help=f"of klt: {', '.join(PROFILES)}, {AUTO}, or 0 to {COARSEST}, finest first (default: {DEFAULT_PROFILE})",
+    )
+    send.add_argument(
+        "--cells",
+        type=_cells,
+        metavar="TxF",
+        help="of interpolation: frames and bands averaged (default: {}x{})".format(*DEFAULT_FACTORS),
     )
     send.add_argument("--language", metavar="CODE", help="that is spoken, such as en (default: detected)")
     send.add_argument("--device-id", default=defaults.device_id, metavar="ID", help="default: %(default)s")
@@ -103,6 +122,16 @@ def _rate(text: str) -> float:
     if not 0 < rate <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1")
     return rate
+
+
+def _cells(text: str) -> tuple[int, int]:
+    try:
+        factors = codecs.by_name("interpolation").read_setting(text).factors
+    except ValueError:
+        factors = None
+    if factors is None or not all(1 <= factor <= LARGEST_FACTOR for factor in factors):
+        raise argparse.ArgumentTypeError(f"{text} is not two numbers from 1 to {LARGEST_FACTOR}, such as 4x2")
+    return factors
 
 
 def _send(options: argparse.Namespace, settings: DeviceSettings, detector: SpeechDetector | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -24,9 +24,13 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from amser import codecs
-from amser.features import SAMPLE_RATE, Float32, log_mel
+from amser import codecs, rate_hint
+from amser.codecs.klt import step_index
+from amser.features import SAMPLE_RATE, Float32
+from amser.rate_hint import RateHint
 from amser.wire import MEDIA_TYPE, Envelope, pack
+from edge_sim.frontend import DEFAULT_FRONTEND, log_mel
+from edge_sim.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
 
 ROUTE: Final = "/v1/emotion"
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
@@ -36,6 +40,11 @@ WORTH_A_RETRY: Final = frozenset({429, 503})
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
+# How long a connection that nobody uses is kept: utterances further apart pay a new handshake, with TLS 3 kB and on LTE
+# 0.27 J. httpx's own 5 s are shorter than most pauses. The cluster keeps it for 60 s (serve_config.yaml): the device is
+# to be the one that closes, since a request that meets the cluster's closing is lost and has to be sent again.
+KEPT_ALIVE_S: Final = 55.0
+AUTO: Final = "auto"  # of a step: `edge_sim.rate_control` chooses it anew for each utterance
 _BACKOFF = wait_random_exponential(multiplier=BACKOFF_S, max=LONGEST_BACKOFF_S)
 
 
@@ -86,6 +95,10 @@ class DeviceSettings:
         url: of the cluster, http or https.
         codec: a name in `amser.codecs.CODECS`.
         rate: r / k in (0, 1] for codecs with factors; None is the codec's default.
+        step: of the codec `klt`: a profile's name, an index, or `AUTO`; None is the codec's default.
+        factors: frames and bands a cell, of the codec `interpolation`; None is the codec's default.
+        bounds: within which `AUTO` chooses.
+        frontend: who computes the log-Mel, one of `edge_sim.frontend.FRONTENDS`.
         profile: a name in `amser.features.PROFILES`.
         language: ISO 639 code that the speaker is known to speak; None has it detected.
         connect_timeout_s: for one connection.
@@ -94,13 +107,17 @@ class DeviceSettings:
         give_up_s: no further attempt begins after this.
 
     Raises:
-        ValueError: the URL is none of a cluster.
+        ValueError: the URL is none of a cluster, or the codec is not known or does not have this setting.
     """
 
     device_id: str = "device-1"
     url: str = "http://127.0.0.1:8000"
     codec: str = codecs.DEFAULT_CODEC
     rate: float | None = None
+    step: int | str | None = None
+    factors: tuple[int, int] | None = None
+    bounds: Bounds = Bounds()
+    frontend: str = DEFAULT_FRONTEND
     profile: str = "whisper80"
     language: str | None = None
     connect_timeout_s: float = 2.0
@@ -115,6 +132,11 @@ class DeviceSettings:
             raise ValueError(f"{self.url!r} is no URL: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"{self.url!r} is no URL of a cluster, such as http://127.0.0.1:8000")
+        takes = codecs.by_name(self.codec).takes
+        if unknown := codecs.Setting(self.rate, None, self.step, self.factors).given() - takes:
+            raise ValueError(f"{self.codec} has no {', '.join(sorted(unknown))}, but {', '.join(sorted(takes))}")
+        if self.step is not None and self.step != AUTO:
+            step_index(self.step)  # raises where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +200,18 @@ class Device:
     Args:
         settings: who it is and whom it talks to.
         stop: once set, a wait ends at once and one last attempt is made.
+
+    Attributes:
+        conditions: what whoever runs the device knows of its link and battery; noise and hint are filled in here.
+        hint: the last that the cluster gave with an answer; an answer without one leaves it as it is.
+        choice: what rate control chose for the last utterance; None where the step is not `AUTO`.
     """
 
     def __init__(self, settings: DeviceSettings, stop: threading.Event | None = None) -> None:
         self.settings = settings
+        self.conditions = Conditions()
+        self.hint: RateHint | None = None
+        self.choice: Choice | None = None
         self._stop = stop or threading.Event()
         self._client: httpx.Client | None = None
 
@@ -190,6 +220,7 @@ class Device:
         self._client = httpx.Client(
             trust_env=url.host not in LOOPBACK,  # a proxy from the environment could not reach this machine's loopback
             verify=url.scheme == "https",  # reading the certificates takes 100 ms; without TLS there are none to check
+            limits=httpx.Limits(keepalive_expiry=KEPT_ALIVE_S),
         )
         return self
 
@@ -208,12 +239,13 @@ class Device:
             captured_at: when it began, with a time zone.
 
         Raises:
-            amser.errors.SignalError: audio, codec, language or device id that cannot be used.
+            amser.errors.SignalError: audio, codec, front end, language or device id that cannot be used.
+            edge_sim.frontend.FrontendMissing: the front end is not installed.
         """
         started = time.perf_counter()
         settings = self.settings
-        mel = log_mel(waveform, settings.profile)
-        encoded = codecs.encode(mel, settings.codec, rate=settings.rate)
+        mel = log_mel(waveform, settings.profile, frontend=settings.frontend)
+        encoded = codecs.encode(mel, settings.codec, rate=settings.rate, step=self._step(mel), factors=settings.factors)
         envelope = Envelope(
             codec=encoded.codec,
             profile=settings.profile,
@@ -228,8 +260,17 @@ class Device:
         packed = pack(envelope)
         return Utterance(packed, envelope.utterance_id, envelope.seconds, 1000 * (time.perf_counter() - started))
 
+    def _step(self, mel: Float32) -> int | str | None:
+        if self.settings.step != AUTO:
+            return self.settings.step
+        conditions = replace(self.conditions, snr_db=estimate_snr_db(mel), hint=self.hint)
+        self.choice = choose(conditions, self.settings.bounds)
+        return self.choice.step
+
     def send(self, utterance: Utterance) -> Answer:
         """Sends an utterance and waits for its answer; tries again where the cluster cannot be reached or is full.
+
+        A kept connection that turns out to be broken is no other case: the utterance keeps its id in every attempt.
 
         Raises:
             Refused: the cluster will not take this utterance, or was full at every attempt.
@@ -248,7 +289,9 @@ class Device:
         )
         response = retrying(self._post, utterance, lambda: self.settings.give_up_s - (time.perf_counter() - started))
         answer_ms = 1000 * (time.perf_counter() - started)
-        return _answer(utterance, response, answer_ms, int(retrying.statistics["attempt_number"]))
+        answer = _answer(utterance, response, answer_ms, int(retrying.statistics["attempt_number"]))
+        self.hint = rate_hint.parse(response.headers.get(rate_hint.HEADER, "")) or self.hint
+        return answer
 
     def _post(self, utterance: Utterance, remaining_s: Callable[[], float]) -> httpx.Response:
         if self._client is None:

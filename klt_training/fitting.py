@@ -26,7 +26,7 @@ from klt_training.sensitivity import Sensitivity
 Float64 = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
 
-BAND_POWER = 0.25  # of the sensitivity across bands: 0 is plain error, 1 what is right for small errors
+BAND_POWER = 0.5  # of the sensitivity across bands: 0 is plain error, 1 what is right for small errors
 TIME_POWER = 0.3  # the same along time
 LEAST_SENSITIVITY = 1e-4  # of the largest
 
@@ -35,7 +35,7 @@ FIRST_SCALE = -5 * STEPS_PER_OCTAVE  # mean magnitude of a coefficient, in steps
 CLASSES = 40  # of SCALES_PER_CLASS scales each
 LARGEST_MAGNITUDE = 500
 ROUNDS = 3  # of tables for scales and scales for tables
-RATE_WEIGHT = 0.15  # squared error, in steps, that a bit is worth
+RATE_WEIGHT = 0.1  # squared error, in steps, that a bit is worth
 CUT_COST = 64.0  # bits for a magnitude that a class cannot write, so that it is not chosen for being cheap
 PRIOR = 30.0  # symbols of a Laplace distribution that are counted into every class
 

@@ -74,10 +74,11 @@ def envelope_of(
     language: str | None = "en",
     rate: float | None = None,
     profile: str = "whisper80",
+    step: int | str | None = None,
 ) -> wire.Envelope:
     """What a device makes of a waveform."""
     values = log_mel(waveform, profile)
-    encoded = codecs.encode(values, codec, rate=rate)
+    encoded = codecs.encode(values, codec, rate=rate, step=step)
     return wire.Envelope(
         codec=encoded.codec,
         profile=profile,

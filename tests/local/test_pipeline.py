@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 from ray import serve
 from recordings import envelope_of, readers, silence, waveform_of, weights
 
-from amser import wire
+from amser import rate_hint, wire
+from amser.codecs.klt import PROFILES
 from amser.features import SAMPLE_RATE
+from amser.rate_hint import RateHint, Reason
 from deployments import ingress
 from deployments.answers import PROBLEM_TYPE, Answer
 from deployments.app import build
@@ -132,6 +136,41 @@ def test_local_testing_mode_gives_the_answer_of_the_pipeline(
         assert answer.emotion == expected.emotion.label
         assert answer.probabilities == pytest.approx(expected.emotion.probabilities, abs=1e-3)
         assert answer.input.bytes == len(body)
+
+
+@pytest.mark.parametrize(("codec", "step"), [("klt", "low"), ("klt", "robust"), ("interpolation", None)])
+def test_the_codecs_without_a_rank_are_understood(
+    application: Any, in_process: list[Recognition], codec: str, step: str | None
+) -> None:
+    """The same three seconds as the first envelope's."""
+    speech = waveform_of(readers(1)[0]["path"])[: 3 * SAMPLE_RATE]
+    body = wire.pack(envelope_of(speech, codec, step=step))
+    response = application.emotion.remote(Body(body)).result()
+    assert response.status_code == 200, response.body
+    document = json.loads(response.body)
+    received = {"codec": codec, "bytes": len(body), "seconds": 3.0, "rank": None}
+    assert document["input"] == (received if step is None else {**received, "step": PROFILES[step]})
+    assert document["transcript"]["text"].split()[:3] == in_process[0].transcript.text.split()[:3]
+    hint = rate_hint.parse(response.headers.get(rate_hint.HEADER, ""))
+    # Clean speech: `low` is as coarse as is asked for, `robust` is more than it needs, and cells have no step
+    assert hint == (RateHint(PROFILES["robust"] + 4, Reason.CLEAR) if step == "robust" else None)
+
+
+def test_a_codec_without_steps_has_none_in_its_answer(application: Any, envelopes: list[wire.Envelope]) -> None:
+    response = application.emotion.remote(Body(wire.pack(envelopes[0]))).result()
+    assert json.loads(response.body)["input"].keys() == {"codec", "bytes", "seconds", "rank"}
+    assert rate_hint.HEADER not in response.headers
+
+
+def test_a_payload_of_another_basis_is_refused(application: Any) -> None:
+    envelope = envelope_of(silence(1), "klt")
+    version = envelope.payload[0] + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amser.codecs.klt.BASIS_VERSION", version)
+        body = wire.pack(replace(envelope, payload=bytes([version]) + envelope.payload[1:]))
+    response = application.emotion.remote(Body(body)).result()
+    assert response.status_code == 400
+    assert json.loads(response.body)["detail"] == f"the payload has basis version {version}"
 
 
 def test_local_testing_mode_refuses_what_http_refuses(application: Any) -> None:

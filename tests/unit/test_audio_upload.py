@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import audio_file, readers, rows, waveform_of
 
-from amser.features import SAMPLE_RATE
+from amser.features import HOP_LENGTH, SAMPLE_RATE
 from deployments.audio import AudioTooLong, BrokenAudio, UndecodableAudio, decode
+from edge_sim.transports import by_name
 
 MAX_FRAMES = 3000
 FORMATS = {  # what is uploaded: container and codec by PyAV's names, sampling rate
@@ -168,6 +169,35 @@ def test_a_recording_over_the_limit_is_refused_and_the_limit_is_said(uploads: di
 def test_a_recording_of_exactly_the_limit_is_read(clip: Waveform) -> None:
     decoded, _ = decode(audio_file(clip[: 5 * SAMPLE_RATE], "wav", "pcm_s16le"), max_frames=500)
     assert len(decoded) == 5 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("bit_rate", ["24k", "32k"])
+@pytest.mark.parametrize("seconds", [30.0, 29.9375, 1.0001])
+def test_an_aac_recording_ends_where_its_container_says(bit_rate: str, seconds: float) -> None:
+    """FFmpeg leaves up to 1,023 zeros that fill the last frame: 30 s would be too long."""
+    speech = np.concatenate([waveform_of(row["path"]) for row in readers(8)])[: round(seconds * SAMPLE_RATE)]
+    decoded, name = decode(by_name("aac", bit_rate).encode(speech), MAX_FRAMES)
+    assert (name, len(decoded)) == ("m4a", len(speech))
+    assert correlation(decoded, speech) > 0.9
+
+
+def test_an_aac_recording_of_more_than_the_limit_is_refused(clip: Waveform) -> None:
+    content = by_name("aac", "32k").encode(clip[: 5 * SAMPLE_RATE + 2 * HOP_LENGTH])
+    with pytest.raises(AudioTooLong):
+        decode(content, max_frames=500)
+
+
+def test_an_m4a_in_fragments_is_read_to_its_end(clip: Waveform) -> None:
+    """Its first header states no length: each fragment adds its own."""
+    content = io.BytesIO()
+    options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
+    with av.open(content, "w", format="ipod", options=options) as output:
+        stream = output.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(clip[None], "fltp", "mono")
+        frame.sample_rate, frame.pts = SAMPLE_RATE, 0
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    decoded, _ = decode(content.getvalue(), MAX_FRAMES)
+    assert 0 <= len(decoded) - len(clip) < 2048
 
 
 def test_a_header_that_claims_hours_does_not_cost_hours() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -17,20 +18,27 @@ from amser.codecs import (
     MalformedPayload,
     NotFinite,
     RankTooHigh,
+    Setting,
     UnknownCodec,
     check_payload,
     decode,
     element_ratio,
     encode,
+    parse,
     payload_rank,
     rank_for_rate,
     rank_ratio,
 )
+from amser.codecs.interpolation import Interpolation
+from amser.codecs.svd_f16 import SvdF16
+from amser.codecs.svd_i8 import SvdI8
 from amser.features import log_mel
 
 Matrix = NDArray[np.float32]
 
 FLOAT16_ROUNDING = 2.0**-11  # relative, at most
+FACTORISED = ("svd-f16", "svd-i8")
+OF_KNOWN_LENGTH = ("mel-f16", *FACTORISED, "interpolation")  # bands, frames and header say how many bytes there are
 
 
 def random_matrix(bands: int, frames: int, seed: int = 0) -> Matrix:
@@ -84,7 +92,7 @@ def test_svd_f16_is_as_near_as_numpys_truncated_svd_on_real_speech(speech: list[
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((80, 100)), np.full((80, 100), -1.5), np.eye(80, 100)])
-@pytest.mark.parametrize("codec", ["svd-f16", "svd-i8"])
+@pytest.mark.parametrize("codec", FACTORISED)
 def test_a_matrix_without_sorted_distinct_singular_values_is_no_trouble(codec: str, matrix: Matrix) -> None:
     values = singular_values(matrix)
     best = float(np.sqrt((values[10:] ** 2).sum()))
@@ -116,7 +124,7 @@ def test_mel_f16_keeps_every_cell_to_float16_precision(matrix_and_rank: tuple[Ma
     np.testing.assert_allclose(round_trip(matrix, "mel-f16", rank), matrix, rtol=FLOAT16_ROUNDING, atol=2.0**-25)
 
 
-@pytest.mark.parametrize("codec", ["svd-f16", "svd-i8"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_the_same_log_mel_gives_the_same_bytes_however_it_lies_in_memory(codec: str) -> None:
     mel = random_matrix(80, 300)
     payload = encode(mel, codec).payload
@@ -185,12 +193,12 @@ GOLDEN_PAYLOADS = {
 }
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", GOLDEN_PAYLOADS)
 def test_the_bytes_of_a_payload_never_change(codec: str) -> None:
     assert codecs.by_name(codec).encode(GOLDEN, Setting(rank=2)).hex() == GOLDEN_PAYLOADS[codec]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", GOLDEN_PAYLOADS)
 def test_a_golden_payload_decodes_to_its_matrix(codec: str) -> None:
     mel = decode(codec, bytes.fromhex(GOLDEN_PAYLOADS[codec]), bands=3, frames=5)
     assert mel.dtype == np.float32
@@ -198,16 +206,62 @@ def test_a_golden_payload_decodes_to_its_matrix(codec: str) -> None:
 
 
 def test_names_and_numbers_of_the_codecs_are_fixed() -> None:
-    assert {codec.name: codec.number for codec in CODECS.values()} == {"mel-f16": 1, "svd-f16": 2, "svd-i8": 3}
-    assert [codecs.by_number(number).name for number in (1, 2, 3)] == ["mel-f16", "svd-f16", "svd-i8"]
+    numbers = {"mel-f16": 1, "svd-f16": 2, "svd-i8": 3, "interpolation": 4, "klt": 5}
+    assert {codec.name: codec.number for codec in CODECS.values()} == numbers
+    assert {codecs.by_number(number).name: number for number in numbers.values()} == numbers
 
 
 def test_an_unknown_codec_is_refused_with_the_known_ones() -> None:
-    for call in (lambda: encode(GOLDEN, "mp3"), lambda: payload_rank("mp3", b""), lambda: codecs.by_name("mp3")):
-        with pytest.raises(UnknownCodec, match="'mp3'; accepted: mel-f16, svd-f16, svd-i8"):
-            call()
-    with pytest.raises(UnknownCodec, match=r"number 4; accepted: 1 \(mel-f16\)"):
-        codecs.by_number(4)
+    for call in (encode, lambda _, name: payload_rank(name, b""), lambda _, name: parse(f"{name}:0.125")):
+        with pytest.raises(UnknownCodec, match="'mp3'; accepted: mel-f16, svd-f16, svd-i8, interpolation, klt"):
+            call(GOLDEN, "mp3")
+    with pytest.raises(UnknownCodec, match=r"number 6; accepted: 1 \(mel-f16\)"):
+        codecs.by_number(6)
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "setting"),
+    [
+        ("mel-f16", "mel-f16", Setting()),
+        ("svd-f16:0.125", "svd-f16", Setting(rate=0.125)),
+        ("svd-i8:0.25", "svd-i8", Setting(rate=0.25)),
+        ("interpolation:4x2", "interpolation", Setting(factors=(4, 2))),
+        ("klt:7", "klt", Setting(step=7)),
+        ("klt", "klt", Setting()),
+    ],
+)
+def test_a_codec_and_its_setting_are_read_as_people_write_them(text: str, codec: str, setting: Setting) -> None:
+    assert parse(text) == (codec, setting)
+    assert setting.given() <= CODECS[codec].takes
+
+
+@pytest.mark.parametrize(
+    "text", ["mel-f16:0.5", "svd-f16:", "svd-i8:much", "interpolation:4", "interpolation:4x2x1", "klt:loud", "klt:"]
+)
+def test_a_setting_that_cannot_be_read_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - its words are Python's
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("codec", "setting", "message"),
+    [
+        ("svd-f16", Setting(step=3), "svd-f16 has no step; accepted: rank, rate"),
+        ("svd-i8", Setting(factors=(4, 2)), "svd-i8 has no factors; accepted: rank, rate"),
+        ("mel-f16", Setting(step="low"), "mel-f16 has no step; accepted: rank, rate"),
+        ("interpolation", Setting(rate=0.5, rank=3), "interpolation has no rank, rate; accepted: factors"),
+        ("klt", Setting(rate=0.5), "klt has no rate; accepted: step"),
+    ],
+)
+def test_a_setting_of_another_codec_is_refused(codec: str, setting: Setting, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        encode(random_matrix(80, 100), codec, **asdict(setting))
+
+
+def test_a_codec_without_factors_has_no_rank() -> None:
+    for codec in ("mel-f16", "interpolation", "klt"):
+        encoded = encode(random_matrix(80, 100), codec)
+        assert (encoded.codec, encoded.rank, payload_rank(codec, encoded.payload)) == (codec, None, None)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +311,7 @@ def test_an_absurd_scale_in_svd_i8_is_refused(scale: float) -> None:
         decode("svd-i8", bytes(payload), bands=80, frames=100)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", OF_KNOWN_LENGTH)
 @pytest.mark.parametrize("cut", [1, 2, 100])
 def test_a_payload_of_another_length_is_refused(codec: str, cut: int) -> None:
     payload = encode(random_matrix(80, 100), codec).payload
@@ -266,7 +320,7 @@ def test_a_payload_of_another_length_is_refused(codec: str, cut: int) -> None:
             decode(codec, wrong, bands=80, frames=100)
 
 
-@pytest.mark.parametrize("codec", ["svd-f16", "svd-i8"])
+@pytest.mark.parametrize("codec", FACTORISED)
 def test_the_rank_is_held_to_the_receivers_limit_and_to_the_matrix(codec: str) -> None:
     payload = encode(random_matrix(80, 100), codec, rank=20).payload
     assert payload_rank(codec, payload) == 20
@@ -284,7 +338,8 @@ def test_the_rank_is_held_to_the_receivers_limit_and_to_the_matrix(codec: str) -
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_claim_of_four_billion_frames_allocates_nothing(codec: str) -> None:
-    payload = b"\x50\x00" + bytes(100)
+    payload = {"interpolation": b"\4\2", "klt": encode(random_matrix(80, 8), "klt").payload}.get(codec, b"\x50\0")
+    payload += bytes(100)
     tracemalloc.start()
     try:
         with pytest.raises(MalformedPayload):
@@ -296,7 +351,7 @@ def test_a_claim_of_four_billion_frames_allocates_nothing(codec: str) -> None:
 
 
 @given(
-    codec=st.sampled_from(list(CODECS)),
+    codec=st.sampled_from(OF_KNOWN_LENGTH),
     bands=st.integers(1, 8),
     frames=st.integers(1, 8),
     data=st.data(),
@@ -304,13 +359,26 @@ def test_a_claim_of_four_billion_frames_allocates_nothing(codec: str) -> None:
 def test_any_bytes_decode_to_a_log_mel_or_to_a_codec_error(
     codec: str, bands: int, frames: int, data: st.DataObject
 ) -> None:
-    rank = data.draw(st.integers(0, 9))
-    length = codecs.by_name(codec).payload_length(rank, bands, frames) + data.draw(st.sampled_from([0, 0, 0, -1, 1]))
-    body = data.draw(st.binary(min_size=max(length, 0), max_size=max(length, 0)))
-    payload = body if codec == "mel-f16" else (rank.to_bytes(2, "little") + body[2:])[: max(length, 0)]
+    header, length = data.draw(headers_and_lengths(codec, bands, frames))
+    length = max(0, length + data.draw(st.sampled_from([0, 0, 0, -1, 1])))
+    body = data.draw(st.binary(min_size=length, max_size=length))
     try:
-        mel = decode(codec, payload, bands=bands, frames=frames)
+        mel = decode(codec, (header + body[len(header) :])[:length], bands=bands, frames=frames)
     except CodecError:
         return
     assert mel.shape == (bands, frames)
     assert np.abs(mel).max() <= codecs.LARGEST_VALUE
+
+
+@st.composite
+def headers_and_lengths(draw: st.DrawFn, codec: str, bands: int, frames: int) -> tuple[bytes, int]:
+    """The first bytes of a payload, and how long they say that it is."""
+    if codec == "mel-f16":
+        return b"", 2 * bands * frames
+    if codec == "interpolation":
+        time, frequency = draw(st.tuples(st.integers(0, 17), st.integers(0, 17)))
+        factors = max(1, time), max(1, frequency)
+        return bytes((time, frequency)), Interpolation().payload_length(factors, bands, frames)
+    rank = draw(st.integers(0, 9))
+    factorised = SvdF16() if codec == "svd-f16" else SvdI8()
+    return rank.to_bytes(2, "little"), factorised.payload_length(rank, bands, frames)

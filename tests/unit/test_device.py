@@ -139,6 +139,18 @@ def test_what_is_encoded_unpacks_to_the_same_speech(codec: str) -> None:
     assert np.abs(decode_mel(envelope) - log_mel(waveform)).mean() < 0.03
 
 
+@pytest.mark.parametrize("codec", ["interpolation", "klt"])
+def test_a_codec_without_a_rate_is_sent_at_its_default(codec: str) -> None:
+    phone = Device(DeviceSettings(codec=codec))
+    utterance = phone.encode(chirp(1.0), CAPTURED)
+    envelope = unpack(utterance.envelope)
+    assert envelope.codec == codec
+    assert len(utterance.envelope) < len(Device(DeviceSettings()).encode(chirp(1.0), CAPTURED).envelope)
+    assert np.corrcoef(decode_mel(envelope).ravel(), log_mel(chirp(1.0)).ravel())[0, 1] > 0.8
+    with pytest.raises(ValueError, match=f"{codec} has no rate"):
+        DeviceSettings(codec=codec, rate=0.5)
+
+
 def test_the_envelope_names_the_codec_that_wrote_it() -> None:
     phone = Device(DeviceSettings(codec="svd-f16", rate=1.0))  # factors of full rank are larger than the Mel
     assert unpack(phone.encode(chirp(0.5), CAPTURED).envelope).codec == "mel-f16"

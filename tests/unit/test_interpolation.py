@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from amser.codecs.base import CodecError, MalformedPayload
+from amser.codecs import decode
+from amser.codecs.base import CodecError, MalformedPayload, Setting
 from amser.codecs.interpolation import LARGEST_FACTOR, Interpolation, average, interpolate
 from amser.features import log_mel
 
@@ -24,8 +25,12 @@ def random_matrix(bands: int, frames: int) -> Matrix:
     return np.random.default_rng(0).uniform(-1.5, 1.8, (bands, frames)).astype(np.float32)
 
 
+def encode(matrix: Matrix, factors: tuple[int, int] | None = None) -> bytes:
+    return CODEC.encode(matrix, Setting(factors=factors))
+
+
 def round_trip(matrix: Matrix, factors: tuple[int, int]) -> Matrix:
-    return CODEC.decode(CODEC.encode(matrix, factors), *matrix.shape)
+    return CODEC.decode(encode(matrix, factors), *matrix.shape)
 
 
 @given(FACTORS, SIZES, st.floats(-16, 16, width=16))
@@ -90,34 +95,34 @@ def test_coarser_cells_are_farther_from_real_speech(speech: list[Waveform]) -> N
 
 
 def test_the_default_is_an_eighth_of_the_cells() -> None:
-    payload = CODEC.encode(random_matrix(80, 500))
+    payload = encode(random_matrix(80, 500))
     assert CODEC.factors(payload) == (4, 2)
     assert len(payload) == 2 + 2 * 40 * 125
 
 
 @given(FACTORS, SIZES)
 def test_the_length_is_known_from_the_header(factors: tuple[int, int], size: tuple[int, int]) -> None:
-    payload = CODEC.encode(random_matrix(*size), factors)
+    payload = encode(random_matrix(*size), factors)
     assert CODEC.factors(payload) == factors
     assert CODEC.payload_length(factors, *size) == len(payload)
 
 
 def test_the_bytes_of_a_payload_never_change() -> None:
     matrix = np.array([[1.0, 0.5, -1.0], [-3.0, -1.5, 2.5], [4.0, 2.5, -3.5]], np.float32)
-    assert CODEC.encode(matrix, (2, 2)).hex() == "0202" + "00ba003a804200c3"  # −0.75 0.75 / 3.25 −3.5
+    assert encode(matrix, (2, 2)).hex() == "0202" + "00ba003a804200c3"  # −0.75 0.75 / 3.25 −3.5
     assert (CODEC.name, CODEC.number) == ("interpolation", 4)
 
 
 @pytest.mark.parametrize("factors", [(0, 1), (1, 0), (17, 2), (4, 300), (-1, 1)])
 def test_factors_out_of_range_are_not_encoded(factors: tuple[int, int]) -> None:
     with pytest.raises(CodecError, match=f"factors are {factors[0]} × {factors[1]}; accepted: 1 to 16 each"):
-        CODEC.encode(random_matrix(8, 8), factors)
+        encode(random_matrix(8, 8), factors)
 
 
 @pytest.mark.parametrize("header", [b"\0\1", b"\1\0", b"\x11\1", b"\xff\xff"])
 def test_factors_out_of_range_are_not_decoded(header: bytes) -> None:
     with pytest.raises(MalformedPayload, match="1 to 16 each"):
-        CODEC.decode(header + bytes(128), 8, 8)
+        decode("interpolation", header + bytes(128), bands=8, frames=8)
 
 
 @pytest.mark.parametrize("payload", [b"", b"\4"])
@@ -128,9 +133,9 @@ def test_a_header_that_is_cut_off_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 50])
 def test_a_payload_of_another_length_is_refused(cut: int) -> None:
-    payload = CODEC.encode(random_matrix(80, 100))
+    payload = encode(random_matrix(80, 100))
     for wrong in (payload[:-cut], payload + bytes(cut)):
-        with pytest.raises(MalformedPayload, match=f"{len(wrong)} bytes; accepted: {len(payload)} bytes for 80 bands"):
-            CODEC.decode(wrong, 80, 100)
+        with pytest.raises(MalformedPayload, match=f"{len(wrong)} bytes; accepted: {len(payload)} bytes for interp"):
+            decode("interpolation", wrong, bands=80, frames=100)
     with pytest.raises(MalformedPayload):
-        CODEC.decode(payload, 80, 2**32 - 1)
+        decode("interpolation", payload, bands=80, frames=2**32 - 1)
