@@ -30,13 +30,13 @@ BAND_POWER = 0.5  # of the sensitivity across bands: 0 is plain error, 1 what is
 TIME_POWER = 0.3  # the same along time
 LEAST_SENSITIVITY = 1e-4  # of the largest
 
-STEPS = range(8, 49, 4)  # step indices that the tables are learnt at
+STEPS = range(4, 55, 3)  # step indices that the tables are learnt at
 FIRST_SCALE = -5 * STEPS_PER_OCTAVE  # mean magnitude of a coefficient, in steps, under which it is not written: 1/32
-CLASSES = 40  # of SCALES_PER_CLASS scales each
-LARGEST_MAGNITUDE = 500
+CLASSES = 48  # of SCALES_PER_CLASS scales each
+LARGEST_MAGNITUDE = 500  # what passes it is written apart
 ROUNDS = 3  # of tables for scales and scales for tables
 RATE_WEIGHT = 0.1  # squared error, in steps, that a bit is worth
-CUT_COST = 64.0  # bits for a magnitude that a class cannot write, so that it is not chosen for being cheap
+CUT_COST = 12.0  # bits, about, for writing apart what passes the largest magnitude
 PRIOR = 30.0  # symbols of a Laplace distribution that are counted into every class
 
 
@@ -119,9 +119,9 @@ def _scales_and_tables(coefficients: dict[int, Float64]) -> tuple[dict[int, NDAr
 
 
 def _largest(number: int) -> int:
-    """Magnitude that a class can write: twelve times its mean."""
+    """Magnitude that a class has symbols for: eight times its mean."""
     mean = 2 ** ((FIRST_SCALE + SCALES_PER_CLASS * (number + 1)) / STEPS_PER_OCTAVE)
-    return min(LARGEST_MAGNITUDE, int(np.ceil(12 * mean)) + 2)
+    return min(LARGEST_MAGNITUDE, int(np.ceil(8 * mean)) + 2)
 
 
 def _classes_of(scales: NDArray[np.int64], step_index: int) -> NDArray[np.int64]:
@@ -164,12 +164,10 @@ def _frequencies(number: int, counts: Float64) -> NDArray[np.int64]:
     laplace[1:] *= 2
     shares = counts + PRIOR * laplace / laplace.sum()
     shares /= shares.sum()
-    one_sided = np.maximum(1, np.round(shares[1:] / 2 * 2**FREQUENCY_BITS)).astype(np.int64)
-    symmetric = np.concatenate((one_sided[::-1], [0], one_sided))
-    symmetric[len(one_sided)] = 2**FREQUENCY_BITS - symmetric.sum()
-    if symmetric[len(one_sided)] < 1:
-        raise ValueError(f"class {number} leaves nothing for zero: {symmetric}")
-    return symmetric
+    to_share = 2**FREQUENCY_BITS - 2 * len(counts) + 1  # after one for each symbol
+    one_sided = 1 + np.floor(shares[1:] / 2 * to_share).astype(np.int64)
+    zero = 2**FREQUENCY_BITS - 2 * one_sided.sum()
+    return np.concatenate((one_sided[::-1], [zero], one_sided))
 
 
 def _bits(frequencies: NDArray[np.int64]) -> Float64:
@@ -218,5 +216,5 @@ def _values(counts: Float64, sums: Float64) -> Float64:
     """What a symbol stands for, in steps: the mean of what was rounded to it, drawn to itself where that was rare."""
     magnitudes = np.arange(len(counts))
     means = (sums + PRIOR * magnitudes) / (counts + PRIOR)
-    means[0] = 0
+    means[0], means[-1] = 0, magnitudes[-1]  # the last one is what is counted on from, not a mean
     return np.concatenate((-means[:0:-1], means))

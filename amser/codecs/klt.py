@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import constriction
 import numpy as np
@@ -32,17 +32,20 @@ from amser.codecs.base import (
 from amser.codecs.klt_tables import BANDS, BASIS_VERSION, BLOCKS, Plan, level_index, level_of, plan, step_of, tables
 from amser.features import DYNAMIC_RANGE, LOG_SCALE, clamp_to_floor
 
-PROFILES: Final = MappingProxyType({"low": 22, "standard": 15, "robust": 8})  # step index; docs/wire.md has the rates
+PROFILES: Final = MappingProxyType({"low": 30, "standard": 23, "robust": 16})  # step index; docs/wire.md has the rates
 DEFAULT_PROFILE: Final = "low"
 USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the middle
 MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
-COARSEST: Final = 48  # step index: 6.4
+COARSEST: Final = 56  # step index: 12.8
 WHOLE, STREAMED = BLOCKS
 STREAM: Final = 0x80  # of the first byte
 HEADER: Final = 3  # bytes
 WORD: Final = np.dtype(">u4")  # what the range coder writes at a time
 FLOOR_BELOW: Final = DYNAMIC_RANGE / LOG_SCALE
 LARGEST_LENGTH: Final = 4096  # bytes of a streamed block
+LARGEST_SYMBOL: Final = 2**15 - 1  # a cell of 16 is some 1,600 of the finest steps
+Uniform = constriction.stream.model.Uniform
+LENGTHS: Final = Uniform(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +231,19 @@ def _synthesise(coefficients: Float32, frames: int, level: int) -> Float32:
 
 
 def _write(coefficients: Float32, order: Plan, step: float) -> bytes:
-    """The range coder's bytes, loudest class first: all its coefficients in all blocks."""
+    """The range coder's bytes: loudest class first, all its coefficients in all blocks; then what passed the tables."""
     bands, count, block = coefficients.shape
     steps = coefficients.transpose(0, 2, 1).reshape(bands * block, count)[order.order] / np.float32(step)
     magnitudes = np.abs(steps)
-    rounded = np.clip(np.floor(magnitudes + order.rounding), 1, order.largest)
-    symbols = (order.largest + np.where(magnitudes < order.threshold, 0, np.copysign(rounded, steps))).astype(np.int32)
+    rounded = np.clip(np.floor(magnitudes + order.rounding), 1, LARGEST_SYMBOL)
+    symbols = np.where(magnitudes < order.threshold, 0, np.copysign(rounded, steps)).astype(np.int32)
+    largest = order.largest
+    shifted = np.clip(symbols, -largest, largest) + largest
     encoder = constriction.stream.queue.RangeEncoder()
     for each, begin, end in order.runs:
-        encoder.encode(symbols[begin:end].ravel(), each.model)
+        encoder.encode(shifted[begin:end].ravel(), each.model)
+    for excess in (np.abs(symbols) - largest)[np.abs(symbols) >= largest].tolist():
+        _write_excess(encoder, excess)
     return _shortest(encoder.get_compressed().astype(WORD).tobytes(), symbols, order)
 
 
@@ -265,7 +272,24 @@ def _symbols(body: bytes, order: Plan, count: int) -> NDArray[np.int32]:
     symbols = np.empty((len(order.order), count), np.int32)
     for each, begin, end in order.runs:
         symbols[begin:end] = decoder.decode(each.model, (end - begin) * count).reshape(end - begin, count)
+    symbols -= order.largest
+    for row, column in np.argwhere(np.abs(symbols) >= order.largest).tolist():
+        excess = _read_excess(decoder)
+        symbols[row, column] += excess if symbols[row, column] > 0 else -excess
     return symbols
+
+
+def _write_excess(encoder: Any, excess: int) -> None:
+    """How far a magnitude passes the largest of its class (Elias gamma), for sounds that no table has learnt."""
+    digits = (excess + 1).bit_length()
+    encoder.encode(digits - 1, LENGTHS)
+    if digits > 1:
+        encoder.encode(excess + 1 - (1 << digits - 1), Uniform(1 << digits - 1))
+
+
+def _read_excess(decoder: Any) -> int:
+    digits = int(decoder.decode(LENGTHS)) + 1
+    return (1 << digits - 1) + (int(decoder.decode(Uniform(1 << digits - 1))) if digits > 1 else 0) - 1
 
 
 def _read(body: bytes, block: int, count: int, step_index: int) -> Float32:
@@ -277,7 +301,8 @@ def _read(body: bytes, block: int, count: int, step_index: int) -> Float32:
     except AssertionError as error:
         raise MalformedPayload(f"the range coder's bytes mean nothing ({error})", "what an encoder wrote") from None
     for each, begin, end in order.runs:
-        flat[order.order[begin:end]] = each.values[symbols[begin:end]]
+        known = np.clip(symbols[begin:end], -each.largest, each.largest)
+        flat[order.order[begin:end]] = each.values[known + each.largest] + (symbols[begin:end] - known)
     flat *= np.float32(step_of(step_index))
     return flat.reshape(BANDS, block, count).transpose(0, 2, 1)
 

@@ -37,7 +37,7 @@ class SymbolClass:
     """How coefficients of about one scale, counted in steps, are rounded, written and read.
 
     Attributes:
-        largest: magnitude; what is beyond is written as it.
+        largest: magnitude; what it is passed by is written apart.
         model: of the range coder, for symbols 0 to 2 · largest.
         threshold: steps from which a magnitude is 1 and not 0.
         rounding: added to a magnitude above the threshold before its fraction is dropped.
@@ -58,14 +58,15 @@ class Plan:
     Attributes:
         order: (n,) positions in the flat (bands, block) matrix of coefficients; those left out are zero.
         runs: class, and begin and end of its part of `order`.
-        threshold, rounding, largest: float32 (n, 1), those of the classes.
+        threshold, rounding: float32 (n, 1), those of the classes.
+        largest: int32 (n, 1), likewise.
     """
 
     order: NDArray[np.intp]
     runs: tuple[tuple[SymbolClass, int, int], ...]
     threshold: Float32
     rounding: Float32
-    largest: Float32
+    largest: Integers
 
 
 class Tables:
@@ -111,10 +112,11 @@ class Tables:
         ends = [*begins[1:].tolist(), len(order)]
         runs = tuple((self._classes[ordered[begin]], int(begin), end) for begin, end in zip(begins, ends, strict=True))
 
-        def of_classes(name: str) -> Float32:
-            return np.array([getattr(each, name) for each in self._classes], np.float32)[ordered][:, None]
+        def of_classes(name: str, dtype: type[np.generic]) -> NDArray[Any]:
+            return np.array([getattr(each, name) for each in self._classes], dtype)[ordered][:, None]
 
-        return Plan(order, runs, of_classes("threshold"), of_classes("rounding"), of_classes("largest"))
+        thresholds, roundings = of_classes("threshold", np.float32), of_classes("rounding", np.float32)
+        return Plan(order, runs, thresholds, roundings, of_classes("largest", np.int32))
 
 
 def step_of(index: int) -> float:

@@ -23,7 +23,7 @@ SETTINGS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "svd-f16": RATES,
         "svd-i8": RATES,
         "interpolation": ("8x4", "4x4", "4x2", "2x2", "2x1"),
-        "klt": ("32", "28", "low", "20", "standard", "robust", "6"),
+        "klt": ("38", "34", "low", "27", "standard", "robust", "10"),
         "mel-f16": (WHOLE,),
     }
 )
