@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from amser.codecs import klt_tables
 from deployments.weights import UnknownModel, cache_folder, fingerprint
 from fusion.amser_states import TextNetwork
 from fusion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load, save
@@ -138,7 +139,7 @@ def _text_file(recipe: Recipe, config: FusionConfig, reader: TextReader) -> Path
 
 def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
     """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
-    content = {
+    content: dict[str, object] = {
         "recipe": recipe.settings(),
         "corpus": [[record.utterance, record.emotion, record.speaker, record.fold] for record in corpus.records],
         "recogniser": fingerprint(recipe.recogniser),
@@ -146,6 +147,8 @@ def networks_folder(recipe: Recipe, corpus: Corpus, reader: TextReader) -> Path:
         "sentences": _tables(recipe),
         "changes": recipe.waveform_augmenter(recipe.noise).key() if recipe.copies else None,
     }
+    if any(setting.startswith("klt") for setting in (*recipe.views, *recipe.copied_at)):
+        content["klt"] = klt_tables.digest()
     return _kept(recipe.name, content)
 
 
