@@ -1,6 +1,6 @@
 """`Amser-Rate-Hint`: what the cluster would like of a device's next utterances. Both ends read and write it here.
 
-The header is a Dictionary of RFC 9651, such as `step=14;reason=noise`. It is advice: one that cannot be read is no
+The header is a Dictionary of RFC 9651, such as `step=22;reason=noise`. It is advice: one that cannot be read is no
 error, it is as if it were not there.
 """
 

@@ -271,7 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         noises["noise"] = read_recordings(options.noise)
     elif any(condition.kind == "noise" for condition in conditions):
         parser.error("the condition noise needs recordings: --noise NOISE.tsv")
-    speech = speech[: options.limit]
+    if options.limit:
+        speech = speech[:: -(-len(speech) // options.limit)]  # some of every reader
     if not speech:
         parser.error(f"{options.manifest}: nobody is left to be judged; --all-readers keeps everyone")
 
@@ -305,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--manifest", type=Path, required=True, help="tab-separated: path, text and, better, speaker and language")
     add("--json", type=Path, required=True, metavar="FILE", help="where the rows go; plots beside it")
-    add("--limit", type=int, help="first N utterances only, of those that are judged")
+    add("--limit", type=int, help="every k-th utterance only, N at most, of those that are judged")
     add("--noise", type=Path, metavar="TSV", help="recordings for the condition noise, a column path")
     add("--conditions", nargs="+", metavar="C", help=f"(default: {', '.join(CONDITIONS)}, the last with --noise only)")
     add(

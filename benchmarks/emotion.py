@@ -44,7 +44,14 @@ from fusion.train import load_material, networks_folder, pooled
 CONFIGS = Path(__file__).resolve().parents[1] / "fusion" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
 RIVALS = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
-PUBLISHED_RATES = ("none", "svd-f16:0.125", "svd-f16:0.1875", "svd-f16:0.25", "svd-f16:0.5", "svd-f16:1")  # Tables I, II
+PUBLISHED_RATES = (
+    "none",
+    "svd-f16:0.125",
+    "svd-f16:0.1875",
+    "svd-f16:0.25",
+    "svd-f16:0.5",
+    "svd-f16:1",
+)  # Tables I, II
 RATES = (*PUBLISHED_RATES, "klt:low", "klt:standard")
 OPERATING_POINT = "svd-f16:0.125"
 FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol

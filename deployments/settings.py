@@ -86,7 +86,7 @@ class RateHintSettings(_Settings):
     fewest_words: int = Field(3, ge=1)
     """Of a text that is to be certain: the probability of a word or two says little."""
     finer_by: int = Field(8, ge=1)
-    """Steps at once, a profile: the next utterance is to be understood."""
+    """Steps at once, about a profile: the next utterance is to be understood."""
     coarser_by: int = Field(4, ge=1)
     """Steps at once, fewer: what is saved too much is heard only afterwards."""
     finest: int = Field(PROFILES["robust"], ge=0, le=COARSEST)

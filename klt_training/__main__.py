@@ -34,8 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    with options.manifest.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
+    try:
+        with options.manifest.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines, delimiter="\t"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
+        print(f"klt_training: {options.manifest} cannot be read: {reason}", file=sys.stderr)
+        return 2
     if not rows or not {"path", "speaker", "text"} <= rows[0].keys():
         print(f"klt_training: {options.manifest} needs columns path, speaker and text", file=sys.stderr)
         return 2

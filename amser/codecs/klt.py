@@ -38,12 +38,14 @@ USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the
 MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
 COARSEST: Final = 56  # step index: 12.8
 WHOLE, STREAMED = BLOCKS
+MOST_BLOCKS: Final = MOST_FRAMES // STREAMED  # of a stream
 STREAM: Final = 0x80  # of the first byte
 HEADER: Final = 3  # bytes
 WORD: Final = np.dtype(">u4")  # what the range coder writes at a time
 FLOOR_BELOW: Final = DYNAMIC_RANGE / LOG_SCALE
 LARGEST_LENGTH: Final = 4096  # bytes of a streamed block
-LARGEST_SYMBOL: Final = 2**15 - 1  # a cell of 16 is some 1,600 of the finest steps
+LENGTH_BYTES: Final = 2  # at most, LEB128
+LARGEST_SYMBOL: Final = 2**16 - 2  # what 16 digits hold; cells within ±16 come to 36,815 of the finest steps at most
 Uniform = constriction.stream.model.Uniform
 LENGTHS: Final = Uniform(16)
 
@@ -188,13 +190,21 @@ class StreamDecoder:
     def __init__(self) -> None:
         self._header = b""
         self._held = b""
+        self._blocks = 0
+        self._refused: MalformedPayload | None = None
 
     def push(self, received: bytes) -> Float32:
         """(80, 8 n): the frames of the blocks that are complete; not clamped, and the last block may be padded.
 
+        Frames of blocks before a malformed one are returned; the next push, of no bytes too, then raises what is wrong
+        with it, and so does every later one.
+
         Raises:
-            MalformedPayload: another version, no stream, or a block longer than any can be.
+            MalformedPayload: another version, no stream, more than `MOST_FRAMES`, a block longer than any can be, or
+                one that no encoder wrote.
         """
+        if self._refused is not None:
+            raise self._refused
         self._held += received
         if not self._header:
             if len(self._held) < HEADER:
@@ -203,12 +213,23 @@ class StreamDecoder:
             if not self._held[0] & STREAM:
                 raise MalformedPayload("the payload is a whole utterance", "a stream")
             self._header, self._held = self._held[:HEADER], self._held[HEADER:]
-        blocks, used = _complete(self._held)
-        self._held = self._held[used:]
-        if not blocks:
+        parts: list[Float32] = []
+        at = 0
+        try:
+            while (found := _block_at(self._held, at)) is not None:
+                if self._blocks == MOST_BLOCKS:
+                    raise _too_many_blocks()
+                block, at = found
+                parts.append(_read(block, STREAMED, 1, self._header[1]))
+                self._blocks += 1
+        except MalformedPayload as error:
+            self._refused = error
+            if not parts:
+                raise
+        self._held = self._held[at:]
+        if not parts:
             return np.zeros((BANDS, 0), np.float32)
-        coefficients = np.concatenate([_read(block, STREAMED, 1, self._header[1]) for block in blocks], axis=1)
-        return _synthesise(coefficients, coefficients.shape[1] * STREAMED, self._header[2])
+        return _synthesise(np.concatenate(parts, axis=1), len(parts) * STREAMED, self._header[2])
 
 
 def _analyse(log_mel: Float32, block: int) -> Float32:
@@ -272,10 +293,12 @@ def _symbols(body: bytes, order: Plan, count: int) -> NDArray[np.int32]:
     symbols = np.empty((len(order.order), count), np.int32)
     for each, begin, end in order.runs:
         symbols[begin:end] = decoder.decode(each.model, (end - begin) * count).reshape(end - begin, count)
-    symbols -= order.largest
-    for row, column in np.argwhere(np.abs(symbols) >= order.largest).tolist():
-        excess = _read_excess(decoder)
-        symbols[row, column] += excess if symbols[row, column] > 0 else -excess
+        symbols[begin:end] -= each.largest
+    for each, begin, end in order.runs:  # one class at a time: bytes of any kind ask for little memory
+        those = symbols[begin:end].reshape(-1)
+        at = np.flatnonzero(np.abs(those) >= each.largest)
+        excesses = np.fromiter((_read_excess(decoder) for _ in at), np.int32, at.size)
+        those[at] += np.where(those[at] > 0, excesses, -excesses)
     return symbols
 
 
@@ -315,31 +338,38 @@ def _leb128(number: int) -> bytes:
     return bytes([*written, number])
 
 
-def _complete(stream: bytes) -> tuple[list[bytes], int]:
-    """The blocks that are there as a whole, and how many bytes they take."""
-    blocks: list[bytes] = []
-    at = 0
-    while True:
-        length, shift, cursor = 0, 0, at
-        while cursor < len(stream):
-            byte = stream[cursor]
-            cursor += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if length > LARGEST_LENGTH or shift > 14:
-                raise MalformedPayload(f"a block of {length} bytes or more", f"{LARGEST_LENGTH} at most")
-            if byte < 0x80:
-                break
-        else:
-            return blocks, at
-        if cursor + length > len(stream):
-            return blocks, at
-        blocks.append(stream[cursor : cursor + length])
-        at = cursor + length
+def _block_at(stream: bytes, at: int) -> tuple[bytes, int] | None:
+    """The block whose length is at this place, and where the next one begins; None while some of it is to come."""
+    length = 0
+    for place in range(LENGTH_BYTES):
+        if at == len(stream):
+            return None
+        byte = stream[at]
+        at += 1
+        length |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            break
+    else:
+        limit = f"{LENGTH_BYTES} bytes, which hold {LARGEST_LENGTH} at most"
+        raise MalformedPayload(f"the length of a block takes more than {LENGTH_BYTES} bytes", limit)
+    if length > LARGEST_LENGTH:
+        raise MalformedPayload(f"a block of {length} bytes", f"{LARGEST_LENGTH} at most")
+    end = at + length
+    return (stream[at:end], end) if end <= len(stream) else None
 
 
 def _streamed(payload: bytes) -> list[bytes]:
-    blocks, used = _complete(payload[HEADER:])
-    if used != len(payload) - HEADER:
+    blocks: list[bytes] = []
+    at = HEADER
+    while (found := _block_at(payload, at)) is not None:
+        if len(blocks) == MOST_BLOCKS:
+            raise _too_many_blocks()
+        block, at = found
+        blocks.append(block)
+    if at != len(payload):
         raise MalformedPayload("the stream ends within a block", "whole blocks")
     return blocks
+
+
+def _too_many_blocks() -> MalformedPayload:
+    return MalformedPayload(f"the stream has more than {MOST_BLOCKS} blocks", f"{MOST_FRAMES} frames at most")

@@ -259,7 +259,7 @@ def test_what_was_heard_once_is_not_heard_again(tmp_path: Path) -> None:
     again = Transcriber(Kept(file), "parrot", lambda: parrot).send(by_name("klt", "low"), utterances[::-1], "")
     assert first == again[::-1]
     assert parrot.heard == 2
-    Transcriber(Kept(file), "parrot", lambda: parrot).send(by_name("klt", "20"), utterances, "")
+    Transcriber(Kept(file), "parrot", lambda: parrot).send(by_name("klt", "27"), utterances, "")
     Transcriber(Kept(file), "another", lambda: parrot).send(by_name("klt", "low"), utterances, "")
     assert parrot.heard == 6
 
@@ -310,7 +310,7 @@ def test_plots_and_summary_are_made_of_rows(tmp_path: Path) -> None:
         ("opus", "12k", 11.0, 4.1),
         ("opus", "6k-60ms", 5.3, 6.0),
         ("klt", "low", 1.0, 5.0),
-        ("klt", "6", 4.0, 4.0),
+        ("klt", "10", 4.0, 4.0),
         ("svd-f16", "0.125", 18.0, 4.2),
     ):
         words = {"kbps": kbps, "percent_of_pcm": kbps / 2.56, "exchange_kbps": kbps + 1, "wer": wer, "wer_se": 0.5}

@@ -19,7 +19,7 @@ from stand_in import ANSWER, Response, stand_in
 from tenacity import wait_none
 
 from amser import codecs
-from amser.codecs.klt import PROFILES
+from amser.codecs.klt import COARSEST, PROFILES
 from amser.features import SAMPLE_RATE, log_mel
 from amser.rate_hint import RateHint, Reason
 from amser.wire import decode_mel, unpack
@@ -61,7 +61,7 @@ def test_the_step_is_the_one_that_was_set(step: int | str | None, index: int) ->
 
 def test_a_finer_step_comes_closer_and_costs_more() -> None:
     coarse, fine = (
-        Device(DeviceSettings(codec="klt", step=step)).encode(QUIET, CAPTURED).envelope for step in (24, 10)
+        Device(DeviceSettings(codec="klt", step=step)).encode(QUIET, CAPTURED).envelope for step in ("low", "robust")
     )
     errors = [np.abs(decode_mel(unpack(each)) - log_mel(QUIET)).mean() for each in (coarse, fine)]
     assert errors[1] < 0.5 * errors[0]
@@ -106,7 +106,7 @@ def test_a_front_end_that_cannot_be_used_is_told_from_the_first_utterance() -> N
         ({"codec": "svd-f16", "step": "low"}, "svd-f16 has no step, but rank, rate"),
         ({"codec": "klt", "rate": 0.5}, "klt has no rate, but step"),
         ({"codec": "klt", "step": "loud"}, "klt has no step 'loud'; accepted: low, standard, robust, or an index"),
-        ({"codec": "klt", "step": 49}, "klt has no step 49"),
+        ({"codec": "klt", "step": COARSEST + 1}, f"klt has no step {COARSEST + 1}"),
         ({"codec": "interpolation", "step": "auto"}, "interpolation has no step, but factors"),
     ],
 )
@@ -135,7 +135,7 @@ def test_the_link_and_the_bounds_have_their_say() -> None:
 
 
 def test_the_last_hint_decides_the_next_step() -> None:
-    hinted = [Response(headers={"Amser-Rate-Hint": value}) for value in ("step=14;reason=noise", "loud", "step=12")]
+    hinted = [Response(headers={"Amser-Rate-Hint": value}) for value in ("step=20;reason=noise", "loud", "step=18")]
     with (
         stand_in(*hinted, Response()) as cluster,
         Device(DeviceSettings(url=cluster.url, codec="klt", step="auto")) as phone,
@@ -146,8 +146,8 @@ def test_the_last_hint_decides_the_next_step() -> None:
             steps.append(step_of(utterance.envelope))
             phone.send(utterance)
             hints.append(phone.hint)
-    assert steps == [LOW, 14, 14, 12]
-    assert hints == [RateHint(14, Reason.NOISE), RateHint(14, Reason.NOISE), RateHint(12), RateHint(12)]
+    assert steps == [LOW, 20, 20, 18]
+    assert hints == [RateHint(20, Reason.NOISE), RateHint(20, Reason.NOISE), RateHint(18), RateHint(18)]
 
 
 def test_a_step_that_was_set_is_not_talked_out_of() -> None:
@@ -283,7 +283,7 @@ def test_a_step_travels_through_a_spool(send: Callable[..., int], tmp_path: Path
     [
         ["--step", "low"],  # of svd-f16, the default
         ["--codec", "klt", "--step", "loud"],
-        ["--codec", "klt", "--step", "49"],
+        ["--codec", "klt", "--step", str(COARSEST + 1)],
         ["--codec", "klt", "--rate", "0.5"],
         ["--codec", "interpolation", "--cells", "4"],
         ["--codec", "interpolation", "--cells", "0x2"],

@@ -172,9 +172,7 @@ def test_a_codec_that_does_not_exist_is_refused(text: str) -> None:
         CodecSetting.parse(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["none", "mel-f16", "svd-f16:0.125", "svd-f16:0.5", "klt:14", "interpolation:4x2"]
-)
+@pytest.mark.parametrize("text", ["none", "mel-f16", "svd-f16:0.125", "svd-f16:0.5", "klt:14", "interpolation:4x2"])
 def test_a_codec_is_written_as_it_was_read(text: str) -> None:
     assert str(CodecSetting.parse(text)) == text
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import constriction
 import numpy as np
 import pytest
 from conftest import Waveform
@@ -22,12 +23,13 @@ from scipy import fft
 
 from amser import wire
 from amser.codecs import MalformedPayload, decode, encode, klt
-from amser.codecs.klt import HEADER, PROFILES, STREAM, StreamEncoder
+from amser.codecs.klt import COARSEST, HEADER, PROFILES, STREAM, StreamEncoder
 from amser.codecs.klt_tables import (
     BANDS,
     BASIS_VERSION,
     BLOCKS,
     FREQUENCY_BITS,
+    Plan,
     level_index,
     level_of,
     plan,
@@ -79,13 +81,30 @@ def payload_of(name: str) -> bytes:
 
 
 def symbols_of(payload: bytes) -> list[str]:
-    """Of each body, in the order of writing: magnitudes with their sign, without the zeros at the end."""
+    """Of each body, in the order of writing: symbols less the largest of their class, without the zeros at the end."""
     streamed = bool(payload[0] & STREAM)
     block = klt.STREAMED if streamed else klt.WHOLE
     bodies = klt._streamed(payload) if streamed else [payload[HEADER:]]
     order, count = plan(block, payload[1]), 1 if streamed else -(-FRAMES // block)
-    signed = [(klt._symbols(body, order, count) - order.largest.astype(np.int32)).ravel() for body in bodies]
-    return [" ".join(map(str, np.trim_zeros(each, "b"))) for each in signed]
+    counted = [(klt._symbols(body, order, count) - order.largest).ravel() for body in bodies]
+    return [" ".join(map(str, np.trim_zeros(each, "b"))) for each in counted]
+
+
+def read_as_documented(body: bytes, order: Plan, count: int) -> NDArray[np.int64]:
+    """The symbols of a body as docs/wire.md has it, one excess after another."""
+    words = np.frombuffer(body + bytes(-len(body) % 4), ">u4").astype(np.uint32)
+    decoder = constriction.stream.queue.RangeDecoder(words)
+    uniform = constriction.stream.model.Uniform
+    shares = [
+        decoder.decode(each.model, (end - begin) * count).reshape(-1, count) - each.largest
+        for each, begin, end in order.runs
+    ]
+    symbols = np.concatenate(shares).astype(np.int64)
+    for row, column in np.argwhere(np.abs(symbols) == order.largest):
+        further = int(decoder.decode(uniform(16)))  # digits after the first
+        number = 2**further + (int(decoder.decode(uniform(2**further))) if further else 0)
+        symbols[row, column] += np.sign(symbols[row, column]) * (number - 1)  # Elias gamma has no zero
+    return symbols
 
 
 def meaning(symbols: list[str], payload: bytes) -> NDArray[np.float64]:
@@ -95,12 +114,15 @@ def meaning(symbols: list[str], payload: bytes) -> NDArray[np.float64]:
     count = 1 if streamed else -(-FRAMES // block)
     arrays, order, parts = arrays_of_tables(), plan(block, step_index), []
     for body in symbols:
-        signed = np.zeros(len(order.order) * count, np.int64)
+        counted = np.zeros(len(order.order) * count, np.int64)
         written = np.array(body.split(), np.int64)
-        signed[: written.size] = written
+        counted[: written.size] = written
+        signed = counted.reshape(-1, count) + order.largest
         coefficients = np.zeros((BANDS * block, count))
         for each, begin, end in order.runs:
-            steps = each.values[signed.reshape(-1, count)[begin:end] + each.largest]
+            of_class = signed[begin:end]
+            excess = np.sign(of_class) * np.maximum(np.abs(of_class) - each.largest, 0)
+            steps = each.values[of_class - excess + each.largest] + excess
             coefficients[order.order[begin:end]] = steps * step_of(step_index)
         cosines = coefficients.reshape(BANDS, block, count).transpose(0, 2, 1) * arrays[f"weights_{block}"]
         parts.append(fft.idct(cosines, axis=2, norm="ortho").reshape(BANDS, -1))
@@ -171,6 +193,21 @@ def test_a_golden_payload_decodes_to_what_its_symbols_mean(golden: dict[str, Any
     assert np.sqrt(np.mean((mel - golden_log_mel()) ** 2)) < 0.2
 
 
+def test_what_passes_the_tables_is_written_after_all_classes() -> None:
+    loud = 6 * golden_log_mel()  # no recording is: 120 decibels between two cells
+    for mel, step in ((golden_log_mel(), "robust"), (loud, "low"), (loud, 0), (-loud, COARSEST)):
+        order, body = plan(klt.WHOLE, klt.step_index(step)), encode(mel, "klt", step=step).payload[HEADER:]
+        symbols = read_as_documented(body, order, 2)
+        np.testing.assert_array_equal(klt._symbols(body, order, 2), symbols)
+        assert (np.abs(symbols) > order.largest).any()
+
+
+@pytest.mark.parametrize("value", [-16.0, -1.5, 0.0, 6.5, 16.0])
+@pytest.mark.parametrize(("step", "error"), [(0, 0.05), ("robust", 0.12), ("low", 0.3)])
+def test_a_level_far_from_speech_comes_back(value: float, step: int | str, error: float) -> None:
+    np.testing.assert_allclose(round_trip(np.full((BANDS, 40), value, np.float32), step), value, atol=error)
+
+
 def test_the_header_says_version_step_and_level() -> None:
     level = level_index(float(golden_log_mel().max()))
     for name, index in PROFILES.items():
@@ -182,7 +219,7 @@ def test_the_header_says_version_step_and_level() -> None:
 
 def test_no_byte_at_the_end_could_be_left_out() -> None:
     """Zeros follow the last byte that is sent; any other end would be another log-Mel, or none."""
-    for step in range(0, klt.COARSEST + 1, 4):
+    for step in range(0, COARSEST + 1, 4):
         payload = encode(golden_log_mel(), "klt", step=step).payload
         mel = decode("klt", payload, bands=BANDS, frames=FRAMES)
         np.testing.assert_array_equal(decode("klt", payload + b"\0", bands=BANDS, frames=FRAMES), mel)
@@ -221,7 +258,7 @@ def test_synthesis_undoes_analysis() -> None:
 
 def test_a_plan_writes_every_coefficient_once_and_the_loudest_first() -> None:
     for block in BLOCKS:
-        written = [plan(block, index).order for index in range(klt.COARSEST + 1)]
+        written = [plan(block, index).order for index in range(COARSEST + 1)]
         for finer, coarser in zip(written, written[1:], strict=False):
             assert set(coarser) <= set(finer)
         for index, order in enumerate(written):

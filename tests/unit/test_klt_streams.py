@@ -14,7 +14,7 @@ from recordings import envelope_of
 
 from amser import wire
 from amser.codecs import CodecError, MalformedPayload, NotFinite, decode
-from amser.codecs.klt import HEADER, STREAM, STREAMED, StreamDecoder, StreamEncoder
+from amser.codecs.klt import COARSEST, HEADER, MOST_FRAMES, STREAM, STREAMED, StreamDecoder, StreamEncoder
 from amser.codecs.klt_tables import BANDS, BASIS_VERSION
 from amser.features import clamp_to_floor, log_mel
 
@@ -144,7 +144,7 @@ def test_frames_that_no_log_mel_holds_are_refused_and_forgotten(value: float) ->
 
 
 def test_a_step_or_level_that_is_none_is_refused() -> None:
-    for step in ("loud", -1, 49):
+    for step in ("loud", -1, COARSEST + 1):
         with pytest.raises(CodecError, match="klt has no step"):
             StreamEncoder(step)
     for level in (np.nan, np.inf):
@@ -209,14 +209,45 @@ def test_a_stream_of_another_length_is_refused(frames: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", [b"\x81\x20", b"\xff\x7f", b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x00", b"\xff" * 1000]
+    ("length", "message"),
+    [
+        (b"\x81\x20", "a block of 4097 bytes; accepted: 4096 at most"),
+        (b"\xff\x7f", "a block of 16383 bytes; accepted: 4096 at most"),
+        (b"\x80\x80\x80", "length of a block takes more than 2 bytes; accepted: 2 bytes, which hold 4096 at most"),
+        (b"\x80\x80\x80\x80\x00", "length of a block takes more than 2 bytes"),
+        (b"\xff\xff\xff\xff\x0f", "length of a block takes more than 2 bytes"),
+        (b"\xff" * 1000, "length of a block takes more than 2 bytes"),
+    ],
 )
-def test_a_block_of_absurd_length_is_refused_before_it_arrives(length: bytes) -> None:
+def test_a_block_of_absurd_length_is_refused_before_it_arrives(length: bytes, message: str) -> None:
     payload = with_blocks(length)
-    with pytest.raises(MalformedPayload, match="accepted: 4096 at most"):
+    with pytest.raises(MalformedPayload, match=message):
         decode("klt", payload, bands=BANDS, frames=8)
-    with pytest.raises(MalformedPayload, match="accepted: 4096 at most"):
+    with pytest.raises(MalformedPayload, match=message):
         StreamDecoder().push(payload)
+
+
+@pytest.mark.parametrize(
+    ("malformed", "message"), [(b"\xff\x7f", "a block of 16383 bytes"), (b"\x64" + b"\xff" * 100, "mean nothing")]
+)
+def test_the_blocks_before_a_malformed_one_are_read_and_the_next_push_refuses_it(
+    malformed: bytes, message: str
+) -> None:
+    whole = streamed(moving_waves(16))
+    decoder, expected = StreamDecoder(), StreamDecoder().push(whole)
+    np.testing.assert_array_equal(decoder.push(whole + malformed + whole[HEADER:]), expected)
+    for later in (b"", whole[HEADER:], b""):
+        with pytest.raises(MalformedPayload, match=message):
+            decoder.push(later)
+    with pytest.raises(MalformedPayload, match=message):  # where nothing is before it, at once
+        StreamDecoder().push(with_blocks(malformed))
+
+
+def test_a_stream_of_more_than_30_seconds_is_not_decoded() -> None:
+    decoder, most = StreamDecoder(), MOST_FRAMES // STREAMED
+    assert decoder.push(with_blocks(bytes(1_000_000))).shape == (BANDS, MOST_FRAMES)
+    with pytest.raises(MalformedPayload, match=f"more than {most} blocks; accepted: {MOST_FRAMES} frames at most"):
+        decoder.push(b"")
 
 
 def test_the_longest_block_is_awaited() -> None:
@@ -239,7 +270,7 @@ def test_the_decoder_of_streams_refuses_what_is_none() -> None:
         StreamDecoder().push(b"\xff\0\0")
 
 
-@given(st.binary(max_size=300), st.integers(0, 48), st.lists(st.integers(0, 300), max_size=4))
+@given(st.binary(max_size=300), st.integers(0, COARSEST), st.lists(st.integers(0, 300), max_size=4))
 def test_any_bytes_are_frames_or_a_codec_error(body: bytes, step: int, cuts: list[int]) -> None:
     decoder = StreamDecoder()
     for piece in pieces(bytes((BASIS_VERSION | STREAM, step, 100)) + body, cuts):

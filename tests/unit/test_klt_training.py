@@ -179,6 +179,21 @@ def test_a_command_without_a_manifest_exits_with_2(capsys: pytest.CaptureFixture
     assert "--manifest" in capsys.readouterr().err
 
 
+def test_a_manifest_that_is_missing_exits_with_2_and_one_line(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.tsv"
+    command_line = [sys.executable, "-m", "klt_training", "--manifest", str(missing)]
+    ended = subprocess.run(command_line, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"klt_training: {missing} cannot be read: No such file or directory\n"
+
+
+def test_a_manifest_that_is_no_text_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "speech.flac"
+    manifest.write_bytes(b"fLaC\xff\xfe")
+    assert command.main(["--manifest", str(manifest)]) == 2
+    assert capsys.readouterr().err == f"klt_training: {manifest} cannot be read: no UTF-8\n"
+
+
 @pytest.mark.parametrize("content", ["", HEADER, "path\tspeaker\na.flac\t1\n", "path,speaker,text\na.flac,1,hello\n"])
 def test_a_manifest_without_what_is_needed_exits_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str

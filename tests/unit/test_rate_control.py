@@ -202,18 +202,18 @@ def test_a_cluster_that_hears_noise_or_is_busy_moves_it_one_way_only(
         (Conditions(snr_db=8, metered=True), Choice(STANDARD, "every byte of the link is paid for.")),
         (Conditions(snr_db=8, battery=0.05), Choice(LOW, "the battery is at 5 %.")),
         (Conditions(snr_db=8, battery=0.8), Choice(ROBUST, "the speech is 8 dB above the noise.")),
-        (Conditions(hint=RateHint(16, Reason.NOISE)), Choice(16, "the cluster asked for step=16;reason=noise.")),
+        (Conditions(hint=RateHint(20, Reason.NOISE)), Choice(20, "the cluster asked for step=20;reason=noise.")),
         (
             Conditions(hint=RateHint(2, Reason.NOISE)),
-            Choice(ROBUST, f"the cluster asked for step=2;reason=noise, but the bounds are {ROBUST} to 32."),
+            Choice(ROBUST, f"the cluster asked for step=2;reason=noise, but the bounds are {ROBUST} to {LOW + 8}."),
         ),
         (
-            Conditions(snr_db=8, hint=RateHint(14, Reason.CLEAR)),
-            Choice(14, "the cluster asked for step=14;reason=clear."),
+            Conditions(snr_db=8, hint=RateHint(22, Reason.CLEAR)),
+            Choice(22, "the cluster asked for step=22;reason=clear."),
         ),
         (
-            Conditions(snr_db=30, hint=RateHint(28, Reason.BUSY)),
-            Choice(28, "the cluster asked for step=28;reason=busy."),
+            Conditions(snr_db=30, hint=RateHint(34, Reason.BUSY)),
+            Choice(34, "the cluster asked for step=34;reason=busy."),
         ),
     ],
 )

@@ -76,8 +76,8 @@ def test_no_header_raises(value: str) -> None:
 
 
 def test_a_hint_names_a_step_that_there_is() -> None:
-    with pytest.raises(ValueError, match="klt has no step 49; accepted: 0 to 48"):
-        RateHint(49)
+    with pytest.raises(ValueError, match=f"klt has no step {COARSEST + 1}; accepted: 0 to {COARSEST}"):
+        RateHint(COARSEST + 1)
 
 
 # --- The cluster's side -----------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_hints_can_be_switched_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"doubtful_below": -0.1}, {"finest": 30}, {"coarsest": COARSEST + 1}, {"certain_from": 0.5}]
+    "wrong", [{"doubtful_below": -0.1}, {"finest": LOW + 1}, {"coarsest": COARSEST + 1}, {"certain_from": 0.5}]
 )
 def test_settings_that_would_send_a_device_to_and_fro_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
