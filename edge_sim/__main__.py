@@ -59,7 +59,7 @@ def _run_send(options: argparse.Namespace) -> int:
         settings = DeviceSettings(
             options.device_id,
             options.url,
-            options.codec,
+            _codec(options),
             options.rate,
             options.step,
             options.cells,
@@ -73,6 +73,15 @@ def _run_send(options: argparse.Namespace) -> int:
     if options.spool:
         return send_spooled(options, settings, _heard(options.files, detector))
     return _send(options, settings, detector)
+
+
+def _codec(options: argparse.Namespace) -> str:
+    """The codec that was named, or the one whose setting was."""
+    if options.codec:
+        return str(options.codec)
+    if options.rate is not None:
+        return codecs.DEFAULT_CODEC
+    return "interpolation" if options.cells else DeviceSettings().codec
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     defaults = DeviceSettings()
     send.add_argument("files", nargs="+", type=Path, metavar="FILE", help=FORMATS)
     send.add_argument("--url", default=defaults.url, help="of the cluster (default: %(default)s)")
-    send.add_argument("--codec", default=defaults.codec, choices=list(codecs.CODECS), help="default: %(default)s")
+    send.add_argument(
+        "--codec",
+        choices=list(codecs.CODECS),
+        help=f"default: {defaults.codec}; with --rate {codecs.DEFAULT_CODEC}, with --cells interpolation",
+    )
     send.add_argument(
         "--rate",
         type=_rate,

@@ -112,7 +112,7 @@ class DeviceSettings:
 
     device_id: str = "device-1"
     url: str = "http://127.0.0.1:8000"
-    codec: str = codecs.DEFAULT_CODEC
+    codec: str = "klt"
     rate: float | None = None
     step: int | str | None = None
     factors: tuple[int, int] | None = None

@@ -33,7 +33,7 @@ from amser.codecs.klt_tables import BANDS, BASIS_VERSION, BLOCKS, Plan, level_in
 from amser.features import DYNAMIC_RANGE, LOG_SCALE, clamp_to_floor
 
 PROFILES: Final = MappingProxyType({"low": 30, "standard": 23, "robust": 16})  # step index; docs/wire.md has the rates
-DEFAULT_PROFILE: Final = "low"
+DEFAULT_PROFILE: Final = "standard"  # words as good as uncompressed
 USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the middle
 MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
 COARSEST: Final = 56  # step index: 12.8

@@ -33,7 +33,7 @@ from edge_sim.spool import Spool
 Waveform = NDArray[np.float32]
 
 CAPTURED = datetime(2025, 11, 22, 1, 2, 3, tzinfo=UTC)
-LOW, ROBUST = PROFILES["low"], PROFILES["robust"]
+LOW, STANDARD, ROBUST = (PROFILES[name] for name in ("low", "standard", "robust"))
 
 
 def step_of(envelope: bytes) -> int | None:
@@ -53,7 +53,7 @@ QUIET, NOISY = syllables(0.0005), syllables(0.2)
 # --- Encoding ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("step", "index"), [("low", LOW), ("robust", ROBUST), (13, 13), ("13", 13), (None, LOW)])
+@pytest.mark.parametrize(("step", "index"), [("low", LOW), ("robust", ROBUST), (13, 13), ("13", 13), (None, STANDARD)])
 def test_the_step_is_the_one_that_was_set(step: int | str | None, index: int) -> None:
     utterance = Device(DeviceSettings(codec="klt", step=step)).encode(QUIET, CAPTURED)
     assert step_of(utterance.envelope) == index
@@ -281,7 +281,7 @@ def test_a_step_travels_through_a_spool(send: Callable[..., int], tmp_path: Path
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--step", "low"],  # of svd-f16, the default
+        ["--codec", "svd-f16", "--step", "low"],
         ["--codec", "klt", "--step", "loud"],
         ["--codec", "klt", "--step", str(COARSEST + 1)],
         ["--codec", "klt", "--rate", "0.5"],

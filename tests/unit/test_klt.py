@@ -76,7 +76,7 @@ def payload_of(name: str) -> bytes:
     """The golden log-Mel at a profile, or streamed."""
     if name != STREAM_NAME:
         return encode(golden_log_mel(), "klt", step=name).payload
-    encoder = StreamEncoder()
+    encoder = StreamEncoder("low")
     return encoder.push(golden_log_mel()) + encoder.finish()
 
 

@@ -136,7 +136,7 @@ def test_any_bytes_decode_to_a_log_mel_or_to_a_codec_error(payload: bytes, frame
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4), st.booleans())
 def test_damage_to_a_payload_gives_a_log_mel_or_a_codec_error(damage: list[tuple[int, int]], streamed: bool) -> None:
-    encoder = StreamEncoder()
+    encoder = StreamEncoder("low")
     mel = random_log_mel(40)
     payload = bytearray(encoder.push(mel) + encoder.finish() if streamed else encode(mel, "klt").payload)
     for at, flip in damage:
@@ -174,6 +174,7 @@ def test_a_claim_of_too_many_frames_allocates_nothing(version: int, frames: int)
         with pytest.raises(MalformedPayload, match="3000 frames at most"):
             decode("klt", with_header(version, body=bytes(100)), bands=BANDS, frames=frames)
 
+    ask()  # once for what Python keeps of a first call
     assert peak_bytes(ask) < 20_000
 
 

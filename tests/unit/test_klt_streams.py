@@ -54,7 +54,7 @@ def mel(speech: list[Waveform]) -> Matrix:
 
 @given(st.lists(st.integers(0, FRAMES), max_size=12))
 def test_the_bytes_do_not_depend_on_how_many_frames_come_at_once(cuts: list[int]) -> None:
-    encoder, waves = StreamEncoder(), moving_waves()
+    encoder, waves = StreamEncoder("low"), moving_waves()
     parts = np.split(waves, sorted(cuts), axis=1)
     assert b"".join(map(encoder.push, parts)) + encoder.finish() == streamed(waves)
 
@@ -65,7 +65,7 @@ def test_the_bytes_do_not_depend_on_how_the_frames_lie_in_memory(mel: Matrix) ->
 
 
 def test_frames_that_were_pushed_may_be_overwritten() -> None:
-    encoder, waves, written = StreamEncoder(), moving_waves(), b""
+    encoder, waves, written = StreamEncoder("low"), moving_waves(), b""
     buffer = np.empty((BANDS, 5), np.float32)
     for begin in range(0, FRAMES, 5):
         buffer[:] = waves[:, begin : begin + 5]
@@ -75,7 +75,7 @@ def test_frames_that_were_pushed_may_be_overwritten() -> None:
 
 
 def test_a_block_leaves_with_its_8th_frame() -> None:
-    encoder, waves = StreamEncoder(), moving_waves()
+    encoder, waves = StreamEncoder("low"), moving_waves()
     sizes = [len(encoder.push(waves[:, frame : frame + 1])) for frame in range(FRAMES)]
     assert [frame for frame, size in enumerate(sizes, 1) if size] == [8, 16, 24, 32, 40, 48]
     assert len(encoder.finish()) > 1
@@ -91,7 +91,7 @@ def test_the_header_comes_once_and_before_the_first_block() -> None:
 
 def test_finish_sends_what_is_left_and_nothing_twice() -> None:
     for frames in (3, 8, 9):
-        encoder = StreamEncoder()
+        encoder = StreamEncoder("low")
         begun = encoder.push(moving_waves(frames))
         assert bool(begun) == (frames >= STREAMED)
         assert bool(encoder.finish()) == bool(frames % STREAMED)
@@ -99,12 +99,12 @@ def test_finish_sends_what_is_left_and_nothing_twice() -> None:
 
 
 def test_an_utterance_without_frames_has_no_bytes() -> None:
-    encoder = StreamEncoder()
+    encoder = StreamEncoder("low")
     assert encoder.push(np.zeros((BANDS, 0), np.float32)) + encoder.finish() == b""
 
 
 def test_an_encoder_is_as_new_after_finish() -> None:
-    encoder, waves = StreamEncoder(), moving_waves()
+    encoder, waves = StreamEncoder("low"), moving_waves()
     encoder.push(waves + 1)  # louder, so that its floor would show in the next utterance
     encoder.finish()
     assert encoder.push(waves) + encoder.finish() == streamed(waves)
@@ -130,12 +130,12 @@ def test_a_level_that_is_wrong_costs_bytes_and_no_words(mel: Matrix) -> None:
 @pytest.mark.parametrize("shape", [(128, 8), (79, 8), (80,), (1, 80, 8)])
 def test_frames_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(CodecError, match=r"frames of shape \(.*accepted: \(80, n\)"):
-        StreamEncoder().push(np.zeros(shape, np.float32))
+        StreamEncoder("low").push(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 17.0])
 def test_frames_that_no_log_mel_holds_are_refused_and_forgotten(value: float) -> None:
-    encoder, waves = StreamEncoder(), moving_waves()
+    encoder, waves = StreamEncoder("low"), moving_waves()
     wrong = waves[:, :9].copy()
     wrong[3, 4] = value
     with pytest.raises(NotFinite, match="within ±16"):

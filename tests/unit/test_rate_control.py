@@ -196,7 +196,7 @@ def test_a_cluster_that_hears_noise_or_is_busy_moves_it_one_way_only(
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (Conditions(), Choice(LOW, "nothing is known of the noise.")),
+        (Conditions(), Choice(STANDARD, "nothing is known of the noise.")),
         (Conditions(snr_db=30), Choice(LOW, "the speech is 30 dB above the noise.")),
         (Conditions(snr_db=8), Choice(ROBUST, "the speech is 8 dB above the noise.")),
         (Conditions(snr_db=8, metered=True), Choice(STANDARD, "every byte of the link is paid for.")),
