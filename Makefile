@@ -42,6 +42,11 @@ lint: $(VENV)/.installed ## Check style and types
 bench: setup ## Measure the tables of the README (DATA=folder of manifests); some hours on two cores
 	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --limit 112 --batch-size 8 \
 		--json $(RESULTS)/asr.json
+	$(BIN)/python -m benchmarks.codec --manifest $(DATA)/speech/librispeech.tsv --noise $(DATA)/noise/esc10.tsv \
+		--json $(RESULTS)/codec.json
+	$(BIN)/python -m benchmarks.edge --manifest $(DATA)/speech/librispeech.tsv --limit 12 --json $(RESULTS)/edge.json
+	$(BIN)/python -m benchmarks.transport --manifest $(DATA)/speech/librispeech.tsv --limit 40 \
+		--json $(RESULTS)/transport.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
 	$(BIN)/python -m benchmarks.emotion --corpus $(DATA)/emotion/ravdess.tsv --other $(DATA)/emotion/nemo.tsv \
 		--sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10 --json $(RESULTS)/emotion.json
