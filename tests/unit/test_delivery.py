@@ -495,8 +495,13 @@ def test_a_watch_prints_what_comes_until_it_is_interrupted(path: Path, capsys: p
     with Spool(path) as spool:
         fill(spool, 2)
     with stand_in() as cluster:
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-        assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--watch"]) == 130
+        # A shell starts background jobs with interrupts ignored, and so a test run in one of them.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+            assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--watch"]) == 130
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["Good morning. · happy 0.85"] * 2
 
 
