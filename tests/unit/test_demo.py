@@ -178,11 +178,15 @@ def test_ctrl_c_ends_the_cluster_with_a_calm_line(
     def interrupted() -> None:
         signal.raise_signal(signal.SIGINT)
 
-    assert run(ready=interrupted) == (130, ["ended"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's background job runs this
+    try:
+        assert run(ready=interrupted) == (130, ["ended"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == "Stopped. The cluster has ended."
     assert "Traceback" not in printed.out + printed.err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sigterm_ends_the_cluster_too(run: Callable[..., tuple[int, list[str]]]) -> None:

@@ -43,7 +43,7 @@ RECIPE: dict[str, Any] = {
 LABELS = ["angry", "sad", "angry", "happy"] * 6  # `happy` is none of the recipe's classes
 ROW = {
     "model", "corpus", "protocol", "classes", "codec", "rate", "modalities", "wa", "ua", "macro_f1", "weighted_f1",
-    "ua_low", "ua_high", "ece", "n", "confusion", "hardware", "versions", "text", "folds",
+    "ua_low", "ua_high", "ece", "n", "confusion", "hardware", "versions", "text", "folds", "step",
 }  # fmt: skip
 
 
