@@ -178,7 +178,7 @@ def test_ctrl_c_ends_the_cluster_with_a_calm_line(
     def interrupted() -> None:
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's background job runs this
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     try:
         assert run(ready=interrupted) == (130, ["ended"])
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
