@@ -8,6 +8,7 @@ input would end, and every later layer is masked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ class FusionOutput(NamedTuple):
     embedding: Tensor
 
 
-class FusionNetwork(nn.Module):
+class FusionNetwork(nn.Module, ABC):
     """Any network of `fusion.models`: reads a `FusionBatch`, answers with a `FusionOutput`.
 
     A subclass adds its heads last: weights are drawn in the order of the data's way through the network.
@@ -111,9 +112,9 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def forward(self, batch: FusionBatch) -> FusionOutput:
         """Answer B utterances."""
-        raise NotImplementedError
 
     def standardize_by(self, mean: Tensor, deviation: Tensor) -> None:
         """Give the audio branch, if there is one, the mean and deviation of each Mel band in the training data."""

@@ -1,34 +1,22 @@
-"""Delivery: what a device does with a link that is down, comes back, is full or breaks, and when it is killed itself.
+"""Delivery: what a device does with a link that is down, comes back, is full or breaks.
 
 The cluster is a real HTTP server on loopback that plays given responses.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from uuid import UUID, uuid4
 
-import numpy as np
 import pytest
-import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from spooled import GONE, POISONED, asked, fill
 from stand_in import Response, StandIn, stand_in
 
-from edge_sim import delivery as delivery_module
-from edge_sim.__main__ import main
 from edge_sim.delivery import Delivery, DeliverySettings, backoff_s
 from edge_sim.device import (
     BACKOFF_S,
@@ -38,14 +26,11 @@ from edge_sim.device import (
     Refused,
     UnexpectedAnswer,
     Unreachable,
-    Utterance,
 )
 from edge_sim.spool import Spool, SpoolLimits
 from edge_sim.spool_view import SpoolView
 
-KILLS = 30
-GONE = Response(hangs_up=True)  # after it has read the request: the device cannot know whether it was worked on
-POISONED = Response(400, {"title": "Bad Request", "detail": "the bytes are corrupt"})
+pytest_plugins = ["spooled"]
 
 
 class Soonest(random.Random):
@@ -62,53 +47,9 @@ class Latest(random.Random):
         return max(a, b)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "call.spool"
-
-
-@pytest.fixture
-def spool(path: Path) -> Iterator[Spool]:
-    with Spool(path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The port of every stand-in in a test, so that one which is gone can come back."""
-    with stand_in() as probe:
-        found = int(probe.url.rpartition(":")[2])
-    bind = HTTPServer.server_bind
-
-    def bind_here(server: HTTPServer) -> None:
-        server.server_address = ("127.0.0.1", found)
-        bind(server)
-
-    monkeypatch.setattr(HTTPServer, "server_bind", bind_here)
-    return found
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery_module, "BACKOFF_S", 0.01)
-
-
-def fill(spool: Spool, count: int) -> list[UUID]:
-    """Utterances that were captured a second after each other."""
-    began = datetime.now(UTC) - timedelta(seconds=count)
-    spoken = [Utterance(os.urandom(200), uuid4(), 1.0, 1.5) for _ in range(count)]
-    for second, each in enumerate(spoken):
-        spool.put(each, began + timedelta(seconds=second))
-    return [each.utterance_id for each in spoken]
-
-
 def delivery(url: str, source: type[random.Random] = Soonest, **settings: float) -> Delivery:
     chosen = DeliverySettings(**settings)  # type: ignore[arg-type]
     return Delivery(DeviceSettings(url=url, answer_timeout_s=0.5), chosen, source=source(0))
-
-
-def asked(cluster: StandIn) -> list[UUID]:
-    return [UUID(request.headers[UTTERANCE_HEADER]) for request in cluster.received]
 
 
 # --- Back-off ---------------------------------------------------------------------------------------------------------
@@ -349,209 +290,3 @@ def _eventually(path: Path, results: int) -> None:
                 return
         time.sleep(0.05)
     pytest.fail(f"there are no {results} results")
-
-
-# --- Killed -----------------------------------------------------------------------------------------------------------
-
-# Importing takes longer than most lives of a device here: this process imports once and forks a device for each line
-# that it reads. A device says which utterances are in its spool, each after `put` returned; the number in a line says
-# where it goes on.
-DEVICES = """
-import itertools, os, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from uuid import UUID
-from edge_sim import delivery
-from edge_sim.device import DeviceSettings, Utterance
-from edge_sim.spool import Spool
-
-delivery.BACKOFF_S = 0.01  # a killed device does not live long enough to be patient
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-
-def live(path, url, first):
-    with Spool(path) as spool, delivery.Delivery(DeviceSettings(url=url)) as sending:
-        for number in itertools.count(first) if first >= 0 else ():
-            spool.put(Utterance(os.urandom(3000), UUID(int=number), 1.0, 1.0), datetime.now(UTC), str(number))
-            say("spooled", number)
-            if number % 3 == 2:
-                for _ in sending.until_empty(spool):
-                    pass
-        while spool.waiting():
-            for _ in sending.until_empty(spool):
-                pass
-            sending.failures = 0
-
-for line in sys.stdin:
-    if (device := os.fork()) == 0:
-        live(Path(sys.argv[1]), sys.argv[2], int(line))
-        os._exit(0)
-    say("device", device)
-    say("ended", os.waitstatus_to_exitcode(os.waitpid(device, 0)[1]))
-"""
-
-
-def test_a_device_that_is_killed_again_and_again_loses_nothing_and_stores_nothing_twice(
-    path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    moments = random.Random(20251122)
-    responses = [Response(after_s=moments.uniform(0, 0.01), hangs_up=moments.random() < 0.08) for _ in range(5000)]
-    spooled: set[int] = set()
-    started = time.monotonic()
-    with (
-        stand_in(*responses) as cluster,
-        subprocess.Popen(
-            [sys.executable, "-c", DEVICES, str(path), cluster.url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        ) as devices,
-    ):
-        try:
-            for _ in range(KILLS):
-                code = _live(devices, max(spooled, default=-1) + 1, spooled, kill_after_s=moments.uniform(0, 0.25))
-                assert code == -signal.SIGKILL
-            acknowledged = set(spooled)
-            assert _live(devices, -1, spooled) == 0
-        finally:
-            devices.kill()
-    took_s = time.monotonic() - started
-    with SpoolView(path) as view:
-        results, waiting, drops = view.results(), view.waiting(), view.drops()
-    times = Counter(asked(cluster))
-    stored = [int(result.note) for result in results]
-    assert (waiting, drops) == ([], [])
-    assert len(stored) == len(set(stored))
-    assert acknowledged <= set(stored) <= {*acknowledged, len(acknowledged)}  # one was spooled and could not say so
-    assert {result.utterance_id for result in results} == times.keys()
-    assert all(result.answer is not None for result in results)
-    assert len(stored) > KILLS
-    resends = times.total() - len(times)
-    broken = sum(response.hangs_up for response in responses[: times.total()])
-    assert resends >= broken
-    assert took_s < 30
-    for name, value in {"utterances": len(stored), "resends": resends, "broken": broken, "seconds": took_s}.items():
-        record_property(name, value)
-    print(f"{KILLS} kills, {len(stored)} utterances, {resends} sent again ({broken} broken), {took_s:.1f} s")
-
-
-def _live(devices: subprocess.Popen[str], first: int, spooled: set[int], kill_after_s: float | None = None) -> int:
-    """One life of a device, from its start to its end; returns its exit code."""
-    assert devices.stdin is not None
-    assert devices.stdout is not None
-    devices.stdin.write(f"{first}\n")
-    for line in devices.stdout:
-        what, number = line.split()
-        if what == "device" and kill_after_s is not None:
-            time.sleep(kill_after_s)
-            os.kill(int(number), signal.SIGKILL)
-        elif what == "spooled":
-            spooled.add(int(number))
-        elif what == "ended":
-            return int(number)
-    pytest.fail("the process that starts devices is gone")
-
-
-# --- The command line -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def send(tmp_path: Path, path: Path) -> Callable[..., int]:
-    t = np.arange(16_000) / 16_000
-    soundfile.write(tmp_path / "call.wav", 0.5 * np.sin(2 * np.pi * 440 * t), 16_000)
-    file = str(tmp_path / "call.wav")
-    return lambda url, *more: main(["send", file, "--no-split", "--spool", str(path), "--url", url, *more])
-
-
-@pytest.mark.usefixtures("impatient")
-def test_without_a_link_send_keeps_the_utterance_and_deliver_brings_its_answer(
-    send: Callable[..., int], path: Path, port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = f"http://127.0.0.1:{port}"
-    assert send(url) == 3
-    told = capsys.readouterr().err
-    assert f"1 utterance is kept in the spool: {url} cannot be reached" in told
-    assert f"python -m edge_sim deliver --spool {path} --url {url}" in told
-    with stand_in():
-        assert main(["deliver", "--spool", str(path), "--url", url]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if "call.wav" in line)
-    assert row.split()[:6] == ["call.wav", "0.0–1.0", "Good", "morning.", "happy", "0.85"]
-    assert main(["deliver", "--spool", str(path), "--url", url]) == 0  # nothing waits: no cluster is needed
-
-
-def test_with_a_link_send_prints_the_same_through_a_spool(
-    send: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with stand_in() as cluster:
-        assert send(cluster.url, "--json") == 0
-    turn = json.loads(capsys.readouterr().out)
-    assert (turn["emotion"], turn["end_s"], turn["bytes_sent"]) == ("happy", 1.0, len(cluster.received[0].body))
-    assert turn["file"].endswith("call.wav")
-
-
-def test_a_watch_prints_what_comes_until_it_is_interrupted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Spool(path) as spool:
-        fill(spool, 2)
-    with stand_in() as cluster:
-        # A shell starts background jobs with interrupts ignored, and so a test run in one of them.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-            assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--watch"]) == 130
-        finally:
-            signal.signal(signal.SIGINT, before)
-    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["Good morning. · happy 0.85"] * 2
-
-
-def test_an_utterance_that_is_refused_makes_the_command_fail_and_stays_visible(
-    send: Callable[..., int], path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with stand_in(POISONED) as cluster:
-        assert send(cluster.url) == 1
-    assert "call.wav 0.0–1.0: 400 Bad Request; the bytes are corrupt" in capsys.readouterr().out
-    assert main(["spool", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert "0 waiting (0 bytes, 0.0 s of speech) · 0 answered · 1 failed" in shown
-    assert "the bytes are corrupt" in shown
-
-
-def test_the_spool_is_shown_while_another_process_owns_it(
-    spool: Spool, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spoken = fill(spool, 25)
-    spool.postpone(spoken[-1], 60)
-    assert main(["spool", str(path)]) == 0
-    shown = capsys.readouterr().out
-    assert "25 waiting (5.0 kB, 25.0 s of speech) · 0 answered · 0 failed" in shown
-    assert "the newest 20 of 25; --json has all" in shown
-    assert str(spoken[-1])[:8] in shown
-    assert str(spoken[0])[:8] not in shown
-    assert main(["spool", str(path), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert [each["utterance_id"] for each in document["waiting"]] == [str(each) for each in spoken]
-    assert (document["waiting"][-1]["attempts"], document["results"], document["drops"]) == (1, [], [])
-
-
-def test_drops_are_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Spool(path, SpoolLimits(max_count=2)) as spool:
-        fill(spool, 5)
-    assert main(["spool", str(path)]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["count"])
-    assert row.split()[:4] == ["count", "3", "600", "3.0"]
-
-
-@pytest.mark.parametrize("command", [["deliver", "--spool"], ["spool"]])
-def test_a_spool_that_is_not_there_is_not_made(
-    command: list[str], path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*command, str(path)]) == 1
-    assert f"there is no spool at {path}" in capsys.readouterr().err
-    assert not path.exists()
-
-
-def test_deliver_refuses_a_url_that_is_none(path: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["deliver", "--spool", str(path), "--url", "somewhere"])
-    assert ended.value.code == 2
