@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,9 @@ from rich.progress import track
 
 from amser.features import FRAMES_PER_SECOND, trim_pauses
 from benchmarks.report import write_rows
-from deployments.fusion_classifier import EmotionClassifier, has_bfloat16
+from deployments.accelerator import has_bfloat16
+from deployments.fusion_classifier import EmotionClassifier
+from deployments.messages import Reading
 from deployments.roberta import ContextEncoder
 from deployments.text_embedding import WordVectors
 from deployments.weights import model_path
@@ -39,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
     whisper = model_path("whisper-base")
-    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
-    vectors, context = WordVectors(model_path(WORD_VECTORS)), ContextEncoder(model_path(TEXT_ENCODER))
+    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper, narrow=has_bfloat16())
+    vectors = WordVectors(model_path(WORD_VECTORS))
+    context = ContextEncoder(model_path(TEXT_ENCODER), narrow=has_bfloat16())
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
     records = open_corpus(options.corpus).records
     chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
@@ -50,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mel = compressed_mel(waveform_of(record), CodecSetting.parse("svd-f16:0.125"), record.language)
         (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
         states = _timed(milliseconds["voice"], partial(voice.encode, mel))
-        words, (tokens,) = vectors.embed(transcript.text), context.encode([transcript.text])
-        heard = replace(transcript, encoder_states=states)
-        _timed(milliseconds["fusion"], partial(classifier.classify, mel, heard, words, tokens))
+        (tokens,) = context.encode([transcript.text])
+        reading = Reading(transcript.language, vectors.embed(transcript.text), tokens)
+        _timed(milliseconds["fusion"], partial(classifier.classify, mel, states, reading))
         seconds.append(trim_pauses(mel.values).shape[1] / FRAMES_PER_SECOND)
     row: dict[str, Any] = {
         "corpus": Path(options.corpus).stem,

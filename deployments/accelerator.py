@@ -68,6 +68,12 @@ def actor_options(share: Share, gpus: bool) -> dict[str, float]:
     return options
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16 itself, several times faster than in float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def device(gpu: bool) -> Device:
     """The device for a replica. A GPU that Ray counts and CUDA does not see is logged, and the CPU is used."""
     if gpu and not torch.cuda.is_available():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Final
@@ -14,14 +14,17 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from amser import wire
 from amser.errors import SignalError
 from amser.features import AudioError
+from deployments.admission import Overloaded
 from deployments.audio import AudioTooLong, BrokenAudio, UndecodableAudio
+from deployments.messages import Transcript
 from deployments.pipeline import Recognition
 
 PROBLEM_TYPE: Final = "application/problem+json"
+NOT_RECOGNISED: Final = Transcript("", "und", 0.0)  # ISO 639: undetermined
 
 
 class TranscriptAnswer(BaseModel):
-    """The words."""
+    """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`."""
 
     text: str
     language: str
@@ -116,7 +119,9 @@ def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refu
     if isinstance(error, BackPressureError):
         cause = "the cluster has as many requests as it can queue"
         return Refusal(HTTPStatus.TOO_MANY_REQUESTS, cause, retry_after_s=retry_after_s)
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, Overloaded):
+        return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
+    if isinstance(error, TimeoutError):
         return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{deadline_s:g} s")
     if isinstance(error, RayActorError | DeploymentUnavailableError):
         cause = "a stage of the pipeline is not available at the moment"
@@ -125,17 +130,10 @@ def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refu
 
 
 def answer(
-    recognition: Recognition,
-    request_id: str,
-    *,
-    codec: str,
-    received: int,
-    rank: int | None,
-    models: dict[str, str],
-    step: int | None = None,
+    recognition: Recognition, request_id: str, *, codec: str, received: int, step: int | None, models: dict[str, str]
 ) -> Answer:
     """The document of a request that succeeded."""
-    transcript, emotion = recognition.transcript, recognition.emotion
+    transcript, emotion = recognition.transcript or NOT_RECOGNISED, recognition.emotion
     return Answer(
         request_id=request_id,
         emotion=emotion.label,
@@ -145,13 +143,20 @@ def answer(
             language=transcript.language,
             average_log_probability=round(transcript.average_log_probability, 4),
         ),
-        input=InputAnswer(codec=codec, bytes=received, seconds=round(recognition.mel.seconds, 3), rank=rank, step=step),
+        input=InputAnswer(
+            codec=codec,
+            bytes=received,
+            seconds=round(recognition.mel.seconds, 3),
+            rank=recognition.mel.rank,
+            step=step,
+        ),
         timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
         models=models,
-        degraded=list(emotion.left_out),
+        degraded=list(recognition.left_out),
     )
 
 
-def server_timing(timings_ms: dict[str, float]) -> str:
-    """The same timings as a Server-Timing header (W3C Server Timing)."""
-    return ", ".join(f"{name};dur={value:g}" for name, value in timings_ms.items())
+def server_timing(timings_ms: Mapping[str, float], queues_ms: Mapping[str, float]) -> str:
+    """The same timings as a Server-Timing header (W3C Server Timing), with the wait before each stage as `…-queue`."""
+    entries = {**timings_ms, **{f"{stage}-queue": round(value, 2) for stage, value in queues_ms.items()}}
+    return ", ".join(f"{name};dur={value:g}" for name, value in entries.items())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
 Result = TypeVar("Result")
@@ -24,6 +25,13 @@ class Timed(Generic[Result]):
     compute_ms: float
 
 
+def timed(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Timed[Result]:
+    """The function's result and how long it took."""
+    started = time.perf_counter()
+    result = function(*args, **kwargs)
+    return Timed(result, 1000 * (time.perf_counter() - started))
+
+
 class ModelThread:
     """One thread, since one model is run by one caller at a time."""
 
@@ -34,10 +42,5 @@ class ModelThread:
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Timed[Result]:
         """The function's result; what it raises is raised here."""
-
-        def timed() -> Timed[Result]:
-            started = time.perf_counter()
-            result = function(*args, **kwargs)
-            return Timed(result, 1000 * (time.perf_counter() - started))
-
-        return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
+        call = partial(timed, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray import serve
 
-from deployments.accelerator import device
-from deployments.execution import ModelThread, Timed
-from deployments.messages import Emotion, Mel, TextFeatures, Transcript
+from deployments.accelerator import device, has_bfloat16
+from deployments.batching import Batcher
+from deployments.deadline import NEVER
+from deployments.execution import Timed
+from deployments.messages import Emotion, Mel, Reading
+from deployments.whisper.voice import VoiceEncoder
 from fusion import checkpoint
 from fusion.amser_states import StateBranch
-from fusion.batch import UtteranceFeatures, collate, voice_alone
+from fusion.batch import UtteranceFeatures, collate
 from fusion.network import FusionNetwork
 
 
@@ -38,17 +42,28 @@ class EmotionClassifier:
             narrow(network)
         self._network = network.to(device)
         self._device = device
+        self._no_words = np.zeros((0, self.info.config.word_width), np.float32)
+        self._no_context = np.zeros((0, self.info.config.context_width), np.float32)
+
+    def reads(self, language: str) -> bool:
+        """Whether the network has learnt words of that language (ISO 639-1)."""
+        return language in self.info.text_languages
 
     @torch.inference_mode()
-    def classify(self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures) -> Emotion:
+    def classify(self, mel: Mel, states: NDArray[np.float16], reading: Reading | None) -> Emotion:
         """The calibrated probabilities of the classes; they sum to one.
 
-        Words of a language that the network has not learnt are left out, and the answer says so.
+        Args:
+            mel: what was said.
+            states: how, see `VoiceEncoder.encode`; no rows where nobody listened.
+            reading: its text; None hears the voice alone. Words of a language that the network has not learnt are left
+                out too, and the answer says so.
         """
-        features = UtteranceFeatures(mel.values, words.values, context.values, transcript.encoder_states)
-        foreign = bool(transcript.text) and transcript.language not in self.info.text_languages
-        if foreign:
-            features = voice_alone(features)
+        foreign = reading is not None and bool(reading.words.tokens) and not self.reads(reading.language)
+        if reading is None or foreign:
+            features = UtteranceFeatures(mel.values, self._no_words, self._no_context, states)
+        else:
+            features = UtteranceFeatures(mel.values, reading.words.values, reading.context.values, states)
         logits = self._network(collate([features]).to(self._device)).logits[0]
         probabilities = torch.softmax(logits.double() / self.info.temperature, dim=0).cpu().numpy()
         classes = self.info.config.classes
@@ -57,12 +72,6 @@ class EmotionClassifier:
             probabilities={name: float(value) for name, value in zip(classes, probabilities, strict=True)},
             left_out=("text",) if foreign else (),
         )
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16 itself, several times faster than in float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def narrow(network: FusionNetwork) -> None:
@@ -74,18 +83,20 @@ def narrow(network: FusionNetwork) -> None:
 
 @serve.deployment
 class FusionClassifier:
-    """The shell around `EmotionClassifier`."""
+    """The shell around `VoiceEncoder` and `EmotionClassifier`: it listens, and fuses what it hears with the words."""
 
-    def __init__(self, path: Path, encoders: Mapping[str, str], gpu: bool) -> None:
+    def __init__(self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool) -> None:
         self._device = device(gpu)
+        self._voice = VoiceEncoder(whisper, self._device, narrow=has_bfloat16())
         self._classifier = EmotionClassifier(path, encoders, self._device)
-        self._thread = ModelThread("fusion")
+        self._batcher = Batcher("fusion", self._classify_all, batch_size=1)
 
-    async def classify(
-        self, mel: Mel, transcript: Transcript, words: TextFeatures, context: TextFeatures
-    ) -> Timed[Emotion]:
-        """See `EmotionClassifier.classify`."""
-        return await self._thread.run(self._classifier.classify, mel, transcript, words, context)
+    async def classify(self, mel: Mel, reading: Reading | None, deadline: float = NEVER) -> Timed[Emotion]:
+        """See `EmotionClassifier.classify`; None hears the voice alone."""
+        return await self._batcher.submit((mel, reading), deadline)
+
+    def _classify_all(self, heard: Sequence[tuple[Mel, Reading | None]]) -> list[Emotion]:
+        return [self._classifier.classify(mel, self._voice.encode(mel), reading) for mel, reading in heard]
 
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""

@@ -25,20 +25,25 @@ from whisper.tokenizer import LANGUAGES
 from amser import codecs, wire
 from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from amser.rate_hint import HEADER as RATE_HINT
-from amser.rate_hint import RateHint
 from deployments import audio
+from deployments.admission import Admission, Effort
 from deployments.answers import PROBLEM_TYPE, Answer, Problem, Refusal, answer, refusal, server_timing
+from deployments.deadline import NEVER, remaining
 from deployments.execution import ModelThread
 from deployments.pipeline import Recognition, Stages, recognize, serve_stages
 from deployments.rate_hint import rate_hint
 from deployments.settings import Settings
 from deployments.stages import build_local_stages
+from deployments.wishes import DEADLINE_HEADER, PREFER_HEADER, Wishes, read_wishes
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
 READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
 DEVICE_OF_AUDIO: Final = "audio-upload"
+
+Read = tuple[wire.Envelope, str, int]  # with the name of the codec or audio format, and the bytes of the body
+Reader = Callable[[Request], Awaitable[Read]]
 
 api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
@@ -54,16 +59,26 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         413: "Too many bytes, or too long an utterance",
         415: "Unknown media type, version, codec or audio format",
         422: "Well-formed but unusable: too short, not finite, rank too high",
-        429: "The cluster is full: try again after Retry-After",
+        429: "The cluster is full, or cannot answer in time: try again after Retry-After",
         503: "A stage is not available",
         504: "The answer was not ready in time",
     }.items()
 }
 
 
+_HEADERS: Final = {
+    DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),
+    PREFER_HEADER: ("string", "`handling=strict` refuses answers that leave something out"),
+}
+
+
 def _binary_body(*media_types: str) -> dict[str, Any]:
     content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
-    return {"requestBody": {"required": True, "content": content}}
+    headers = [
+        {"name": name, "in": "header", "schema": {"type": kind}, "description": what}
+        for name, (kind, what) in _HEADERS.items()
+    ]
+    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 
 @serve.deployment
@@ -79,7 +94,9 @@ class Ingress:
 
     def __init__(self, settings: Settings, stages: dict[str, DeploymentHandle] | None, gpu: bool) -> None:
         self._requests = settings.requests
+        self._flow = settings.flow
         self._rate_hint = settings.rate_hint
+        self._admission = Admission()
         self._decoding = ModelThread("audio")
         self._names: dict[str, str] = {}
         self._stages: Stages
@@ -129,48 +146,58 @@ class Ingress:
             return self._problem(unready, str(uuid.uuid4()))
         return JSONResponse({"status": "ready", "stages": str(len(stages))})
 
-    async def _answer(
-        self, request: Request, handler: Callable[[Request, str], Awaitable[tuple[Answer, RateHint | None]]]
-    ) -> Response:
+    async def _answer(self, request: Request, read: Reader) -> Response:
         request_id = str(uuid.uuid4())
         try:
-            async with asyncio.timeout(self._requests.deadline_s):
-                document, hint = await handler(request, request_id)
+            wishes = read_wishes(request.headers, self._requests.deadline_s)
+            async with asyncio.timeout(remaining(wishes.deadline)):
+                envelope, codec, size = await read(request)
+                recognition = await self._recognize(envelope, wishes)
+                names = await self._model_names()
         except Exception as error:
             return self._problem(error, request_id)
-        headers = {"Server-Timing": server_timing(document.timings_ms), "Amser-Request-Id": request_id}
-        if hint is not None:
+        step = codecs.payload_step(envelope.codec, envelope.payload)
+        document = answer(recognition, request_id, codec=codec, received=size, step=step, models=names)
+        timing = server_timing(document.timings_ms, recognition.queues)
+        headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
+        if hint := rate_hint(step, recognition.transcript, self._rate_hint):
             headers[RATE_HINT] = str(hint)
         return JSONResponse(document.model_dump(), headers=headers)
 
-    async def _from_envelope(self, request: Request, request_id: str) -> tuple[Answer, RateHint | None]:
+    async def _from_envelope(self, request: Request) -> Read:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         if media_type != wire.MEDIA_TYPE:
             cause = f"the content type is {media_type or 'missing'!r:.100}"
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, cause, wire.MEDIA_TYPE)
         body = await self._body(request, self._requests.max_bytes)
         envelope = wire.unpack(body, self._requests.limits)
-        recognition = await self._recognize(envelope)
-        step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = await self._document(
-            recognition, request_id, codec=envelope.codec, received=len(body), rank=recognition.mel.rank, step=step
-        )
-        return document, rate_hint(step, recognition.transcript, self._rate_hint)
+        return envelope, envelope.codec, len(body)
 
-    async def _from_audio(self, request: Request, request_id: str) -> tuple[Answer, RateHint | None]:
+    async def _from_audio(self, request: Request) -> Read:
         body = await self._body(request, self._requests.max_audio_bytes)
         language = request.query_params.get("language")
         envelope, name = (await self._decoding.run(self._envelope_of_audio, body, language)).value
-        recognition = await self._recognize(envelope)
-        return await self._document(recognition, request_id, codec=name, received=len(body), rank=None), None
+        return envelope, name, len(body)
 
-    async def _recognize(self, envelope: wire.Envelope) -> Recognition:
+    async def _recognize(self, envelope: wire.Envelope, wishes: Wishes) -> Recognition:
         """Refuses what one stage could not take, before it shares a batch with other requests."""
         if envelope.bands != MEL_BANDS:
             raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
         if envelope.language is not None and envelope.language not in LANGUAGES:
             raise wire.Unusable(f"no language {envelope.language!r} is known", "a code of Whisper's, or none")
-        return await recognize(envelope, self._stages)
+        strict = wishes.strict or not self._flow.degrade
+        if not self._flow.admission:
+            return await self._run(envelope, Effort.WHOLE, wishes.deadline, strict)
+        admitted = self._admission.admit(envelope.seconds, remaining(wishes.deadline), strict)
+        with admitted.lane.occupied(admitted.work):
+            return await self._run(envelope, admitted.effort, wishes.deadline, strict)
+
+    async def _run(self, envelope: wire.Envelope, effort: Effort, deadline: float, strict: bool) -> Recognition:
+        told = deadline if self._flow.deadlines else NEVER
+        recognition = recognize(envelope, self._stages, effort=effort, deadline=told, strict=strict)
+        if self._flow.cancellation:
+            return await recognition
+        return await asyncio.shield(asyncio.ensure_future(recognition))
 
     def _envelope_of_audio(self, content: bytes, language: str | None) -> tuple[wire.Envelope, str]:
         waveform, name = audio.decode(content, self._requests.max_frames)
@@ -189,16 +216,7 @@ class Ingress:
         )
         return envelope, name
 
-    async def _document(
-        self,
-        recognition: Recognition,
-        request_id: str,
-        *,
-        codec: str,
-        received: int,
-        rank: int | None,
-        step: int | None = None,
-    ) -> Answer:
+    async def _model_names(self) -> dict[str, str]:
         if not self._names:
             described = await self._stages.describe()
             self._names = {
@@ -207,8 +225,7 @@ class Ingress:
                 "text_encoder": described["roberta"]["model"],
                 "fusion": described["fusion_classifier"]["model"],
             }
-        models = self._names
-        return answer(recognition, request_id, codec=codec, received=received, rank=rank, models=models, step=step)
+        return self._names
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """The whole body, but never more than `limit` bytes of it in memory."""

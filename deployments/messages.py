@@ -40,20 +40,17 @@ class Mel:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The words of an utterance and the encoder states behind them.
+    """The words of an utterance.
 
     Attributes:
         text: empty where nothing was said.
         language: ISO 639-1 code, given or detected.
         average_log_probability: mean log-probability of the decoded tokens, at most 0; 0.0 for an empty text.
-        encoder_states: float16, shape (n, width), lower states of the recogniser's encoder, one row for each 40 ms of
-            the speech between the pauses (`whisper.voice`).
     """
 
     text: str
     language: str
     average_log_probability: float
-    encoder_states: NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,21 @@ class TextFeatures:
 
     tokens: tuple[str, ...]
     values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as the fusion network reads it.
+
+    Attributes:
+        language: ISO 639-1 code of the text.
+        words: vectors of its words.
+        context: states of its tokens.
+    """
+
+    language: str
+    words: TextFeatures
+    context: TextFeatures
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,31 +9,42 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from math import isinf
+from typing import Any, Final, TypeVar
 
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from amser.wire import Envelope
+from deployments.admission import Effort
+from deployments.deadline import NEVER, remaining
 from deployments.execution import Timed
-from deployments.messages import Emotion, Mel, TextFeatures, Transcript
+from deployments.messages import Emotion, Mel, Reading, TextFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
-
+# Of the time that is left, what stays for the stages after one that can be left out
+RESERVE_AFTER_WORDS: Final = 0.2
+RESERVE_AFTER_TEXT: Final = 0.1
+UNAVAILABLE: Final = (RayActorError, DeploymentUnavailableError, BackPressureError, TimeoutError)
 
 Description = dict[str, str]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the pipeline calls, whoever runs the models: objects in this process, or deployments behind handles."""
+    """What the pipeline calls, whoever runs the models: objects in this process, or deployments behind handles.
+
+    Stages that may have to wait are told the deadline.
+    """
 
     reconstruct: Callable[[Envelope], Awaitable[Timed[Mel]]]
-    transcribe: Callable[[Mel], Awaitable[Timed[Transcript]]]
+    transcribe: Callable[[Mel, float], Awaitable[Timed[Transcript]]]
     embed: Callable[[str], Awaitable[Timed[TextFeatures]]]
-    contextualize: Callable[[str], Awaitable[Timed[TextFeatures]]]
-    classify: Callable[[Mel, Transcript, TextFeatures, TextFeatures], Awaitable[Timed[Emotion]]]
+    contextualize: Callable[[str, float], Awaitable[Timed[TextFeatures]]]
+    classify: Callable[[Mel, Reading | None, float], Awaitable[Timed[Emotion]]]
     describe: Callable[[], Awaitable[dict[str, Description]]]
 
 
@@ -41,7 +52,8 @@ class Stages:
 class Timings:
     """Milliseconds of one request. The stages compute; `queue` is the rest of `total`: waiting and travelling.
 
-    The two text branches run side by side, so the stages and `queue` may add up to more than `total`.
+    The two text branches run side by side, so the stages and `queue` may add up to more than `total`. A stage that was
+    left out has 0.
     """
 
     queue: float
@@ -55,39 +67,118 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """Words and emotion of one utterance."""
+    """Words and emotion of one utterance.
+
+    Attributes:
+        mel: what was said.
+        transcript: None where no words were recognised.
+        emotion: of voice and words, or of the voice alone.
+        left_out: what the answer had to do without: `text`, or `asr` and `text`.
+        timings: of computing, and of waiting in all.
+        queues: milliseconds of waiting and travelling, by stage.
+    """
 
     mel: Mel
-    transcript: Transcript
+    transcript: Transcript | None
     emotion: Emotion
+    left_out: tuple[str, ...]
     timings: Timings
+    queues: Mapping[str, float]
 
 
-async def recognize(envelope: Envelope, stages: Stages) -> Recognition:
+async def recognize(
+    envelope: Envelope,
+    stages: Stages,
+    *,
+    effort: Effort = Effort.WHOLE,
+    deadline: float = NEVER,
+    strict: bool = False,
+) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
+
+    A stage that can be left out is, where it is not available or would make the answer come too late.
+
+    Args:
+        envelope: what a device sent.
+        stages: who computes.
+        effort: the most that is to run.
+        deadline: when the answer comes too late (`deployments.deadline`).
+        strict: what cannot be done fails in place of being left out.
 
     Raises:
         amser.wire.WireError: the payload cannot be used.
+        TimeoutError: the deadline passed.
     """
-    started = time.perf_counter()
-    mel = await stages.reconstruct(envelope)
-    transcript = await stages.transcribe(mel.value)
+    watch = _Watch()
+    spare = _Spare(strict, deadline)
+    mel = await watch.over("mel", stages.reconstruct(envelope))
+    transcript = reading = None
+    if effort >= Effort.WORDS:
+        words_by = spare.until(RESERVE_AFTER_WORDS)
+        transcript = await spare.run(watch.over("asr", stages.transcribe(mel, words_by)), words_by)
+    if transcript is not None and effort is Effort.WHOLE:
+        text_by = spare.until(RESERVE_AFTER_TEXT)
+        reading = await spare.run(_read(transcript, stages, watch, text_by), text_by)
+    emotion = await watch.over("fusion", stages.classify(mel, reading, deadline))
+    missing = ("asr", "text") if transcript is None else ("text",) if reading is None else emotion.left_out
+    return Recognition(mel, transcript, emotion, missing, watch.timings(), watch.queues)
+
+
+async def _read(transcript: Transcript, stages: Stages, watch: _Watch, deadline: float) -> Reading:
     words, context = await asyncio.gather(
-        stages.embed(transcript.value.text), stages.contextualize(transcript.value.text)
+        watch.over("text_embedding", stages.embed(transcript.text)),
+        watch.over("roberta", stages.contextualize(transcript.text, deadline)),
     )
-    emotion = await stages.classify(mel.value, transcript.value, words.value, context.value)
-    total = 1000 * (time.perf_counter() - started)
-    computed = mel.compute_ms + transcript.compute_ms + max(words.compute_ms, context.compute_ms) + emotion.compute_ms
-    timings = Timings(
-        queue=max(0.0, total - computed),
-        mel=mel.compute_ms,
-        asr=transcript.compute_ms,
-        text_embedding=words.compute_ms,
-        roberta=context.compute_ms,
-        fusion=emotion.compute_ms,
-        total=total,
-    )
-    return Recognition(mel.value, transcript.value, emotion.value, timings)
+    return Reading(transcript.language, words, context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """Stages that an answer can do without."""
+
+    strict: bool
+    deadline: float
+
+    def until(self, reserve: float) -> float:
+        """The moment that leaves a share of the time for the stages that follow."""
+        if self.strict or isinf(self.deadline):
+            return self.deadline
+        return self.deadline - reserve * max(0.0, remaining(self.deadline))
+
+    async def run(self, stage: Awaitable[Result], deadline: float) -> Result | None:
+        """What the stage answers; None where it does not in time, or is not there."""
+        try:
+            async with asyncio.timeout(None if isinf(deadline) else remaining(deadline)):
+                return await stage
+        except UNAVAILABLE:
+            if self.strict:
+                raise
+            return None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Milliseconds of each stage that has run: computing, and from asking to the answer."""
+
+    started: float = field(default_factory=time.perf_counter)
+    computed: dict[str, float] = field(default_factory=dict)
+    queues: dict[str, float] = field(default_factory=dict)
+
+    async def over(self, stage: str, answer: Awaitable[Timed[Result]]) -> Result:
+        asked = time.perf_counter()
+        timed = await answer
+        self.computed[stage] = timed.compute_ms
+        self.queues[stage] = max(0.0, 1000 * (time.perf_counter() - asked) - timed.compute_ms)
+        return timed.value
+
+    def timings(self) -> Timings:
+        total = 1000 * (time.perf_counter() - self.started)
+        computed = {
+            stage: self.computed.get(stage, 0.0) for stage in ("mel", "asr", "text_embedding", "roberta", "fusion")
+        }
+        in_a_row = computed | {"text": max(computed["text_embedding"], computed["roberta"])}
+        busy = sum(in_a_row[stage] for stage in ("mel", "asr", "text", "fusion"))
+        return Timings(queue=max(0.0, total - busy), **computed, total=total)
 
 
 def local_stages(members: Mapping[str, Any]) -> Stages:

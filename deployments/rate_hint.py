@@ -7,7 +7,7 @@ from deployments.messages import Transcript
 from deployments.settings import RateHintSettings
 
 
-def rate_hint(step: int | None, transcript: Transcript, settings: RateHintSettings) -> RateHint | None:
+def rate_hint(step: int | None, transcript: Transcript | None, settings: RateHintSettings) -> RateHint | None:
     """What the header `Amser-Rate-Hint` of an answer says; None for no header.
 
     A finer step where the recogniser was in doubt, or heard no words where a device thought that somebody speaks: at a
@@ -15,10 +15,10 @@ def rate_hint(step: int | None, transcript: Transcript, settings: RateHintSettin
 
     Args:
         step: index of the `klt` payload; None for another codec.
-        transcript: of the same utterance.
+        transcript: of the same utterance; None where no words were recognised.
         settings: where doubt begins and certainty ends, and by how much to change.
     """
-    if step is None or not settings.enabled:
+    if step is None or transcript is None or not settings.enabled:
         return None
     words, sure = transcript.text.split(), transcript.average_log_probability
     if not words or sure < settings.doubtful_below:

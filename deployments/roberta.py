@@ -14,12 +14,13 @@ import torch
 from ray import serve
 from transformers import AutoModel, AutoTokenizer
 
-from deployments.accelerator import device
-from deployments.execution import ModelThread, Timed
+from deployments.accelerator import device, has_bfloat16
+from deployments.batching import Batcher
+from deployments.deadline import NEVER
+from deployments.execution import Timed
 from deployments.messages import TextFeatures
 
 LONGEST_TEXT: Final = 256  # tokens; 30 s of fast speech are about 150
-BATCH_WAIT_S: Final = 0.002
 
 
 class ContextEncoder:
@@ -29,12 +30,13 @@ class ContextEncoder:
         model: a folder, or an id that is in the local Hugging Face cache: nothing is downloaded while serving.
         device: `cpu`, or `cuda`, which computes in half precision.
         threads: of torch, in the whole process.
+        narrow: compute in bfloat16 on a CPU; states keep a cosine of 0.9999 with those in float32.
 
     Raises:
         OSError: there is no such model on this machine, or its weights are not safetensors.
     """
 
-    def __init__(self, model: Path | str, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, model: Path | str, device: str = "cpu", threads: int = 1, *, narrow: bool = False) -> None:
         torch.set_num_threads(threads)
         self._device = device
         self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
@@ -42,7 +44,7 @@ class ContextEncoder:
             model,
             local_files_only=True,
             use_safetensors=True,
-            dtype=torch.float32 if device == "cpu" else torch.float16,
+            dtype=torch.float16 if device != "cpu" else torch.bfloat16 if narrow else torch.float32,
         )
         self._model.to(device).eval()
         self.width: int = self._model.config.hidden_size
@@ -68,25 +70,18 @@ class ContextEncoder:
 
 @serve.deployment
 class Roberta:
-    """The shell around `ContextEncoder`: texts that arrive together are encoded together."""
+    """The shell around `ContextEncoder`: texts that wait together are encoded together, those of like length first."""
 
     def __init__(self, model: Path | str, name: str, gpu: bool, threads: int, batch_size: int) -> None:
         self._device = device(gpu)
-        self._encoder = ContextEncoder(model, self._device, threads)
-        self._encoder.encode(["warm up"])
+        encoder = ContextEncoder(model, self._device, threads, narrow=has_bfloat16())
+        encoder.encode(["warm up"])
         self._name = name
-        self._thread = ModelThread("roberta")
-        self._encode_together.set_max_batch_size(batch_size)
+        self._batcher = Batcher("roberta", encoder.encode, batch_size=batch_size, size=len)
 
-    async def contextualize(self, text: str) -> Timed[TextFeatures]:
+    async def contextualize(self, text: str, deadline: float = NEVER) -> Timed[TextFeatures]:
         """See `ContextEncoder.encode`."""
-        answer: Timed[TextFeatures] = await self._encode_together(text)
-        return answer
-
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
-    async def _encode_together(self, texts: list[str]) -> list[Timed[TextFeatures]]:
-        answer = await self._thread.run(self._encoder.encode, texts)
-        return [Timed(features, answer.compute_ms) for features in answer.value]
+        return await self._batcher.submit(text, deadline)
 
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""

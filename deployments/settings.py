@@ -17,6 +17,8 @@ from fusion.checkpoint import DEFAULT_CHECKPOINT
 
 _LIMITS = Limits()
 
+EngineName = Literal["ctranslate2", "openai-whisper"]
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +27,7 @@ class _Settings(BaseModel):
 class RecognizerSettings(_Settings):
     """Speech to words."""
 
-    engine: Literal["ctranslate2", "openai-whisper"] = "ctranslate2"
+    engine: EngineName = "ctranslate2"
     """Who runs the networks: CTranslate2 (int8 on a CPU), or the reference implementation."""
     weights: str = "whisper-base"
     """Name in the weight catalogue, in CTranslate2's format; both engines read it."""
@@ -35,8 +37,12 @@ class RecognizerSettings(_Settings):
     """Utterances that a CPU replica decodes together."""
     gpu_batch_size: int = Field(8, ge=1, le=64)
     """The same for a GPU replica."""
+    batch_frames: int = Field(3000, ge=10)
+    """Log-Mel frames of a batch, added up: many short utterances or few long ones. One alone may have more."""
+    batches: int = Field(2, ge=1, le=16)
+    """Batches that a replica computes at once, each on a core of its own."""
     threads: int = Field(1, ge=1)
-    """Threads of one replica; more replicas use more cores better than more threads do."""
+    """Threads of one batch; more batches or replicas use more cores better than more threads do."""
 
 
 class TextEncoderSettings(_Settings):
@@ -64,14 +70,31 @@ class RequestSettings(_Settings):
     body_timeout_s: float = Field(10.0, gt=0)
     """A client that has not sent its body by then gets 408."""
     deadline_s: float = Field(25.0, gt=0)
-    """A request that is not answered by then gets 504. Keep it below `request_timeout_s` of serve_config.yaml."""
+    """The longest that a request may take; a client may ask for less (`Amser-Deadline-Ms`). One that is not answered by
+    then gets 504. Keep it below `request_timeout_s` of serve_config.yaml."""
     retry_after_s: int = Field(1, ge=1)
-    """What a refused client is told to wait."""
+    """What a refused client is told to wait where nothing better is known."""
 
     @property
     def limits(self) -> Limits:
         """The same limits, as the wire format takes them."""
         return Limits(self.max_bytes, self.max_frames, self.max_rank)
+
+
+class FlowSettings(_Settings):
+    """What happens to requests when there are more than the cluster can answer in time.
+
+    All of it is on; `python -m benchmarks.flow` shows what each is worth by switching it off.
+    """
+
+    admission: bool = True
+    """Refuse at once, with 429 and the time to wait, what cannot be answered in time."""
+    degrade: bool = True
+    """Leave the text out of the emotion, or the words too, rather than refuse; `Prefer: handling=strict` forbids it."""
+    deadlines: bool = True
+    """Tell the stages when an answer comes too late, so that they do not begin it."""
+    cancellation: bool = True
+    """Drop what a client asked for that has gone."""
 
 
 class RateHintSettings(_Settings):
@@ -117,4 +140,5 @@ class Settings(_Settings):
     fusion_checkpoint: Path = DEFAULT_CHECKPOINT
     """The trained network; it must have been trained with the encoders above."""
     requests: RequestSettings = RequestSettings()
+    flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()

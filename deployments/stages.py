@@ -36,19 +36,20 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
     """Each stage's deployment and the arguments of its constructor; devices are chosen inside the replicas."""
     models = _resolve_all(settings)
     asr, words, context = models["asr"], models["words"], models["context"]
-    recognizer, encoder = settings.recognizer, settings.text_encoder
-    batch_size = recognizer.gpu_batch_size if gpu else recognizer.batch_size
+    encoder = settings.text_encoder
     return {
         "mel_reconstruction": (MelReconstruction, (settings.requests.limits,)),
-        "whisper_asr": (
-            WhisperASR,
-            (recognizer.engine, asr.location, asr.name, gpu, recognizer.threads, recognizer.context, batch_size),
-        ),
+        "whisper_asr": (WhisperASR, (settings.recognizer, asr.location, asr.name, gpu)),
         "text_embedding": (TextEmbedding, (words.location, words.name)),
         "roberta": (Roberta, (context.location, context.name, gpu, encoder.threads, encoder.batch_size)),
         "fusion_classifier": (
             FusionClassifier,
-            (settings.fusion_checkpoint, {role: model.fingerprint for role, model in models.items()}, gpu),
+            (
+                settings.fusion_checkpoint,
+                {role: model.fingerprint for role, model in models.items()},
+                asr.location,
+                gpu,
+            ),
         ),
     }
 

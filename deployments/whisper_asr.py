@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
 
 import numpy as np
 from ray import serve
 
 from deployments.accelerator import device
-from deployments.execution import ModelThread, Timed
+from deployments.batching import Batcher
+from deployments.deadline import NEVER
+from deployments.execution import Timed
 from deployments.messages import Mel, Transcript
+from deployments.settings import EngineName, RecognizerSettings
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.engine import Engine
 from deployments.whisper.openai_engine import OpenAIEngine
-from deployments.whisper.recognizer import DIGITAL_SILENCE, Context, WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-
-BATCH_WAIT_S: Final = 0.005
-EngineName = Literal["ctranslate2", "openai-whisper"]
+from deployments.whisper.recognizer import DIGITAL_SILENCE, WhisperRecognizer
 
 
-def load_engine(name: EngineName, model: Path, device: str = "cpu", threads: int = 1) -> Engine:
-    """The engine of that name, with weights in CTranslate2's format."""
+def load_engine(name: EngineName, model: Path, device: str = "cpu", threads: int = 1, batches: int = 1) -> Engine:
+    """The engine of that name, with weights in CTranslate2's format, for so many batches at once."""
     if name == "ctranslate2":
-        return CTranslate2Engine(model, device, threads=threads)
+        return CTranslate2Engine(model, device, threads=threads, batches=batches)
     return OpenAIEngine(model, device, threads)
 
 
 @serve.deployment
 class WhisperASR:
-    """Utterances that arrive together are decoded together."""
+    """Utterances that wait together are decoded together, those of like length first."""
 
-    def __init__(
-        self, engine: EngineName, model: Path, name: str, gpu: bool, threads: int, context: Context, batch_size: int
-    ) -> None:
+    def __init__(self, settings: RecognizerSettings, model: Path, name: str, gpu: bool) -> None:
         self._device = device(gpu)
-        loaded = load_engine(engine, model, self._device, threads)
-        voice = VoiceEncoder(model, self._device, threads)
-        self._recognizer = WhisperRecognizer(loaded, context, batch_size, voice)
-        self._recognizer.transcribe([_second_of_silence(loaded.bands)])
-        self._name = f"{name} ({engine})"
-        self._thread = ModelThread("whisper")
-        self._transcribe_together.set_max_batch_size(batch_size)
+        loaded = load_engine(settings.engine, model, self._device, settings.threads, settings.batches)
+        batch_size = settings.gpu_batch_size if gpu else settings.batch_size
+        recognizer = WhisperRecognizer(loaded, settings.context, batch_size)
+        recognizer.transcribe([_second_of_silence(loaded.bands)])
+        self._name = f"{name} ({settings.engine})"
+        self._batcher = Batcher(
+            "whisper",
+            recognizer.transcribe,
+            batch_size=batch_size,
+            budget=settings.batch_frames,
+            size=lambda mel: mel.frames,
+            threads=settings.batches,
+        )
 
-    async def transcribe(self, mel: Mel) -> Timed[Transcript]:
+    async def transcribe(self, mel: Mel, deadline: float = NEVER) -> Timed[Transcript]:
         """See `WhisperRecognizer.transcribe`."""
-        answer: Timed[Transcript] = await self._transcribe_together(mel)
-        return answer
-
-    @serve.batch(max_batch_size=4, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
-    async def _transcribe_together(self, mels: list[Mel]) -> list[Timed[Transcript]]:
-        answer = await self._thread.run(self._recognizer.transcribe, mels)
-        return [Timed(transcript, answer.compute_ms) for transcript in answer.value]
+        return await self._batcher.submit(mel, deadline)
 
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""

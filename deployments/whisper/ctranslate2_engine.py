@@ -22,16 +22,19 @@ class CTranslate2Engine:
         model: the folder.
         device: `cpu` or `cuda`.
         compute_type: as CTranslate2 names them; None takes int8 on a CPU and float16 on a GPU.
-        threads: of one replica; one was faster than two for each core on a busy machine.
+        threads: of one batch; one was faster than two for each core on a busy machine.
+        batches: that may be computed at once, from as many threads; they share the weights.
     """
 
-    def __init__(self, model: Path, device: str = "cpu", compute_type: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, model: Path, device: str = "cpu", compute_type: str | None = None, threads: int = 1, batches: int = 1
+    ) -> None:
         self._model = ctranslate2.models.Whisper(
             str(model),
             device=device,
             compute_type=compute_type or ("int8" if device == "cpu" else "float16"),
             intra_threads=threads,
-            inter_threads=1,
+            inter_threads=batches,
         )
         self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         self.bands: int = self._model.n_mels

@@ -17,7 +17,6 @@ import numpy as np
 
 from deployments.messages import Mel, Transcript
 from deployments.whisper.engine import CONTEXT_FRAMES, CONTEXT_STATES, MAXIMUM_TOKENS, Decoded, Engine, States
-from deployments.whisper.voice import VoiceEncoder
 
 Context = Literal["short", "padded"]
 
@@ -64,7 +63,6 @@ class WhisperRecognizer:
         engine: runs the networks.
         context: `short` encodes the speech alone, `padded` always 30 s, as the model's authors do.
         batch_size: texts that are decoded together.
-        voice: makes the encoder states of a transcript; None leaves them out, for those who want the words alone.
     """
 
     def __init__(
@@ -72,10 +70,8 @@ class WhisperRecognizer:
         engine: Engine,
         context: Context = "short",
         batch_size: int = BATCH_SIZE,
-        voice: VoiceEncoder | None = None,
     ) -> None:
         self._engine = engine
-        self._voice = voice
         self._context = context
         self._batch_size = batch_size
         self._silence = engine.encode(np.full((engine.bands, CONTEXT_FRAMES), DIGITAL_SILENCE, np.float32))
@@ -150,12 +146,10 @@ class WhisperRecognizer:
     def _transcript(self, utterance: _Utterance) -> Transcript:
         decoded = utterance.decoded
         silent = _is_silence(utterance) or not decoded.text
-        no_states = np.zeros((0, self._engine.width), np.float16)
         return Transcript(
             text="" if silent else decoded.text,
             language=utterance.language,
             average_log_probability=0.0 if silent else decoded.average_log_probability,
-            encoder_states=no_states if self._voice is None else self._voice.encode(utterance.mel),
         )
 
 

@@ -12,7 +12,7 @@ from recordings import mel_of, weights
 
 from amser.features import resample
 from deployments.fusion_classifier import EmotionClassifier
-from deployments.messages import Emotion, Transcript
+from deployments.messages import Emotion, Reading, Transcript
 from deployments.roberta import ContextEncoder
 from deployments.text_embedding import WordVectors
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
@@ -35,7 +35,7 @@ ERRORS = 0.2  # of the words, at most: the voice is clear
 def answers() -> dict[str, tuple[Transcript, Emotion]]:
     """What the pipeline's models make of each sentence, one after another as in service."""
     whisper = weights("whisper-base")
-    recognizer = WhisperRecognizer(CTranslate2Engine(whisper), voice=VoiceEncoder(whisper))
+    recognizer, listener = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
     words = WordVectors(weights("spacy-en-core-web-md"))
     context = ContextEncoder(weights("all-mpnet-base-v2"))
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
@@ -46,7 +46,8 @@ def answers() -> dict[str, tuple[Transcript, Emotion]]:
         mel = mel_of(waveform)
         (transcript,) = recognizer.transcribe([mel])
         text = transcript.text
-        emotion = classifier.classify(mel, transcript, words.embed(text), context.encode([text])[0])
+        reading = Reading(transcript.language, words.embed(text), context.encode([text])[0])
+        emotion = classifier.classify(mel, listener.encode(mel), reading)
         heard[name] = (transcript, emotion)
     return heard
 

@@ -7,7 +7,9 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from amser import wire
+from deployments.admission import Overloaded
 from deployments.answers import refusal, server_timing
+from deployments.deadline import DeadlinePassed
 
 
 def test_a_deadline_that_passed_is_504_and_names_the_limit() -> None:
@@ -48,5 +50,18 @@ def test_our_own_faults_are_not_the_clients() -> None:
     assert refusal(KeyError("a bug"), deadline_s=25, retry_after_s=1) is None
 
 
-def test_server_timing_names_each_stage() -> None:
-    assert server_timing({"asr": 12.5, "total": 20.0}) == "asr;dur=12.5, total;dur=20"
+def test_server_timing_names_each_stage_and_the_wait_before_it() -> None:
+    timing = server_timing({"asr": 12.5, "total": 20.0}, {"asr": 3.456})
+    assert timing == "asr;dur=12.5, total;dur=20, asr-queue;dur=3.46"
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_told_when_it_can() -> None:
+    refused = refusal(Overloaded(7), deadline_s=25, retry_after_s=1)
+    assert refused is not None
+    assert (refused.status, refused.retry_after_s) == (429, 7)
+
+
+def test_a_deadline_that_passed_at_a_stage_is_504() -> None:
+    refused = refusal(DeadlinePassed("the deadline passed before a model was free"), deadline_s=25, retry_after_s=1)
+    assert refused is not None
+    assert refused.status == 504

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from recordings import mel_of, noise, readers, waveform_of, weights
 
 from amser.features import trim_pauses
 from deployments import fusion_classifier
 from deployments.fusion_classifier import EmotionClassifier, narrow
-from deployments.messages import Mel, TextFeatures, Transcript
+from deployments.messages import Mel, Reading, TextFeatures
+from deployments.roberta import ContextEncoder
 from deployments.settings import Settings
 from deployments.stages import stage_arguments
+from deployments.text_embedding import WordVectors
 from deployments.weights import WeightsMissing
 from deployments.whisper.voice import VoiceEncoder
 from fusion import checkpoint
@@ -41,9 +43,13 @@ def text_features(tokens: int, width: int) -> TextFeatures:
     return TextFeatures(tuple("word" for _ in range(tokens)), values)
 
 
-def transcript_of(mel: Mel, text: str) -> Transcript:
+def states_of(mel: Mel) -> NDArray[np.float16]:
     states = np.random.default_rng(mel.frames).standard_normal((ceil(trim_pauses(mel.values).shape[1] / 4), 512))
-    return Transcript(text, "en", -0.2 if text else 0.0, states.astype(np.float16))
+    return states.astype(np.float16)
+
+
+def reading(tokens: int, context_width: int = 768, language: str = "en") -> Reading:
+    return Reading(language, text_features(tokens, 300), text_features(tokens + 2, context_width))
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 12])
@@ -51,9 +57,7 @@ def test_the_probabilities_of_the_seven_classes_sum_to_one(
     classifier: EmotionClassifier, context_width: int, tokens: int
 ) -> None:
     mel = mel_of(waveform_of(readers(1)[0]["path"]))
-    emotion = classifier.classify(
-        mel, transcript_of(mel, "word " * tokens), text_features(tokens, 300), text_features(tokens + 2, context_width)
-    )
+    emotion = classifier.classify(mel, states_of(mel), reading(tokens, context_width))
     assert tuple(emotion.probabilities) == CLASSES
     assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
     assert all(0 <= value <= 1 for value in emotion.probabilities.values())
@@ -62,8 +66,7 @@ def test_the_probabilities_of_the_seven_classes_sum_to_one(
 
 def test_words_without_a_voice_have_an_answer(classifier: EmotionClassifier, context_width: int) -> None:
     mel = mel_of(noise(1))
-    voiceless = replace(transcript_of(mel, "word " * 5), encoder_states=np.zeros((0, 512), np.float16))
-    emotion = classifier.classify(mel, voiceless, text_features(5, 300), text_features(7, context_width))
+    emotion = classifier.classify(mel, np.zeros((0, 512), np.float16), reading(5, context_width))
     assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
 
 
@@ -71,7 +74,7 @@ def test_the_temperature_of_the_checkpoint_softens_the_probabilities(tmp_path: P
     torch.manual_seed(0)
     config = FusionConfig(classes=CLASSES, model="text", hidden=16, heads=2, feed_forward=32, layers=1)
     network = build(config)
-    asked = (mel_of(noise(1)), transcript_of(mel_of(noise(1)), "word"), text_features(1, 300), text_features(3, 768))
+    asked = (mel_of(noise(1)), states_of(mel_of(noise(1))), reading(1))
     probabilities = []
     for temperature in (1.0, 3.0):
         path = tmp_path / f"{temperature}.safetensors"
@@ -84,26 +87,26 @@ def test_the_temperature_of_the_checkpoint_softens_the_probabilities(tmp_path: P
 
 def test_the_same_question_has_the_same_answer(classifier: EmotionClassifier, context_width: int) -> None:
     mel = mel_of(noise(1))
-    asked = (mel, transcript_of(mel, ""), text_features(0, 300), text_features(2, context_width))
+    asked = (mel, states_of(mel), reading(0, context_width))
     assert classifier.classify(*asked) == classifier.classify(*asked)
 
 
-def test_layers_in_bfloat16_move_a_probability_by_less_than_0_02(
-    context_width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On real speech, whatever this processor has."""
-    voice = VoiceEncoder(weights("whisper-base"))
+def test_computing_in_bfloat16_moves_a_probability_by_less_than_0_02(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On real speech, whatever this processor has: encoders and network together."""
+    mels = [mel_of(waveform_of(row["path"])) for row in readers(3)]
+    vectors = WordVectors(weights("spacy-en-core-web-md"))
     probabilities = []
-    for has in (False, True):
-        monkeypatch.setattr(fusion_classifier, "has_bfloat16", lambda has=has: has)
+    for narrowed in (False, True):
+        monkeypatch.setattr(fusion_classifier, "has_bfloat16", lambda narrowed=narrowed: narrowed)
+        voice = VoiceEncoder(weights("whisper-base"), narrow=narrowed)
+        context = ContextEncoder(weights("all-mpnet-base-v2"), narrow=narrowed)
         classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
-        for row in readers(3):
-            mel = mel_of(waveform_of(row["path"]))
-            transcript = replace(transcript_of(mel, ""), encoder_states=voice.encode(mel))
-            answer = classifier.classify(mel, transcript, text_features(0, 300), text_features(2, context_width))
+        for text, mel in zip(("I am so glad that you came.", "", "It is over."), mels, strict=True):
+            read = Reading("en", vectors.embed(text), context.encode([text])[0])
+            answer = classifier.classify(mel, voice.encode(mel), read)
             probabilities.append(list(answer.probabilities.values()))
-    wide, narrowed = np.array(probabilities).reshape(2, 3, 7)
-    assert 0 < np.abs(wide - narrowed).max() < 0.02
+    wide, narrow_answers = np.array(probabilities).reshape(2, 3, 7)
+    assert 0 < np.abs(wide - narrow_answers).max() < 0.02
 
 
 def test_only_the_layers_on_the_encoder_states_are_narrowed() -> None:
@@ -125,7 +128,7 @@ def test_a_network_does_not_start_beside_other_encoders(classifier: EmotionClass
 
 def test_a_network_starts_beside_the_encoders_that_are_served(classifier: EmotionClassifier) -> None:
     try:
-        _, (path, fingerprints, _) = stage_arguments(Settings(), gpu=False)["fusion_classifier"]
+        _, (path, fingerprints, *_) = stage_arguments(Settings(), gpu=False)["fusion_classifier"]
     except WeightsMissing as error:
         pytest.skip(str(error))
     assert EmotionClassifier(path, fingerprints).info == classifier.info
@@ -141,12 +144,18 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
 
 def test_words_of_a_language_it_has_not_learnt_are_left_out(classifier: EmotionClassifier, context_width: int) -> None:
     mel = mel_of(waveform_of(readers(1)[0]["path"]))
-    english = transcript_of(mel, "word word")
-    polish = replace(english, language="pl")
     answers = [
-        classifier.classify(mel, transcript, text_features(tokens, 300), text_features(tokens + 2, context_width))
-        for transcript, tokens in ((english, 2), (polish, 2), (polish, 5), (replace(english, text=""), 0))
+        classifier.classify(mel, states_of(mel), reading(tokens, context_width, language))
+        for language, tokens in (("en", 2), ("pl", 2), ("pl", 5), ("pl", 0))
     ]
     assert [answer.left_out for answer in answers] == [(), ("text",), ("text",), ()]
     assert answers[1].probabilities == answers[2].probabilities
     assert answers[0].probabilities != answers[1].probabilities
+
+
+def test_without_a_reading_the_voice_alone_is_heard(classifier: EmotionClassifier, context_width: int) -> None:
+    mel = mel_of(waveform_of(readers(1)[0]["path"]))
+    alone = classifier.classify(mel, states_of(mel), None)
+    foreign = classifier.classify(mel, states_of(mel), reading(3, context_width, "pl"))
+    assert alone.left_out == ()  # whoever left the text out says so
+    assert alone.probabilities == foreign.probabilities

@@ -57,8 +57,8 @@ def voice(model: Path) -> VoiceEncoder:
 
 
 @pytest.fixture(scope="module")
-def recognizer(engine: CTranslate2Engine, voice: VoiceEncoder) -> WhisperRecognizer:
-    return WhisperRecognizer(engine, voice=voice)
+def recognizer(engine: CTranslate2Engine) -> WhisperRecognizer:
+    return WhisperRecognizer(engine)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,6 @@ def test_a_batch_of_different_lengths_equals_one_at_a_time(recognizer: WhisperRe
     assert errors_in(joined(together), joined(alone)) < ONE_WORD_IN_TWENTY
     for one, other in zip(together, alone, strict=True):
         assert bool(one.text) == bool(other.text)
-        np.testing.assert_array_equal(one.encoder_states, other.encoder_states)
 
 
 def test_no_utterances_are_no_transcripts(recognizer: WhisperRecognizer) -> None:
@@ -199,13 +198,11 @@ def test_the_language_is_detected(recognizer: WhisperRecognizer) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 0.51, 1.0, 2.99, 3.0])
-def test_there_is_a_row_of_states_for_each_40_ms_between_the_pauses(
-    recognizer: WhisperRecognizer, seconds: float
-) -> None:
+def test_there_is_a_row_of_states_for_each_40_ms_between_the_pauses(voice: VoiceEncoder, seconds: float) -> None:
     mel = mel_of(waveform_of(readers(1)[0]["path"])[: round(seconds * SAMPLE_RATE)])
-    (transcript,) = recognizer.transcribe([mel])
-    assert transcript.encoder_states.shape == (ceil(trim_pauses(mel.values).shape[1] / 4), 512)
-    assert transcript.encoder_states.dtype == np.float16
+    states = voice.encode(mel)
+    assert states.shape == (ceil(trim_pauses(mel.values).shape[1] / 4), 512)
+    assert states.dtype == np.float16
 
 
 def test_pauses_around_speech_never_change_its_states(voice: VoiceEncoder, mels: list[Mel]) -> None:
@@ -214,19 +211,6 @@ def test_pauses_around_speech_never_change_its_states(voice: VoiceEncoder, mels:
     paused = replace(mel, values=np.concatenate((pause, trim_pauses(mel.values), pause), axis=1))
     around = paused.values[:, 113:-113]  # of each pause a tenth of a second is kept
     np.testing.assert_array_equal(voice.encode(paused), voice.encode(replace(mel, values=around)))
-
-
-def test_states_do_not_hang_on_who_else_is_in_the_batch(recognizer: WhisperRecognizer, mels: list[Mel]) -> None:
-    shortest, longest = sorted(mels, key=lambda mel: mel.frames)[:: len(mels) - 1]
-    (alone,) = recognizer.transcribe([shortest])
-    beside, _ = recognizer.transcribe([shortest, longest])
-    np.testing.assert_array_equal(alone.encoder_states, beside.encoder_states)
-
-
-def test_without_a_voice_encoder_there_are_no_states(engine: CTranslate2Engine) -> None:
-    (transcript,) = WhisperRecognizer(engine, voice=None).transcribe([mel_of(silence(1))])
-    assert transcript.encoder_states.shape == (0, 512)
-    assert transcript.encoder_states.dtype == np.float16
 
 
 def test_the_states_are_those_of_the_first_layers_of_whisper(voice: VoiceEncoder, model: Path) -> None:
