@@ -37,11 +37,11 @@ WARM_UP_S = 4.0
 def measure(cluster: LocalCluster, clients: int, seconds: float) -> dict[str, object]:
     """Requests a second, latency and CPU of `clients` that send for `seconds`."""
     _drive(cluster.url, clients, WARM_UP_S)
-    cpu_before = _cpu_seconds(cluster)
+    cpu_before = cpu_seconds(cluster)
     started = time.perf_counter()
     latencies, failures = _drive(cluster.url, clients, seconds)
     elapsed = time.perf_counter() - started
-    cpu = _cpu_seconds(cluster) - cpu_before
+    cpu = cpu_seconds(cluster) - cpu_before
     return {
         "clients": clients,
         "requests_per_second": round(len(latencies) / elapsed, 3),
@@ -84,7 +84,8 @@ def _drive(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
     return latencies, len(failed)
 
 
-def _cpu_seconds(cluster: LocalCluster) -> float:
+def cpu_seconds(cluster: LocalCluster) -> float:
+    """That all processes of a cluster have used so far."""
     total = 0.0
     for process in cluster.processes():
         with suppress(psutil.NoSuchProcess):
