@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from deployments.deadline import NEVER, DeadlinePassed, remaining
-from deployments.execution import Timed, timed
+from deployments.execution import Timed, Work, timed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a model for one replica.
+    """Runs a model for one replica. `work` counts what it did.
 
     Args:
         name: of its threads.
@@ -61,6 +61,7 @@ class Batcher(Generic[Item, Result]):
         self._batch_size, self._budget = batch_size, budget
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._free = threads
+        self.work = Work(threads)
         self._waiting: list[_Waiting[Item, Result]] = []
         self._batches: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
 
@@ -116,6 +117,7 @@ class Batcher(Generic[Item, Result]):
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
+        self.work.add(len(batch), answer.compute_ms)
         for each, result in zip(batch, answer.value, strict=True):
             if not each.done.done():
                 each.done.set_result(Timed(result, answer.compute_ms))

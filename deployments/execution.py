@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
+SERVED, BUSY_S = "served", "busy_s"
+
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
@@ -32,10 +34,28 @@ def timed(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs
     return Timed(result, 1000 * (time.perf_counter() - started))
 
 
+class Work:
+    """What a replica has done since it started: `deployments.autoscaling` reads it.
+
+    Args:
+        threads: that compute side by side.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self.counts = {SERVED: 0.0, BUSY_S: 0.0}  # requests, and seconds in which the whole replica was busy
+
+    def add(self, requests: int, compute_ms: float) -> None:
+        """A batch is done."""
+        self.counts[SERVED] += requests
+        self.counts[BUSY_S] += compute_ms / 1000 / self._threads
+
+
 class ModelThread:
-    """One thread, since one model is run by one caller at a time."""
+    """One thread, since one model is run by one caller at a time. `work` counts what it did."""
 
     def __init__(self, name: str) -> None:
+        self.work = Work()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(
@@ -43,4 +63,6 @@ class ModelThread:
     ) -> Timed[Result]:
         """The function's result; what it raises is raised here."""
         call = partial(timed, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        self.work.add(1, answer.compute_ms)
+        return answer

@@ -98,6 +98,10 @@ class FusionClassifier:
     def _classify_all(self, heard: Sequence[tuple[Mel, Reading | None]]) -> list[Emotion]:
         return [self._classifier.classify(mel, self._voice.encode(mel), reading) for mel, reading in heard]
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._batcher.work.counts
+
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""
         return {"model": self._classifier.info.name, "device": self._device}

@@ -28,6 +28,7 @@ from amser.rate_hint import HEADER as RATE_HINT
 from deployments import audio
 from deployments.admission import Admission, Effort
 from deployments.answers import PROBLEM_TYPE, Answer, Problem, Refusal, answer, refusal, server_timing
+from deployments.autoscaling import ARRIVALS
 from deployments.deadline import NEVER, remaining
 from deployments.execution import ModelThread
 from deployments.pipeline import Recognition, Stages, recognize, serve_stages
@@ -97,6 +98,7 @@ class Ingress:
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
         self._admission = Admission()
+        self._arrivals = 0
         self._decoding = ModelThread("audio")
         self._names: dict[str, str] = {}
         self._stages: Stages
@@ -146,7 +148,12 @@ class Ingress:
             return self._problem(unready, str(uuid.uuid4()))
         return JSONResponse({"status": "ready", "stages": str(len(stages))})
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Requests since this replica started, for `deployments.autoscaling`; Ray asks for it."""
+        return {ARRIVALS: float(self._arrivals)}
+
     async def _answer(self, request: Request, read: Reader) -> Response:
+        self._arrivals += 1
         request_id = str(uuid.uuid4())
         try:
             wishes = read_wishes(request.headers, self._requests.deadline_s)

@@ -1,7 +1,7 @@
 """A Ray head and the application on this machine, as child processes: for the demo, the benchmarks and the tests.
 
 `ray stop` would end every Ray on the machine, so the head is started with `--block` as our own child, in a session of
-its own, and exactly that session is ended.
+its own, and exactly that session is ended. So is every further node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,7 @@ class ClusterFailed(RuntimeError):  # noqa: N818 - an error by its base class
 
 
 class LocalCluster:
-    """A context manager: a head on loopback, with the application of a config file.
+    """A context manager: a head on loopback, with the application of a config file; further nodes if they are wanted.
 
     Args:
         config: as `serve deploy` takes it.
@@ -53,9 +53,11 @@ class LocalCluster:
         throughput: Serve's throughput mode in place of its default.
         http_port: of the application; None takes that of the config, 0 a free one.
         overrides: `args` of the application that differ from the config.
+        nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
+            deployed: a deployment with `label_selector: {node: NAME}` runs there.
 
     Raises:
-        ClusterFailed: on entering, where the head does not start or refuses the application.
+        ClusterFailed: on entering, where the head or a node does not start, or the head refuses the application.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class LocalCluster:
         throughput: bool = False,
         http_port: int | None = None,
         overrides: Mapping[str, Any] | None = None,
+        nodes: Sequence[str] = (),
     ) -> None:
         self.log = log
         self._config: dict[str, Any] = yaml.safe_load(config.read_text())
@@ -80,6 +83,7 @@ class LocalCluster:
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
         self._throughput = throughput
         self._head: subprocess.Popen[bytes] | None = None
+        self._nodes: dict[str, subprocess.Popen[bytes] | None] = dict.fromkeys(nodes)
         self._folder: Path | None = None
 
     @property
@@ -102,6 +106,10 @@ class LocalCluster:
         (self._folder / "token").write_text(secrets.token_hex(16))
         try:
             self._start_head()
+            for name in self._nodes:
+                self._nodes[name] = self._start_node(name)
+            if self._nodes:
+                self._wait_for_nodes()
             self._deploy()
         except BaseException:
             self._stop()
@@ -146,14 +154,15 @@ class LocalCluster:
                 return next(iter(applications.values()), {})
         return {}
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process of this cluster."""
-        if self._head is None:
-            return []
-        with suppress(psutil.NoSuchProcess):
-            head = psutil.Process(self._head.pid)
-            return [head, *head.children(recursive=True)]
-        return []
+    def processes(self, node: str | None = None) -> list[psutil.Process]:
+        """Every process of this cluster, or of one of its `nodes`."""
+        found = []
+        for started in (self._head, *self._nodes.values()) if node is None else (self._nodes[node],):
+            with suppress(psutil.NoSuchProcess):
+                if started is not None:
+                    first = psutil.Process(started.pid)
+                    found += [first, *first.children(recursive=True)]
+        return found
 
     def tail(self, lines: int = 12) -> str:
         """The last lines of the log."""
@@ -162,25 +171,12 @@ class LocalCluster:
 
     def _start_head(self) -> None:
         assert self._folder is not None
-        command = [
-            str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats",
-            f"--node-ip-address={LOOPBACK}", f"--port={self._gcs_port}", f"--temp-dir={self._folder}",
+        self._head = self._ray_start(
+            "--head", f"--port={self._gcs_port}", f"--temp-dir={self._folder}",
             "--include-dashboard=true", f"--dashboard-host={LOOPBACK}",
-            f"--dashboard-port={self._dashboard.rpartition(':')[2]}", "--dashboard-agent-listen-port=0",
-            f"--ray-client-server-port={free_port()}",
+            f"--dashboard-port={self._dashboard.rpartition(':')[2]}", f"--ray-client-server-port={free_port()}",
             *(f"--{name}={count}" for name, count in self._resources.items() if count is not None),
-        ]  # fmt: skip
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        with self.log.open("ab") as output:
-            self._head = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we end the head in order
-            )
+        )  # fmt: skip
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             self._require_head()
@@ -189,6 +185,45 @@ class LocalCluster:
                     return
             time.sleep(POLL_S)
         raise ClusterFailed(f"the Ray head did not answer within 60 s; {self.tail()}")
+
+    def _start_node(self, name: str) -> subprocess.Popen[bytes]:
+        cpus = self._resources["num-cpus"]
+        return self._ray_start(
+            f"--address={self.address}", f"--labels=node={name}", "--num-gpus=0",
+            *([] if cpus is None else [f"--num-cpus={cpus}"]),
+        )  # fmt: skip
+
+    def _wait_for_nodes(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self._nodes_alive() == 1 + len(self._nodes):
+                return
+            time.sleep(POLL_S)
+        raise ClusterFailed(f"the nodes {', '.join(self._nodes)} did not join within 60 s; {self.tail()}")
+
+    def _nodes_alive(self) -> int:
+        with suppress(httpx.HTTPError):
+            answer = httpx.get(f"{self._dashboard}/nodes?view=summary", timeout=5)
+            if answer.is_success:
+                return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
+        return 0
+
+    def _ray_start(self, *options: str) -> subprocess.Popen[bytes]:
+        command = [
+            str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
+            f"--node-ip-address={LOOPBACK}", "--dashboard-agent-listen-port=0", *options,
+        ]  # fmt: skip
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we end what we started in order
+            )
 
     def _deploy(self) -> None:
         answer = httpx.put(f"{self._dashboard}/api/serve/applications/", json=self._config, timeout=60)
@@ -207,21 +242,24 @@ class LocalCluster:
     def _stop(self) -> None:
         """End the head and what it started, however the start went."""
         processes = self.processes()
-        if self._head is not None and self._head.poll() is None:
-            self._head.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._head.wait(STOP_WITHIN_S)
+        started = [each for each in (*self._nodes.values(), self._head) if each is not None]
+        for each in started:
+            if each.poll() is None:
+                each.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    each.wait(STOP_WITHIN_S)
         _, alive = psutil.wait_procs(processes, timeout=5)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=5)
-        if self._head is not None:
-            self._head.wait()
+        for each in started:
+            each.wait()
         if self._folder is not None:
             self._keep_replica_logs(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
         self._head = None
+        self._nodes = dict.fromkeys(self._nodes)
 
     def _keep_replica_logs(self, folder: Path) -> None:
         """Add what replicas and controller wrote to the log, before Ray's own folder goes."""

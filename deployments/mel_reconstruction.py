@@ -41,6 +41,10 @@ class MelReconstruction:
         """See `reconstruct`."""
         return await self._thread.run(reconstruct, envelope, self._limits)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._thread.work.counts
+
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""
         return {"model": ", ".join(codecs.CODECS), "device": "cpu"}

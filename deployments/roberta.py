@@ -83,6 +83,10 @@ class Roberta:
         """See `ContextEncoder.encode`."""
         return await self._batcher.submit(text, deadline)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._batcher.work.counts
+
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""
         return {"model": self._name, "device": self._device}

@@ -58,6 +58,10 @@ class TextEmbedding:
         """See `WordVectors.embed`."""
         return await self._thread.run(self._vectors.embed, text)
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._thread.work.counts
+
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""
         return {"model": self._name, "device": "cpu"}

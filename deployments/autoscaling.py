@@ -1,0 +1,354 @@
+"""How many replicas each stage gets: one policy over the whole application, in place of one for each deployment.
+
+A request that enters visits every stage, so the arrivals at the door say what all stages are about to get, before the
+queue has moved down to them. `decide` is the policy, a pure function; `WholeApplication` is the shell that Ray calls
+(`autoscaling_policy` of serve_config.yaml). docs/decisions/0006-autoscaling.md compares it with Ray's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import ray
+
+from deployments.accelerator import SHARES, Kind
+from deployments.execution import BUSY_S, SERVED
+
+logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
+
+LOOK_S: Final = 1.0  # between decisions: figures come once a second, Ray calls ten times
+DOOR: Final = "Ingress"
+ARRIVALS: Final = "arrivals"  # what the door counts, ever rising (record_autoscaling_stats)
+
+SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
+    "Ingress": 0.01,
+    "MelReconstruction": 0.003,
+    "WhisperASR": 0.25,
+    "TextEmbedding": 0.002,
+    "Roberta": 0.03,
+    "FusionClassifier": 0.015,
+}
+UNKNOWN_SERVICE_S: Final = 0.05  # of a stage that is not in the table
+PRIOR_REQUESTS: Final = 20.0  # that the table counts as, against what was seen
+FORGETTING_S: Final = 60.0  # after which what was seen counts 1/e
+
+# Plain tuples: the class `Share` would make Ray's controller import torch, since it unpickles what the policy names
+_SHARES: Final = {name: (share.num_cpus, share.num_gpus) for name, share in SHARES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is to be kept, and how eagerly.
+
+    Attributes:
+        latency_s: that answers are to keep.
+        quantile: of them.
+        wait_share: of `latency_s` that may be spent waiting in all stages together; the rest is computing.
+        recent_s: over which a rise is looked for.
+        steady_s: over which the rate is taken where nothing rises.
+        significance: standard deviations of a Poisson count, from which a rise is no noise.
+        ready_s: until a new replica serves; a rise is followed that far ahead.
+        drain_s: within which requests that wait too long are to be through.
+        hold_s: that a need must be over before replicas end (the stabilisation window of Kubernetes' autoscaler).
+        margin: of the flow, which replicas that end must leave.
+    """
+
+    latency_s: float = 3.0
+    quantile: float = 0.95
+    wait_share: float = 0.5
+    recent_s: float = 3.0
+    steady_s: float = 20.0
+    significance: float = 2.5
+    ready_s: float = 8.0
+    drain_s: float = 10.0
+    hold_s: float = 20.0
+    margin: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """One stage at one look.
+
+    Attributes:
+        target: replicas that serve or were asked for.
+        least, most: replicas that it may have.
+        served: requests since the look before.
+        busy_s: replica-seconds of computing since the look before.
+        prior_s: replica-seconds a request takes, as far as is known without having seen any.
+        num_cpus, num_gpus: of one replica.
+    """
+
+    target: int
+    least: int
+    most: int
+    served: float = 0.0
+    busy_s: float = 0.0
+    prior_s: float = UNKNOWN_SERVICE_S
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The application at one look: what entered since the look before, what is inside now, and its stages."""
+
+    arrivals: float
+    inside: float
+    stages: Mapping[str, StageLoad]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the cluster has for replicas: logical CPUs, and whole GPUs. A share of a GPU never lies across two."""
+
+    num_cpus: float = math.inf
+    num_gpus: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a look leaves to the next: numbers, strings and lists alone, so that `asdict` goes through JSON and pickle.
+
+    Attributes:
+        arrivals: [from, to, requests] of the looks of `steady_s`; seconds.
+        needs: [seconds, replicas of each stage] of the looks of `hold_s`: what was needed, with the margin.
+        seen: requests and replica-seconds of each stage, older ones forgotten by degrees.
+    """
+
+    looked_s: float | None = None
+    arrivals: list[list[float]] = field(default_factory=list)
+    needs: list[list[Any]] = field(default_factory=list)
+    seen: dict[str, list[float]] = field(default_factory=dict)
+
+
+def decide(
+    load: Load, objective: Objective, capacity: Capacity, now_s: float, memory: Memory
+) -> tuple[dict[str, int], Memory]:
+    """Wanted replicas of every stage, and what to remember.
+
+    One flow is asked of all stages at once: the arrivals that are to be expected when a new replica serves, and what
+    waits already. Up to what it takes at once; down to what it took at most in the last `hold_s`, a margin included.
+    """
+    since_s = objective.recent_s if memory.looked_s is None else max(now_s - memory.looked_s, 1e-3)
+    arrivals = [*memory.arrivals, [now_s - since_s, now_s, load.arrivals]]
+    arrivals = [each for each in arrivals if each[1] > now_s - objective.steady_s]
+    seen = {name: _learn(memory.seen.get(name), stage, since_s) for name, stage in load.stages.items()}
+    service_s = {name: busy_s / served for name, (served, busy_s) in seen.items()}
+
+    expected = arrival_rate(arrivals, objective, now_s)
+    waiting = max(0.0, load.inside - expected * objective.latency_s * objective.wait_share)
+    flow = expected + waiting / objective.drain_s
+    needed = staffing(flow, service_s, load.stages, objective)
+    with_margin = staffing(flow * (1 + objective.margin), service_s, load.stages, objective)
+
+    needs = [[at_s, need] for at_s, need in memory.needs if at_s > now_s - objective.hold_s]
+    needs.append([now_s, with_margin])
+    wanted = {
+        name: max(needed[name], min(stage.target, max(need.get(name, stage.least) for _, need in needs)))
+        for name, stage in load.stages.items()
+    }
+    fitting = within(wanted, service_s, load.stages, capacity)
+    return fitting, Memory(now_s, arrivals, needs, seen)
+
+
+def _learn(seen: list[float] | None, stage: StageLoad, since_s: float) -> list[float]:
+    """Requests and replica-seconds: their quotient is the work of a request, at the batch sizes that there were."""
+    served, busy_s = seen or [PRIOR_REQUESTS, PRIOR_REQUESTS * stage.prior_s]
+    kept = math.exp(-since_s / FORGETTING_S)
+    faded = max(served * kept, PRIOR_REQUESTS)  # quiet times do not make one request count for everything
+    return [faded + stage.served, busy_s * faded / served + stage.busy_s]
+
+
+def arrival_rate(arrivals: list[list[float]], objective: Objective, now_s: float) -> float:
+    """Requests a second to be expected `ready_s` from now.
+
+    Args:
+        arrivals: [from, to, requests] of each look, seconds.
+        objective: its windows.
+        now_s: the end of the last look.
+    """
+    recent = [each for each in arrivals if each[1] > now_s - objective.recent_s]
+    before = [each for each in arrivals if each[1] <= now_s - objective.recent_s]
+    overall = _rate(arrivals)
+    if not before:
+        return overall
+    rate, rate_before = _rate(recent), _rate(before)
+    noise = math.sqrt(max(overall, 1 / objective.steady_s) * (1 / _seconds(recent) + 1 / _seconds(before)))
+    if rate - rate_before < objective.significance * noise:
+        return overall
+    slope = (rate - rate_before) / ((_seconds(recent) + _seconds(before)) / 2)
+    return rate + slope * objective.ready_s
+
+
+def _seconds(arrivals: list[list[float]]) -> float:
+    return sum(to_s - from_s for from_s, to_s, _ in arrivals)
+
+
+def _rate(arrivals: list[list[float]]) -> float:
+    return sum(requests for _, _, requests in arrivals) / _seconds(arrivals)
+
+
+def staffing(
+    flow: float, service_s: Mapping[str, float], stages: Mapping[str, StageLoad], objective: Objective
+) -> dict[str, int]:
+    """The cheapest replicas with which the waits of all stages together keep their share of the objective.
+
+    Marginal allocation (Fox, Operations Research 14, 1966): from the least that is stable, one replica at a time where
+    it saves most waiting for its cost. Waits are those of M/M/c queues, and their quantiles are added up: more than
+    there will be, since the slow moments of two stages seldom meet.
+
+    Args:
+        flow: requests a second through every stage.
+        service_s: replica-seconds of a request, of each stage.
+        stages: their bounds, which are kept even where the objective is not.
+        objective: latency and quantile.
+    """
+    wanted, waits = {}, {}
+    for name, stage in stages.items():
+        wanted[name] = min(max(math.floor(flow * service_s[name]) + 1, stage.least, 1), stage.most)
+        waits[name] = wait_s(flow, service_s[name], wanted[name], objective.quantile)
+    while sum(waits.values()) > objective.latency_s * objective.wait_share:
+        best, best_wait, best_gain = "", 0.0, 0.0
+        for name, stage in stages.items():
+            if wanted[name] < stage.most:
+                wait = wait_s(flow, service_s[name], wanted[name] + 1, objective.quantile)
+                gain = (waits[name] - wait) / max(stage.num_cpus + stage.num_gpus, 1e-3)
+                if gain > best_gain:
+                    best, best_wait, best_gain = name, wait, gain
+        if not best:
+            break
+        wanted[best] += 1
+        waits[best] = best_wait
+    return wanted
+
+
+def wait_s(rate: float, service_s: float, replicas: int, quantile: float) -> float:
+    """The quantile of the wait in an M/M/c queue (Erlang's C formula), seconds; a day where it is not stable."""
+    erlangs = rate * service_s
+    if erlangs >= replicas:
+        return 86_400.0
+    blocked = 1.0  # Erlang's B, by its recursion over the replicas
+    for count in range(1, replicas + 1):
+        blocked = erlangs * blocked / (count + erlangs * blocked)
+    waits = blocked / (1 - erlangs / replicas * (1 - blocked))
+    return max(0.0, service_s / (replicas - erlangs) * math.log(max(waits, 1e-300) / (1 - quantile)))
+
+
+def within(
+    wanted: Mapping[str, int], service_s: Mapping[str, float], stages: Mapping[str, StageLoad], capacity: Capacity
+) -> dict[str, int]:
+    """As many of the wanted replicas as the cluster has room for: what waits for room for ever serves nobody.
+
+    The stage that lacks most of what it needs goes first, so that the bottleneck is as wide as it can be.
+    """
+    given = {name: min(stage.least, wanted[name]) for name, stage in stages.items()}
+    growing = {name for name in stages if given[name] < wanted[name]}
+    while growing:
+        narrowest = min(sorted(growing), key=lambda name: (given[name] / wanted[name], -service_s[name]))
+        more = {**given, narrowest: given[narrowest] + 1}
+        if fits(more, stages, capacity):
+            given = more
+        if given is not more or given[narrowest] == wanted[narrowest]:
+            growing.remove(narrowest)
+    return given
+
+
+def fits(replicas: Mapping[str, int], stages: Mapping[str, StageLoad], capacity: Capacity) -> bool:
+    """Whether the shares fit: CPUs by their sum, GPUs one by one, the largest shares first."""
+    if sum(count * stages[name].num_cpus for name, count in replicas.items()) > capacity.num_cpus + 1e-6:
+        return False
+    shares = sorted((stages[name].num_gpus for name, count in replicas.items() for _ in range(count)), reverse=True)
+    gpus: list[float] = []
+    for share in filter(None, shares):
+        place = next((index for index, used in enumerate(gpus) if used + share <= 1 + 1e-6), None)
+        if place is None:
+            gpus.append(share)
+        else:
+            gpus[place] += share
+    return len(gpus) <= capacity.num_gpus
+
+
+class WholeApplication:
+    """The shell that Ray calls: contexts of all deployments → wanted replicas and state.
+
+    Ray still applies each deployment's bounds, delays and factors to what this returns: both delays are to be 0, since
+    `decide` waits by itself. State is kept in Ray's controller, in memory, and is gone when that restarts.
+
+    Args:
+        objective: fields of `Objective` that differ from its defaults.
+        service_s: the same of `SERVICE_S`.
+        accelerator: as in the settings of the application.
+        elastic: nodes can be added, so that replicas without room are a reason to add one.
+    """
+
+    def __init__(
+        self,
+        objective: Mapping[str, float] | None = None,
+        service_s: Mapping[str, float] | None = None,
+        accelerator: Kind = "auto",
+        elastic: bool = False,
+    ) -> None:
+        self._objective = Objective(**(objective or {}))
+        self._service_s = {**SERVICE_S, **(service_s or {})}
+        self._accelerator, self._elastic = accelerator, elastic
+        self._has_warned = False
+
+    def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
+        """Decisions by `DeploymentID`, none between two looks; and the state, kept with the door's."""
+        ids = {deployment.name: deployment for deployment in contexts}
+        if DOOR not in ids:  # raising here would stop the controller's loop, for other applications too
+            if contexts and not self._has_warned:
+                logger.warning("%s has no autoscaling_config, so nobody sees what arrives: no stage is scaled", DOOR)
+                self._has_warned = True
+            return {}, {}
+        door = contexts[ids[DOOR]]
+        now_s, state = door.current_time, door.policy_state
+        memory = Memory(**state["memory"]) if "memory" in state else Memory()
+        if memory.looked_s is not None and now_s - memory.looked_s < LOOK_S:
+            return {}, {ids[DOOR]: state}
+        capacity = self._capacity()
+        gpus = self._accelerator != "cpu" and capacity.num_gpus > 0
+        before, counters = state.get("counters", {}), dict[str, float]()
+        stages = {
+            name: self._stage_load(name, contexts[deployment], gpus, before, counters)
+            for name, deployment in ids.items()
+        }
+        arrivals = sum(_risen(ARRIVALS, door, before, counters))
+        load = Load(arrivals, door.total_num_requests, stages)
+        wanted, memory = decide(load, self._objective, capacity, now_s, memory)
+        kept = {"memory": asdict(memory), "counters": counters}
+        return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[DOOR]: kept}
+
+    def _stage_load(
+        self, name: str, context: Any, gpus: bool, before: Mapping[str, float], counters: dict[str, float]
+    ) -> StageLoad:
+        num_cpus, num_gpus = _SHARES.get(name, (0.0, 0.0))
+        return StageLoad(
+            target=context.target_num_replicas,
+            least=context.capacity_adjusted_min_replicas,
+            most=context.capacity_adjusted_max_replicas,
+            served=sum(_risen(SERVED, context, before, counters)),
+            busy_s=sum(_risen(BUSY_S, context, before, counters)),
+            prior_s=self._service_s.get(name, UNKNOWN_SERVICE_S),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus if gpus else 0.0,
+        )
+
+    def _capacity(self) -> Capacity:
+        if self._elastic:
+            return Capacity()
+        cluster = ray.cluster_resources()
+        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
+
+
+def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:
+    """By how much a counter of each replica rose since the look before; `counters` gets where they stand."""
+    for replica, series in ((context.raw_metrics or {}).get(metric) or {}).items():
+        if series:
+            name = f"{metric} {replica.to_full_id_str()}"
+            counters[name] = series[-1].value
+            yield max(0.0, series[-1].value - before.get(name, series[0].value))
