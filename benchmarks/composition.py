@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import write_rows
-from demo import turns
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from deployments.weights import model_path
+from edge_sim import turns
 from edge_sim.device import Device, DeviceSettings, SendFailed
 
 CONFIGS = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}

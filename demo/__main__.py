@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from demo import turns
 from demo.fleet import Result, speak
 from demo.report import summarize, summary_table, turns_table
 from deployments.local_cluster import ClusterFailed, LocalCluster
 from deployments.weights import WeightsMissing, cache_folder, model_path
+from edge_sim import turns
 
 OK, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # exit codes
 MOST_DEVICES: Final = 64

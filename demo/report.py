@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.fleet import Result
-from demo.turns import Speech
 from edge_sim.device import Answer
 from edge_sim.report import emotion
+from edge_sim.turns import Speech
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,90 +1,75 @@
-"""A closed-loop load: each Locust user is a device that sends its next utterance once the last one was answered.
+"""The fleet for Locust: its web UI, its CSV files, its workers.
 
+    locust -f load_tests/locustfile.py --headless --scenario steady --host http://127.0.0.1:8000
     locust -f load_tests/locustfile.py --headless -u 8 -r 8 -t 20s --host http://127.0.0.1:8000
 
-It tells what a number of patient devices get, not what the cluster can carry: for that, devices must not wait.
+With a scenario its schedule is walked in an open loop, and `-u` says nothing; `--processes 2` shares the fleet out.
+Without one it is a closed loop: each user is a device that sends its next utterance once the last one was answered.
+That tells what a number of patient devices get, not what the cluster can carry: for that, devices must not wait.
 """
 
 from __future__ import annotations
 
-import itertools
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
-from locust import FastHttpUser, constant, events, task
+import gevent
+from locust import User, constant, events, task
 from locust.env import Environment
 
-from amser.errors import SignalError
-from amser.features import SAMPLE_RATE
-from amser.wire import MEDIA_TYPE, Envelope, pack, unpack
-from edge_sim.audio import read
-from edge_sim.device import ROUTE, UTTERANCE_HEADER, Device, DeviceSettings
-from edge_sim.segmentation import SpeechDetector, default_model
-from edge_sim.weights import stored
+from load_tests.commands.run import USABLE
+from load_tests.locust_fleet import LocustFleet
+from load_tests.run import payloads_for
+from load_tests.scenario import BadScenario, load_scenario, scenario_names
 
-DEFAULTS: Final = DeviceSettings()
-NUMBERS: Final = itertools.count(1)  # of the devices
-utterances: list[Envelope] = []  # of this process: encoded once, so that the load is the cluster's and not ours
+PATIENT: Final = "steady"  # whose devices a closed loop has
+MOST_USERS: Final = 10_000  # of a closed loop that are devices of their own
+fleets: list[LocustFleet] = []  # of this process: one
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: ArgumentParser) -> None:
-    """What is said, and in which language."""
-    parser.add_argument("--audio", nargs="+", type=Path, env_var="AMSER_AUDIO", help="files (default: the sample)")
-    parser.add_argument("--language", default="en", env_var="AMSER_LANGUAGE", help="empty: detected")
+    """What is said, in which language, and when."""
+    add = parser.add_argument
+    add("--scenario", env_var="AMSER_SCENARIO", help=f"{', '.join(scenario_names())}, or a YAML file")
+    add("--rate", type=float, env_var="AMSER_RATE", help="of the scenario: requests a second, base or mean")
+    add("--seed", type=int, default=0, env_var="AMSER_SEED", help="of schedule and fleet")
+    add("--report", type=Path, env_var="AMSER_REPORT", help="folder for record and report of a scenario")
+    add("--audio", nargs="+", type=Path, default=(), env_var="AMSER_AUDIO", help="files (default: the sample)")
+    add("--language", default="en", env_var="AMSER_LANGUAGE", help="empty: detected")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Environment, **_: Any) -> None:
-    """Encodes every utterance of the files."""
+    """Encodes every utterance of the files, before the first request."""
     options = environment.parsed_options
     assert options is not None
-    device = Device(DeviceSettings(language=options.language or None))
+    closed = not options.scenario
     try:
-        detector = SpeechDetector(default_model())
-        for file in options.audio or [stored("sample-conversation", "sample.wav")]:
-            waveform = read(file)
-            for start, end in detector.utterances(waveform):
-                samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-                utterances.append(unpack(device.encode(samples, datetime.now(UTC)).envelope))
-    except (OSError, SignalError) as error:
+        scenario = load_scenario(options.scenario or PATIENT)
+        scenario = scenario.adjusted(rate=options.rate, devices=MOST_USERS if closed else None)
+        payloads = payloads_for(scenario, options.seed, options.audio or (), options.language or None)
+    except (BadScenario, *USABLE) as error:
         raise SystemExit(f"locustfile: {error}") from None
-    if not utterances:
-        raise SystemExit("locustfile: nobody speaks in the audio")
+    gevent.sleep(0)  # its clock stood still during the encoding, and `-t` would count from before it
+    folder = Path(options.report) if options.report else None
+    fleets.append(LocustFleet(environment, scenario, payloads, seed=options.seed, closed=closed, folder=folder))
 
 
-class SpeakingDevice(FastHttpUser):
-    """A device that speaks without a pause."""
+class SpeakingDevice(User):
+    """A device that speaks without a pause; with a scenario the schedule speaks, and this only waits."""
 
     wait_time = constant(0)
-    network_timeout = DEFAULTS.answer_timeout_s
-    connection_timeout = DEFAULTS.connect_timeout_s
 
     def on_start(self) -> None:
-        """Gives each device an id and its own place in the conversation."""
-        number = next(NUMBERS)
-        self._device_id = f"locust-{number}"
-        self._next: Iterator[Envelope] = itertools.cycle(utterances)
-        for _ in range(number % len(utterances)):
-            next(self._next)
+        """Which device it is."""
+        self._number = fleets[-1].number()
 
     @task
     def speak(self) -> None:
         """Sends an utterance as a new one; anything but an emotion is a failure."""
-        envelope = replace(next(self._next), device_id=self._device_id, utterance_id=uuid4())
-        headers = {"Content-Type": MEDIA_TYPE, UTTERANCE_HEADER: str(envelope.utterance_id)}
-        body: Any = pack(envelope)  # Locust sends bytes; its annotation forgets them
-        with self.client.post(ROUTE, data=body, headers=headers, catch_response=True) as response:
-            try:
-                answer = response.json() or {}
-            except ValueError:
-                answer = {}
-            if response.status_code != 200:
-                response.failure(f"{response.status_code} {answer.get('title', '')}".rstrip())
-            elif not answer.get("emotion"):
-                response.failure("200 without an emotion")
+        if fleets[-1].closed:
+            fleets[-1].say(self._number)
+        else:
+            gevent.sleep(1.0)

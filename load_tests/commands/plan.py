@@ -113,7 +113,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps({**asdict(found), "assumptions": said}))
         return OK
     console = _console()
-    console.print(_table(demand, found))
+    console.print(f"{demand.devices:,} devices, {found.rate:,.1f} requests a second at the peak")
+    console.print(_table(found))
     for line in _sums(demand, found):
         console.print(line)
     console.print("\nAssumed:")
@@ -122,9 +123,8 @@ def _plan(options: argparse.Namespace) -> int:
     return OK
 
 
-def _table(demand: Demand, found: Plan) -> Table:
-    title = f"{demand.devices:,} devices, {found.rate:,.1f} requests a second at the peak"
-    table = Table("deployment", "replicas", "busy %", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+def _table(found: Plan) -> Table:
+    table = Table("deployment", "replicas", "busy %", box=box.SIMPLE_HEAD)
     for name, count in found.replicas.items():
         table.add_row(name, f"{count:,}", f"{100 * found.prediction.busy[name]:.0f}")
     return table

@@ -16,10 +16,10 @@ from amser.wire import unpack
 from demo.__main__ import main
 from demo.fleet import Result, speak
 from demo.report import summarize
-from demo.turns import Speech, Turn, cut, load, read_rttm
 from deployments.local_cluster import ClusterFailed
 from deployments.weights import WeightsMissing, model_path
 from edge_sim.device import Answer
+from edge_sim.turns import Speech, Turn, cut, load, read_rttm
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from amser.features import SAMPLE_RATE
-from demo.turns import read_rttm
 from deployments.weights import WeightsMissing, model_path
 from edge_sim import segmentation
 from edge_sim.audio import read
 from edge_sim.segmentation import SegmentationSettings, Span, SpeechDetector
+from edge_sim.turns import read_rttm
 
 Waveform = NDArray[np.float32]
 

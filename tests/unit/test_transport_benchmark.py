@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse
 
 from amser.features import SAMPLE_RATE
 from benchmarks.transport import Encoded, main, row, rows_of
-from demo.turns import read_rttm
 from deployments.answers import Answer, server_timing
 from deployments.weights import WeightsMissing, model_path
 from edge_sim.exchange import Exchange, simulate
 from edge_sim.hardware import hardware_names, load_hardware
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
 from edge_sim.transports import by_name
+from edge_sim.turns import read_rttm
 
 ENCODED = Encoded(by_name("svd-f16", "0.125"), (4.0, 6.0), (9000, 13_000), (0.002, 0.004))
 

@@ -1,0 +1,332 @@
+"""CPU seconds of each stage against what it is given: what the simulation of the cluster is made from.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.service_times --manifest MANIFEST.tsv
+
+The plain classes run on the turns of the sample conversation and on utterances of a manifest, in batches of 1 to 8, and
+a linear cost is fitted to each part; how far single batches are from it is kept. Under three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.optimize import nnls
+
+from amser.features import FRAMES_PER_SECOND, Float32
+from amser.wire import Limits, unpack
+from benchmarks.asr import read_manifest
+from benchmarks.report import environment
+from deployments.accelerator import SHARES, has_bfloat16
+from deployments.fusion_classifier import EmotionClassifier
+from deployments.mel_reconstruction import reconstruct
+from deployments.messages import Mel, Reading, Transcript
+from deployments.roberta import ContextEncoder
+from deployments.settings import Settings
+from deployments.text_embedding import WordVectors
+from deployments.weights import model_path
+from deployments.whisper.ctranslate2_engine import CTranslate2Engine
+from deployments.whisper.engine import Decoded, States
+from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.whisper.voice import VoiceEncoder
+from edge_sim import turns
+from edge_sim.audio import read
+from edge_sim.device import Device, DeviceSettings
+from load_tests import service_times
+from load_tests.service_times import Cost, ServiceTime, ServiceTimes, Serving, load
+from load_tests.simulation.application import DEPLOYMENTS
+
+BATCH_SIZES: Final = (1, 2, 4, 8)
+QUANTILES: Final = 41  # of the residuals, 0 and 1 among them
+CONTENTION_S: Final = 6.0  # that the recogniser runs for, alone and on every core
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """CPU milliseconds of one batch, with the seconds of speech and the tokens that it held."""
+
+    milliseconds: float
+    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+
+class TimedEngine:
+    """An engine that notes what its calls cost."""
+
+    def __init__(self, engine: CTranslate2Engine) -> None:
+        self._engine = engine
+        self.bands, self.width, self.multilingual = engine.bands, engine.width, engine.multilingual
+        self.encoded_ms: list[float] = []
+        self.decoded: list[tuple[float, tuple[int, ...]]] = []  # milliseconds, and the tokens of each text
+
+    def encode(self, log_mel: Float32) -> States:
+        milliseconds, states = timed(lambda: self._engine.encode(log_mel))
+        self.encoded_ms.append(milliseconds)
+        return states
+
+    def detect_languages(self, states: States) -> list[tuple[str, float]]:
+        return self._engine.detect_languages(states)
+
+    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+        milliseconds, texts = timed(lambda: self._engine.decode(states, languages, maximum_tokens))
+        self.decoded.append((milliseconds, tuple(len(text.tokens) for text in texts)))
+        return texts
+
+
+def timed(call: Callable[[], Result]) -> tuple[float, Result]:
+    """CPU milliseconds of this process, every thread, and the result."""
+    started = time.process_time()
+    result = call()
+    return 1000.0 * (time.process_time() - started), result
+
+
+def fit(rows: Iterable[Row], *terms: str) -> Cost:
+    """The cost in these terms whose relative errors are least in their squares; none is negative (Lawson-Hanson)."""
+    rows = list(rows)
+    names = [field.name for field in fields(Cost)]
+    measured = np.array([row.milliseconds for row in rows])
+    held = np.array([load(row.seconds, row.tokens) for row in rows])[:, [names.index(term) for term in terms]]
+    solution, _ = nnls(held / measured[:, None], np.ones(len(rows)))
+    return Cost(**{term: round(float(value), 5) for term, value in zip(terms, solution, strict=True)})
+
+
+def service_time(parts: dict[str, Cost], whole: Sequence[Row]) -> ServiceTime:
+    """The parts, and how far the whole batches are from their sum."""
+    cost = sum(parts.values(), Cost())
+    ratios = [row.milliseconds / cost.milliseconds(row.seconds, row.tokens) for row in whole]
+    return ServiceTime(parts, tuple(np.quantile(ratios, np.linspace(0, 1, QUANTILES)).round(4).tolist()))
+
+
+def batches(count: int, seed: int = 1) -> list[list[int]]:
+    """Every utterance once in a batch of each size, in random company."""
+    random = Random(seed)
+    chosen = []
+    for size in BATCH_SIZES:
+        order = random.sample(range(count), count)
+        chosen += [order[start : start + size] for start in range(0, count, size)]
+    return chosen
+
+
+def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[tuple[float, int]]]:
+    """Service times of every stage, and each utterance's seconds and tokens."""
+    settings = Settings()
+    device = Device(DeviceSettings(language="en"))
+    bodies = [device.encode(waveform, datetime.now(UTC)).envelope for waveform in waveforms]
+    unpacked = [timed(lambda body=body: unpack(body)) for body in bodies]  # type: ignore[misc]
+    rebuilt = [timed(lambda envelope=each: reconstruct(envelope, Limits())) for _, each in unpacked]  # type: ignore[misc]
+    mels = [mel for _, mel in rebuilt]
+
+    whisper = model_path(settings.recognizer.weights)
+    engine = TimedEngine(CTranslate2Engine(whisper))
+    recognizer = WhisperRecognizer(engine, settings.recognizer.context, max(BATCH_SIZES))
+    asr, encoded, decoded, tokens, transcripts = transcribe(recognizer, engine, mels)
+
+    def rows_of(milliseconds: Iterable[float]) -> list[Row]:
+        return [
+            Row(each, (mel.seconds,), (token,)) for each, mel, token in zip(milliseconds, mels, tokens, strict=True)
+        ]
+
+    texts = [transcript.text for transcript in transcripts]
+    vectors = WordVectors(model_path(settings.word_vectors))
+    context = ContextEncoder(model_path(settings.text_encoder.model), narrow=has_bfloat16())
+    vectors.embed("warm up")
+    context.encode(["warm up"])
+    embedded = [timed(lambda text=text: vectors.embed(text)) for text in texts]  # type: ignore[misc]
+    roberta = []
+    for batch in track(batches(len(mels)), "text encoder"):
+        milliseconds, _ = timed(lambda batch=batch: context.encode([texts[each] for each in batch]))  # type: ignore[misc]
+        roberta.append(_row(milliseconds, batch, mels, tokens))
+
+    voice = VoiceEncoder(whisper, narrow=has_bfloat16())
+    classifier = EmotionClassifier(settings.fusion_checkpoint, None)
+    heard, fused = [], []
+    for position in track(range(-1, len(mels)), "voice and fusion"):  # the first one warms up
+        mel, transcript = mels[position], transcripts[position]
+        milliseconds, states = timed(lambda: voice.encode(mel))  # noqa: B023 - called at once
+        words, (states_of_text,) = vectors.embed(transcript.text), context.encode([transcript.text])
+        reading = Reading(transcript.language, words, states_of_text)
+        cost, _ = timed(lambda: classifier.classify(mel, states, reading))  # noqa: B023
+        if position >= 0:
+            heard.append(milliseconds)
+            fused.append(cost)
+
+    utterance = ("item", "second")
+    voice_rows, network_rows = rows_of(heard), rows_of(fused)
+    fusion_parts = {"voice": fit(voice_rows, *utterance), "network": fit(network_rows, *utterance, "token")}
+    fusion_rows = rows_of(np.add(heard, fused))
+    ingress, mel_rows, word_rows = (rows_of(each for each, _ in of) for of in (unpacked, rebuilt, embedded))
+    stages = {
+        "ingress": service_time({"unpack": fit(ingress, "item")}, ingress),
+        "mel": service_time({"codec": fit(mel_rows, *utterance)}, mel_rows),
+        "asr": service_time(
+            {
+                "encode": fit(encoded, *utterance),
+                "decode": fit(decoded, "call", "item", "longest_token", "token"),
+            },
+            asr,
+        ),
+        "text_embedding": service_time({"words": fit(word_rows, "item", "token")}, word_rows),
+        "roberta": service_time({"encoder": fit(roberta, "call", "item", "padded_token")}, roberta),
+        "fusion": service_time(fusion_parts, fusion_rows),
+    }
+    return stages, [(round(mel.seconds, 2), token) for mel, token in zip(mels, tokens, strict=True)]
+
+
+def transcribe(
+    recognizer: WhisperRecognizer, engine: TimedEngine, mels: Sequence[Mel]
+) -> tuple[list[Row], list[Row], list[Row], list[int], list[Transcript]]:
+    """Rows of whole batches, of the encoder and of the decoder; and tokens and transcript of each utterance.
+
+    What is decoded a second time, because it is not believed, counts in the whole batch alone.
+    """
+    recognizer.transcribe(mels[:1])
+    measured: list[tuple[float, list[int]]] = []
+    encoded: list[Row] = []
+    decoder: list[tuple[float, list[int]]] = []
+    tokens, transcripts = [0] * len(mels), {}
+    for batch in track(batches(len(mels)), "recogniser"):
+        engine.encoded_ms.clear()
+        engine.decoded.clear()
+        ordered = sorted(batch, key=lambda each: mels[each].frames)  # as the recogniser does
+        milliseconds, answers = timed(lambda: recognizer.transcribe([mels[each] for each in ordered]))  # noqa: B023
+        first_ms, counts = engine.decoded[0]
+        for each, answer, count, encode_ms in zip(ordered, answers, counts, engine.encoded_ms, strict=False):
+            transcripts[each], tokens[each] = answer, max(1, count)
+            encoded.append(Row(encode_ms, (mels[each].seconds,), (tokens[each],)))
+        measured.append((milliseconds, ordered))
+        decoder.append((first_ms, ordered))
+    whole = [_row(milliseconds, batch, mels, tokens) for milliseconds, batch in measured]
+    decoded = [_row(milliseconds, batch, mels, tokens) for milliseconds, batch in decoder]
+    return whole, encoded, decoded, tokens, [transcripts[each] for each in range(len(mels))]
+
+
+def _row(milliseconds: float, batch: Sequence[int], mels: Sequence[Mel], tokens: Sequence[int]) -> Row:
+    return Row(milliseconds, tuple(mels[each].seconds for each in batch), tuple(tokens[each] for each in batch))
+
+
+def contention(cores: int) -> float:
+    """CPU seconds that the recogniser takes with every core busy, against those it takes alone."""
+    spawn = multiprocessing.get_context("spawn")
+
+    def milliseconds(processes: int) -> float:
+        with ProcessPoolExecutor(processes, spawn) as pool:
+            return float(np.median([job.result() for job in [pool.submit(_recognise) for _ in range(processes)]]))
+
+    return max(1.0, milliseconds(cores) / milliseconds(1))
+
+
+def _recognise() -> float:
+    """Median CPU milliseconds of a second of noise, over and over."""
+    recognizer = CTranslate2Engine(model_path(Settings().recognizer.weights))
+    noise = np.random.default_rng(1).normal(0, 0.3, (recognizer.bands, 500)).astype(np.float32)
+    measured: list[float] = []
+    ends = time.perf_counter() + CONTENTION_S
+    while time.perf_counter() < ends:
+        measured.append(timed(lambda: recognizer.encode(noise))[0])
+    return float(np.median(measured[len(measured) // 4 :]))  # the other processes were still starting
+
+
+def overhead(composition: Path, stages_ms: float) -> dict[str, float]:
+    """CPU milliseconds of a request outside the stages, by profile.
+
+    Args:
+        composition: what `benchmarks.composition` wrote; its rows of one client, since that one is never batched.
+        stages_ms: of the stages, for one of the requests there.
+    """
+    rows: list[dict[str, Any]] = json.loads(composition.read_text(encoding="utf-8"))
+    return {
+        str(row["profile"]): round(max(0.0, row["cpu_ms"] - stages_ms), 1)
+        for row in rows
+        if row["mode"] == "default" and row["clients"] == 1
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.service_times", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with columns path and text")
+    parser.add_argument("--root", type=Path, help="folder that the paths are relative to (default: found from them)")
+    parser.add_argument("--limit", type=int, default=24, help="utterances of the manifest (default: %(default)s)")
+    parser.add_argument("--composition", type=Path, default=Path(__file__).parent / "results" / "composition.json")
+    parser.add_argument(
+        "--stages-ms", type=float, metavar="MS", help="of the stages in that run, where they have changed since"
+    )
+    parser.add_argument("--json", type=Path, default=service_times.MEASURED, help="default: what the planner reads")
+    options = parser.parse_args(arguments)
+
+    conversation = [speech.waveform for speech in turns.load(model_path("sample-conversation"))]
+    listed = read_manifest(options.manifest, options.root, None)
+    chosen = listed[:: max(1, len(listed) // options.limit)][: options.limit]
+    slower = contention(len(os.sched_getaffinity(0)))
+    stages, utterances = measure([*conversation, *(read(path) for path, _ in chosen)])
+    spoken = utterances[: len(conversation)]
+    stages_ms = options.stages_ms or float(
+        np.mean([[stage.mean_ms(*utterance) for stage in stages.values()] for utterance in spoken]) * len(stages)
+    )
+    source = (
+        f"cpu_ms of benchmarks/results/{options.composition.name} (default mode, 1 client) less {stages_ms:.0f} ms of "
+        "the stages; what Ray spends in the background is in it"
+    )
+    times = ServiceTimes(
+        stages,
+        serving(Settings()),
+        round(slower, 3),
+        overhead(options.composition, stages_ms),
+        source,
+        tuple(spoken),
+        tuple(utterances[len(spoken) :]),
+        {**environment(), "command": "benchmarks.service_times"},
+    )
+    service_times.write(times, options.json)
+    Console().print(table(times))
+
+
+def serving(settings: Settings) -> dict[str, Serving]:
+    """Threads, batches and shares of each stage, as the application has them."""
+    recognizer, encoder = settings.recognizer, settings.text_encoder
+    batching: dict[str, dict[str, Any]] = {
+        "asr": {
+            "threads": recognizer.batches,
+            "batch_size": recognizer.batch_size,
+            "gpu_batch_size": recognizer.gpu_batch_size,
+            "budget_s": recognizer.batch_frames / FRAMES_PER_SECOND,
+        },
+        "roberta": {"batch_size": encoder.batch_size, "gpu_batch_size": encoder.batch_size},
+    }
+    return {
+        stage: Serving(**batching.get(stage, {}), cpus=SHARES[name].num_cpus, gpu=SHARES[name].num_gpus)
+        for stage, name in DEPLOYMENTS.items()
+    }
+
+
+def table(times: ServiceTimes) -> Table:
+    """The fitted costs, and how far batches are from them."""
+    names = [field.name for field in fields(Cost)]
+    shown = Table("stage", "part", *names, "p5", "p95", title="CPU milliseconds; residuals are measured over fitted")
+    for name, stage in times.stages.items():
+        spread = [f"{float(np.quantile(stage.residuals, at)):.2f}" for at in (0.05, 0.95)]
+        for part, cost in stage.parts.items():
+            shown.add_row(name, part, *(f"{term:.2f}" if term else "" for term in cost.terms()), *spread)
+    shown.caption = f"contention {times.contention}, overhead {dict(times.overhead_ms)} ms a request"
+    return shown
+
+
+if __name__ == "__main__":
+    main()

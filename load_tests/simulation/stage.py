@@ -1,0 +1,212 @@
+"""What stands in the simulated cluster: stages, and deployments of replicas that hold them.
+
+A stage has model threads and a queue. A thread that is free takes what waits, the oldest first and then those most
+alike in length, and never waits for more: the batching of the cluster's own stages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from random import Random
+from typing import Protocol
+
+from simpy import Environment
+
+from load_tests.simulation.machine import Machine
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One utterance on its way.
+
+    Attributes:
+        number: its place among the arrivals.
+        arrival_s: when it was sent.
+        deadline_s: when nobody waits for the answer any longer.
+        speech_s: seconds of speech.
+        tokens: of its text.
+        missing: stages that have to end before each stage may begin; those that were begun are gone.
+    """
+
+    number: int
+    arrival_s: float
+    deadline_s: float
+    speech_s: float
+    tokens: float
+    missing: dict[str, int]
+
+
+Service = Callable[[Sequence[Request], Random], float]  # CPU seconds of a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One model.
+
+    Attributes:
+        name: of the stage.
+        threads: batches that a replica runs side by side.
+        batch_size: utterances that a batch holds at most.
+        service: CPU seconds of a batch, or seconds of a GPU.
+        budget_s: seconds of speech in a batch, added up, at most; a single utterance may have more.
+    """
+
+    name: str
+    threads: int
+    batch_size: int
+    service: Service
+    budget_s: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Replicas that are started and ended together with all their stages.
+
+    Attributes:
+        name: as Serve knows it.
+        stages: in each replica.
+        replicas: at the start.
+        cpus: share of a node's cores that a replica is placed by; it limits nothing, as in Ray.
+        hop_s: CPU seconds of the cluster for each request that comes in: proxy, router, serialisation.
+        cold_start_s: from the wish for a replica to its first request.
+        max_ongoing: requests of a replica; more wait in front of all replicas.
+        gpu: share of a GPU that a replica needs; 0 runs on cores.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    replicas: int = 1
+    cpus: float = 1.0
+    hop_s: float = 0.0
+    cold_start_s: float = 0.0
+    max_ongoing: int | None = None
+    gpu: float = 0.0
+
+
+class Watcher(Protocol):
+    """Who hears of the stages' work."""
+
+    def ended(self, stage: str, batch: Sequence[Request], started_s: float, replica: Replica) -> None:
+        """A batch is done."""
+
+    def expired(self, stage: str, request: Request, replica: Replica) -> None:
+        """A request was not begun in time."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A node's cores, or a GPU, and how much of it replicas have reserved."""
+
+    machine: Machine
+    reserved: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a replica runs: hops on the node's cores, stages on these too or on a GPU."""
+
+    node: Node
+    gpu: Node | None
+
+    @property
+    def device(self) -> Machine:
+        return (self.gpu or self.node).machine
+
+
+class Lane:
+    """A stage in a replica: its queue and its threads."""
+
+    def __init__(self, stage: Stage, replica: Replica, device: Machine) -> None:
+        self.stage = stage
+        self.running = 0
+        self._replica = replica
+        self._device = device
+        self._queue: deque[Request] = deque()
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def enter(self, request: Request) -> None:
+        self._queue.append(request)
+        if self.running < self.stage.threads:
+            self._start()
+
+    def _start(self) -> None:
+        replica = self._replica
+        while self._queue and self.running < self.stage.threads:
+            batch = self._take(replica.environment.now)
+            if not batch:
+                return
+            self.running += 1
+            replica.work(1 / self.stage.threads)
+            seconds = self.stage.service(batch, replica.random)
+            self._device.run(seconds, partial(self._end, batch, replica.environment.now))
+
+    def _take(self, now_s: float) -> list[Request]:
+        """The oldest one and those most like it; what is late by now is dropped on the way."""
+        queue, room = self._queue, self.stage.batch_size
+        while queue and queue[0].deadline_s <= now_s:
+            self._replica.watcher.expired(self.stage.name, queue.popleft(), self._replica)
+        if room == 1 or len(queue) < 2:
+            return [queue.popleft()] if queue else []
+        oldest = queue.popleft()
+        batch, left_s = [oldest], self.stage.budget_s - oldest.speech_s
+        for other in sorted(queue, key=lambda each: abs(each.speech_s - oldest.speech_s)):
+            if len(batch) == room:
+                break
+            if other.speech_s <= left_s:
+                batch.append(other)
+                left_s -= other.speech_s
+        taken = {request.number for request in batch}
+        self._queue = deque(request for request in queue if request.number not in taken)
+        return batch
+
+    def _end(self, batch: Sequence[Request], started_s: float) -> None:
+        replica = self._replica
+        self.running -= 1
+        replica.work(-1 / self.stage.threads)
+        replica.watcher.ended(self.stage.name, batch, started_s, replica)
+        self._start()
+
+
+class Replica:
+    """A process with its stages.
+
+    Args:
+        deployment: whose stages it holds.
+        environment: whose time passes.
+        place: where it runs.
+        random: of its service times.
+        watcher: hears of its work.
+
+    Attributes:
+        visits: stages of this replica that each request is in, by its number.
+    """
+
+    def __init__(
+        self, deployment: Deployment, environment: Environment, place: Place, random: Random, watcher: Watcher
+    ) -> None:
+        self.environment = environment
+        self.place = place
+        self.random = random
+        self.watcher = watcher
+        self.visits: dict[int, int] = {}
+        self.lanes = {stage.name: Lane(stage, self, place.device) for stage in deployment.stages}
+        self._load = 0.0
+        self._busy_s = 0.0
+        self._since_s = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of work: one in which every thread of a stage was busy counts as one, however many stages were."""
+        return self._busy_s + min(1.0, self._load) * (self.environment.now - self._since_s)
+
+    def work(self, change: float) -> None:
+        """So much more, or less, of a stage's threads is busy."""
+        self._busy_s, self._since_s = self.busy_s, self.environment.now
+        self._load += change
