@@ -1,7 +1,8 @@
 """The policy of `deployments.autoscaling` against Ray's own: `python -m benchmarks.autoscaling`.
 
 Cluster and requests are simulated (load_tests/simulation); both policies are the code that Ray's controller calls, with
-Ray's wrapper around it, Ray's context objects and the delays and targets of serve_config.yaml.
+Ray's wrapper around it, Ray's context objects and the targets of serve_config.yaml. Its delays are 0, for the policy
+over the whole application; Ray's own gets those that stood there before.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ COLD_START_OF_OTHERS_S: Final = 3.0
 HOP_S: Final = 0.002  # of a core: router and serialisation
 MEAN_SPEECH_S: Final = 4.0
 OBJECTIVE_S: Final = 3.0
-REFUSED_FROM_S: Final = (
-    8.0  # of predicted latency: about what the queues of serve_config.yaml hold, so that none is endless
-)
+REFUSED_FROM_S: Final = 8.0  # of predicted latency, for bounded queues
 SETTLED_WINDOWS: Final = 4  # in a row that keep the objective, for the capacity to be there
 WINDOW_S: Final = 5.0  # of the 95th percentile over time
 
@@ -172,15 +171,16 @@ class Controller:
         )
 
 
+RAYS_DELAYS: Final = {"upscale_delay_s": 2.0, "downscale_delay_s": 60.0}
 POLICIES: Final[Mapping[str, Callable[[], Controller]]] = {
-    "Ray's default": lambda: Controller(by_deployment, configs()),
-    "Ray's, no delay up, target 1": lambda: Controller(by_deployment, configs(target=1, upscale_delay_s=0)),
+    "Ray's default": lambda: Controller(by_deployment, configs(**RAYS_DELAYS)),
+    "Ray's, no delay up, target 1": lambda: Controller(
+        by_deployment, configs(target=1, upscale_delay_s=0, downscale_delay_s=60)
+    ),
     "Ray's, the same, target 0.7, 20 s down": lambda: Controller(
         by_deployment, configs(target=0.7, upscale_delay_s=0, downscale_delay_s=20)
     ),
-    "whole application": lambda: Controller(
-        _apply_app_level_autoscaling_config(WholeApplication()), configs(upscale_delay_s=0, downscale_delay_s=0)
-    ),
+    "whole application": lambda: Controller(_apply_app_level_autoscaling_config(WholeApplication()), configs()),
 }
 
 

@@ -23,7 +23,8 @@ class Share:
     """What one replica of a stage is given. Both are logical: they decide what fits beside what, and limit nothing.
 
     Attributes:
-        num_cpus: small enough that one replica of each stage fits on two cores.
+        num_cpus: in proportion to the work, and small enough that one replica of each stage fits on two cores, which are
+            then full: another replica would take seconds to start, and no core would be there for it.
         num_gpus: of one GPU, on a cluster that has any; 0 for stages that would not use it.
     """
 
@@ -34,10 +35,10 @@ class Share:
 SHARES: Final = {
     "Ingress": Share(0.1),
     "MelReconstruction": Share(0.1),
-    "WhisperASR": Share(0.5, 0.4),
+    "WhisperASR": Share(1.0, 0.4),
     "TextEmbedding": Share(0.1),
     "Roberta": Share(0.3, 0.2),
-    "FusionClassifier": Share(0.1, 0.1),
+    "FusionClassifier": Share(0.3, 0.1),
 }
 FUSED_SHARE: Final = Share(1.0, 0.7)
 

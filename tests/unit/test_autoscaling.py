@@ -155,9 +155,9 @@ def test_shares_of_a_gpu_never_lie_across_two() -> None:
 
 def test_where_not_all_fits_the_bottleneck_is_as_wide_as_it_can_be() -> None:
     stages = {name: stage(name) for name in ("WhisperASR", "Roberta")}
-    given = within({"WhisperASR": 16, "Roberta": 4}, SERVICE_S, stages, Capacity(num_cpus=4.6))
+    given = within({"WhisperASR": 16, "Roberta": 4}, SERVICE_S, stages, Capacity(num_cpus=8.6))
     assert given == {"WhisperASR": 8, "Roberta": 2}
-    assert not fits({**given, "WhisperASR": 9}, stages, Capacity(num_cpus=4.6))
+    assert not fits({**given, "WhisperASR": 9}, stages, Capacity(num_cpus=8.6))
 
 
 def test_the_waits_of_all_stages_together_keep_their_share_of_the_objective() -> None:
