@@ -2,8 +2,8 @@
 
     python -m benchmarks.prediction --json FILE
 
-The cluster's overhead (CPU of a request outside the stages, and what Ray spends when nothing happens) is measured first,
-at one client; the capacity with many. Then Poisson arrivals are sent to it, and the very same arrivals are simulated
+The cluster's overhead (CPU of a request outside the stages, and what Ray spends when idle) is measured first, at one
+client; the capacity with many. Then Poisson arrivals are sent to it, and the very same arrivals are simulated
 with the service times of `benchmarks.service_times`. `python -m load_tests plan --validate FILE` predicts them anew.
 """
 

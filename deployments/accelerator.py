@@ -23,8 +23,8 @@ class Share:
     """What one replica of a stage is given. Both are logical: they decide what fits beside what, and limit nothing.
 
     Attributes:
-        num_cpus: in proportion to the work, and small enough that one replica of each stage fits on two cores, which are
-            then full: another replica would take seconds to start, and no core would be there for it.
+        num_cpus: in proportion to the work, and small enough that one replica of each stage fits on two cores. Those
+            are full then: another replica would take seconds to start, and no core would be there for it.
         num_gpus: of one GPU, on a cluster that has any; 0 for stages that would not use it.
     """
 

@@ -64,6 +64,8 @@ class Lane:
 
     def expected_s(self, work: float) -> float:
         """How long so much work will hardly ever take if it comes in now; 0 as long as nothing was measured."""
+        if self._is_long_idle():
+            return 0.0  # what was slow once, such as a stage that stood still, is not to keep the door shut for good
         return self._margin * self._mean_s(work)
 
     def room_in_s(self, work: float, within_s: float) -> float:
@@ -102,7 +104,12 @@ class Lane:
             kept = exp(-elapsed / MEMORY_S)
             self._done *= kept
             self._busy = self._busy * kept + elapsed
+        elif self._is_long_idle():
+            self._done = self._busy = 0.0
         self._now = now
+
+    def _is_long_idle(self) -> bool:
+        return self._under_way <= 0 and self._clock() - self._now > MEMORY_S
 
     def _learn(self, late: bool) -> None:
         """Moves the margin to where the share KEPT is quicker (Robbins and Monro 1951)."""

@@ -18,8 +18,8 @@ from deployments.admission import Overloaded
 from deployments.audio import AudioTooLong, BrokenAudio, UndecodableAudio
 from deployments.messages import Transcript
 from deployments.pipeline import Recognition
+from deployments.problems import Refusal
 
-PROBLEM_TYPE: Final = "application/problem+json"
 NOT_RECOGNISED: Final = Transcript("", "und", 0.0)  # ISO 639: undetermined
 
 
@@ -55,44 +55,6 @@ class Answer(BaseModel):
     timings_ms: dict[str, float]
     models: dict[str, str]
     degraded: list[str]
-
-
-class Problem(BaseModel):
-    """An RFC 9457 problem document."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    limit: str | None = None
-    request_id: str | None = None
-
-
-class Refusal(Exception):  # noqa: N818 - an error by its base class
-    """A request that gets a problem document.
-
-    Attributes:
-        status: HTTP status.
-        cause: what is wrong, in words for whoever sent the request.
-        limit: what would have been accepted.
-        retry_after_s: when to try again; None where that would not help.
-    """
-
-    def __init__(
-        self, status: HTTPStatus, cause: str, limit: str | None = None, retry_after_s: int | None = None
-    ) -> None:
-        super().__init__(cause)
-        self.status, self.cause, self.limit, self.retry_after_s = status, cause, limit, retry_after_s
-
-    def problem(self, request_id: str) -> Problem:
-        """The document."""
-        return Problem(
-            title=self.status.phrase,
-            status=self.status.value,
-            detail=self.cause,
-            limit=self.limit,
-            request_id=request_id,
-        )
 
 
 _STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {

@@ -27,14 +27,15 @@ from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from amser.rate_hint import HEADER as RATE_HINT
 from deployments import audio
 from deployments.admission import Admission, Effort
-from deployments.answers import PROBLEM_TYPE, Answer, Problem, Refusal, answer, refusal, server_timing
+from deployments.answers import Answer, answer, refusal, server_timing
 from deployments.autoscaling import ARRIVALS
 from deployments.deadline import NEVER, remaining
 from deployments.execution import ModelThread
 from deployments.pipeline import Recognition, Stages, recognize, serve_stages
+from deployments.problems import PROBLEM_TYPE, Problem, Refusal
 from deployments.rate_hint import rate_hint
 from deployments.settings import Settings
-from deployments.stages import build_local_stages
+from deployments.stages import build_local_stages, model_names
 from deployments.wishes import DEADLINE_HEADER, PREFER_HEADER, Wishes, read_wishes
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
@@ -100,7 +101,7 @@ class Ingress:
         self._admission = Admission()
         self._arrivals = 0
         self._decoding = ModelThread("audio")
-        self._names: dict[str, str] = {}
+        self._names = model_names(settings)
         self._stages: Stages
         if stages is None:
             self._stages = build_local_stages(settings, gpu)
@@ -160,11 +161,10 @@ class Ingress:
             async with asyncio.timeout(remaining(wishes.deadline)):
                 envelope, codec, size = await read(request)
                 recognition = await self._recognize(envelope, wishes)
-                names = await self._model_names()
         except Exception as error:
             return self._problem(error, request_id)
         step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = answer(recognition, request_id, codec=codec, received=size, step=step, models=names)
+        document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
         headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
         if hint := rate_hint(step, recognition.transcript, self._rate_hint):
@@ -222,17 +222,6 @@ class Ingress:
             payload=encoded.payload,
         )
         return envelope, name
-
-    async def _model_names(self) -> dict[str, str]:
-        if not self._names:
-            described = await self._stages.describe()
-            self._names = {
-                "asr": described["whisper_asr"]["model"],
-                "words": described["text_embedding"]["model"],
-                "text_encoder": described["roberta"]["model"],
-                "fusion": described["fusion_classifier"]["model"],
-            }
-        return self._names
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """The whole body, but never more than `limit` bytes of it in memory."""

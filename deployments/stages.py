@@ -14,7 +14,8 @@ from deployments.roberta import Roberta
 from deployments.settings import Settings
 from deployments.text_embedding import TextEmbedding
 from deployments.weights import UnknownModel, fingerprint, model_path
-from deployments.whisper_asr import WhisperASR
+from deployments.whisper_asr import WhisperASR, served_name
+from fusion import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,17 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
                 gpu,
             ),
         ),
+    }
+
+
+def model_names(settings: Settings) -> dict[str, str]:
+    """What answers name as their models."""
+    recognizer = settings.recognizer
+    return {
+        "asr": served_name(resolve(recognizer.weights).name, recognizer.engine),
+        "words": resolve(settings.word_vectors).name,
+        "text_encoder": resolve(settings.text_encoder.model).name,
+        "fusion": checkpoint.describe(settings.fusion_checkpoint).name,
     }
 
 

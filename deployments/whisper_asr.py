@@ -36,7 +36,7 @@ class WhisperASR:
         batch_size = settings.gpu_batch_size if gpu else settings.batch_size
         recognizer = WhisperRecognizer(loaded, settings.context, batch_size)
         recognizer.transcribe([_second_of_silence(loaded.bands)])
-        self._name = f"{name} ({settings.engine})"
+        self._name = served_name(name, settings.engine)
         self._batcher = Batcher(
             "whisper",
             recognizer.transcribe,
@@ -57,6 +57,11 @@ class WhisperASR:
     async def describe(self) -> dict[str, str]:
         """Name and device of what runs here; also the sign that it runs."""
         return {"model": self._name, "device": self._device}
+
+
+def served_name(weights: str, engine: EngineName) -> str:
+    """Of a recogniser: what it has learnt, and who runs it."""
+    return f"{weights} ({engine})"
 
 
 def _second_of_silence(bands: int) -> Mel:

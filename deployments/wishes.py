@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from deployments.answers import Refusal
 from deployments.deadline import after
+from deployments.problems import Refusal
 
 DEADLINE_HEADER: Final = "Amser-Deadline-Ms"
 PREFER_HEADER: Final = "Prefer"  # RFC 7240

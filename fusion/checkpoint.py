@@ -88,17 +88,7 @@ def load(
         CheckpointError: it is not a checkpoint of this network.
         EncoderMismatch: an encoder differs from the one it was trained with, or is not among the expected ones.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no fusion checkpoint at {path}; `python -m fusion.train --final` writes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
-            info = _info(json.loads(metadata["info"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of Amser: {error}") from error
+    info, tensors = _read(path, with_tensors=True)
     if expected_fingerprints is not None:
         _require_encoders(path, info.encoders, expected_fingerprints)
     try:
@@ -107,6 +97,25 @@ def load(
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return network.eval(), info
+
+
+def describe(path: Path = DEFAULT_CHECKPOINT) -> CheckpointInfo:
+    """What is known about a trained network, without its weights; raises FileNotFoundError, CheckpointError."""
+    return _read(path, with_tensors=False)[0]
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no fusion checkpoint at {path}; `python -m fusion.train --final` writes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
+            info = _info(json.loads(metadata["info"]))
+            return info, {name: file.get_tensor(name) for name in file.keys() if with_tensors}  # noqa: SIM118 - no dict
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of Amser: {error}") from error
 
 
 def _stored(tensor: Tensor) -> Tensor:

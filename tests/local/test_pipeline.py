@@ -17,12 +17,13 @@ from amser.codecs.klt import PROFILES
 from amser.features import SAMPLE_RATE
 from amser.rate_hint import RateHint, Reason
 from deployments import ingress
-from deployments.answers import PROBLEM_TYPE, Answer
+from deployments.answers import Answer
 from deployments.app import build
 from deployments.execution import Timed
 from deployments.fusion_classifier import EmotionClassifier
 from deployments.mel_reconstruction import reconstruct
 from deployments.pipeline import Recognition, Stages, recognize
+from deployments.problems import PROBLEM_TYPE
 from deployments.roberta import ContextEncoder
 from deployments.settings import Settings
 from deployments.text_embedding import WordVectors

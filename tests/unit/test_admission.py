@@ -123,8 +123,20 @@ def test_an_idle_cluster_does_not_look_slow() -> None:
     for _ in range(3):
         with lane.occupied(10):
             clock.now += 1.0
-        clock.now += 1000.0
+        clock.now += 5.0
     assert 1.0 <= lane.expected_s(10) < 1.5
+
+
+def test_a_door_that_a_standstill_has_shut_opens_again() -> None:
+    clock = Clock()
+    door = Admission(False, clock)
+    admitted = door.admit(3, 2)
+    with admitted.lane.occupied(admitted.work):
+        clock.now = 30.0
+    with pytest.raises(Overloaded):
+        door.admit(3, 2)
+    clock.now += 10.0
+    assert door.admit(3, 2).effort is Effort.WHOLE
 
 
 def test_a_request_that_failed_says_nothing_of_the_speed() -> None:

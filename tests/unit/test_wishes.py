@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.answers import Refusal
 from deployments.deadline import remaining
+from deployments.problems import Refusal
 from deployments.wishes import Wishes, read_wishes
 
 
