@@ -92,8 +92,8 @@ def test_under_pressure_the_text_goes_first_and_then_the_words() -> None:
     cluster = Cluster(work_per_s=10, degrade=True)
     for number in range(6):
         cluster.ask(1.5 * number, 3, within_s=100)
-    cluster.wait_until(30)
-    efforts = [answer[0] for _ in range(12) if isinstance(answer := cluster.ask(30, 3, within_s=5.0), tuple)]
+    cluster.wait_until(12)
+    efforts = [answer[0] for _ in range(12) if isinstance(answer := cluster.ask(12, 3, within_s=5.0), tuple)]
     assert efforts == sorted(efforts, reverse=True)
     assert set(efforts) == {Effort.WHOLE, Effort.WORDS, Effort.VOICE}
 
