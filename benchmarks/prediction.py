@@ -3,8 +3,9 @@
     python -m benchmarks.prediction --json FILE
 
 The cluster's overhead (CPU of a request outside the stages, and what Ray spends when idle) is measured first, at one
-client; the capacity with many. Then Poisson arrivals are sent to it, and the very same arrivals are simulated
-with the service times of `benchmarks.service_times`. `python -m load_tests plan --validate FILE` predicts them anew.
+client; the capacity with many. Then Poisson arrivals are sent to it, and the very same arrivals are simulated with the
+service times of `benchmarks.service_times`, which gain the overhead. `python -m load_tests plan --validate FILE`
+predicts the rows anew.
 """
 
 from __future__ import annotations
@@ -134,6 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         table.add_row(row["profile"], f"{row['share']:.0%}", f"{row['rate']:.2f}", *cells)
     console.print(table)
+    measured = {str(row["profile"]): float(row["overhead_ms"]) for row in rows}
+    source = "CPU of a closed loop of one client, less the stages and what an idle cluster uses (benchmarks.prediction)"
+    known = replace(times, overhead_ms={**times.overhead_ms, **measured}, overhead_source=source)
+    service_times.write(known, options.service_times)
 
 
 def _parser() -> argparse.ArgumentParser:

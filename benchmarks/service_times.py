@@ -9,7 +9,6 @@ a linear cost is fitted to each part; how far single batches are from it is kept
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
@@ -241,21 +240,6 @@ def _recognise() -> float:
     return float(np.median(measured[len(measured) // 4 :]))  # the other processes were still starting
 
 
-def overhead(composition: Path, stages_ms: float) -> dict[str, float]:
-    """CPU milliseconds of a request outside the stages, by profile.
-
-    Args:
-        composition: what `benchmarks.composition` wrote; its rows of one client, since that one is never batched.
-        stages_ms: of the stages, for one of the requests there.
-    """
-    rows: list[dict[str, Any]] = json.loads(composition.read_text(encoding="utf-8"))
-    return {
-        str(row["profile"]): round(max(0.0, row["cpu_ms"] - stages_ms), 1)
-        for row in rows
-        if row["mode"] == "default" and row["clients"] == 1
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -264,10 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with columns path and text")
     parser.add_argument("--root", type=Path, help="folder that the paths are relative to (default: found from them)")
     parser.add_argument("--limit", type=int, default=24, help="utterances of the manifest (default: %(default)s)")
-    parser.add_argument("--composition", type=Path, default=Path(__file__).parent / "results" / "composition.json")
-    parser.add_argument(
-        "--stages-ms", type=float, metavar="MS", help="of the stages in that run, where they have changed since"
-    )
     parser.add_argument("--json", type=Path, default=service_times.MEASURED, help="default: what the planner reads")
     options = parser.parse_args(arguments)
 
@@ -277,19 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     slower = contention(len(os.sched_getaffinity(0)))
     stages, utterances = measure([*conversation, *(read(path) for path, _ in chosen)])
     spoken = utterances[: len(conversation)]
-    stages_ms = options.stages_ms or float(
-        np.mean([[stage.mean_ms(*utterance) for stage in stages.values()] for utterance in spoken]) * len(stages)
-    )
-    source = (
-        f"cpu_ms of benchmarks/results/{options.composition.name} (default mode, 1 client) less {stages_ms:.0f} ms of "
-        "the stages; what Ray spends in the background is in it"
-    )
+    before = service_times.read(options.json if options.json.is_file() else service_times.MEASURED)
     times = ServiceTimes(
         stages,
         serving(Settings()),
         round(slower, 3),
-        overhead(options.composition, stages_ms),
-        source,
+        before.overhead_ms,  # which `benchmarks.prediction` measures
+        before.overhead_source,
         tuple(spoken),
         tuple(utterances[len(spoken) :]),
         {**environment(), "command": "benchmarks.service_times"},
