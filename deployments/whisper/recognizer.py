@@ -26,7 +26,7 @@ SILENCE_AFTER_SPEECH: Final = 200  # frames that are encoded behind the speech
 # Silence behind long speech is thinned: the decoder reads every state for every token. Behind short speech it may not
 # be, or the decoder loses the end.
 THINNED_FROM: Final = 400  # encoder states of speech
-THINNED_TO: Final = 800  # encoder states in all, or a quarter of the silence
+THINNED_BY: Final = 8  # of so many states of silence one is left
 
 # When a text is not believed and decoded again from 30 s
 LEAST_AVERAGE_LOG_PROBABILITY: Final = -1.0
@@ -155,7 +155,7 @@ class WhisperRecognizer:
 
 def _context_length(speech: int) -> int:
     silence = CONTEXT_STATES - speech
-    return CONTEXT_STATES if speech < THINNED_FROM else max(THINNED_TO, speech + ceil(silence / 4))
+    return CONTEXT_STATES if speech < THINNED_FROM else speech + ceil(silence / THINNED_BY)
 
 
 def loops(tokens: Sequence[int]) -> bool:
