@@ -48,6 +48,12 @@ bench: setup ## Measure the tables of the README (DATA=folder of manifests); som
 	$(BIN)/python -m benchmarks.transport --manifest $(DATA)/speech/librispeech.tsv --limit 40 \
 		--json $(RESULTS)/transport.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
+	$(BIN)/python -m benchmarks.serving --manifest $(DATA)/speech/librispeech.tsv --json $(RESULTS)/serving.json
+	$(BIN)/python -m benchmarks.flow --json $(RESULTS)/flow.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(DATA)/speech/librispeech.tsv
+	$(BIN)/python -m benchmarks.prediction --json $(RESULTS)/prediction.json
+	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
+	$(BIN)/python -m benchmarks.generator --json $(RESULTS)/generator.json
 	$(BIN)/python -m benchmarks.emotion --corpus $(DATA)/emotion/ravdess.tsv --other $(DATA)/emotion/nemo.tsv \
 		--sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10 --json $(RESULTS)/emotion.json
 
