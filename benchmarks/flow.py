@@ -62,7 +62,7 @@ def measure(cluster: LocalCluster, rate: float, seconds: float, objective_ms: in
         "p99_ms": round(summary.latency.p99, 0),
         "late": summary.ok - summary.within + summary.failed,
         "refused": summary.refused,
-        "degraded": sum(summary.degraded.values()),
+        "degraded": sum(bool(sample.degraded) for sample in run.samples),
         "failures": dict(summary.failures),
         "cpu_ms_per_answer": round(1000 * cpu / max(1, summary.within)),
         "generator_cores": round(summary.generator_mean, 2),

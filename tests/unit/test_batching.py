@@ -125,3 +125,13 @@ async def test_after_a_failure_the_next_one_is_computed() -> None:
     with pytest.raises(ValueError, match="poison"):
         await batcher.submit(1)
     assert (await batcher.submit(2)).value == 4
+
+
+async def test_the_work_is_counted_for_the_autoscaler() -> None:
+    model = Model()
+    batcher = Batcher("test", model.run, batch_size=2, threads=2)
+    tasks = await submitted(batcher, [1, 2, 3, 4])
+    model.open()
+    await asyncio.gather(*tasks)
+    assert batcher.work.counts["served"] == 4
+    assert 0 < batcher.work.counts["busy_s"] < 10
