@@ -3,22 +3,25 @@
     python -m benchmarks.prediction --json FILE
 
 The cluster's overhead (CPU of a request outside the stages, and what Ray spends when idle) is measured first, at one
-client; the capacity with many. Then Poisson arrivals are sent to it, and the very same arrivals are simulated with the
-service times of `benchmarks.service_times`, which gain the overhead. `python -m load_tests plan --validate FILE`
-predicts the rows anew.
+client; the capacity with many, from which follows how much busy cores hinder each other. Then Poisson arrivals are sent
+to it, and the very same arrivals are simulated with the service times of `benchmarks.service_times`, which gain both.
+`python -m load_tests plan --validate FILE` predicts the rows anew, with other arrivals.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -27,20 +30,29 @@ from benchmarks.flow import running
 from benchmarks.report import write_rows
 from deployments.local_cluster import LocalCluster
 from load_tests import service_times
-from load_tests.record import Run
-from load_tests.run import run_scenario
+from load_tests.arrivals import schedule
+from load_tests.fleet import Fleet
+from load_tests.run import payloads_for, run_scenario
 from load_tests.scenario import load_scenario
 from load_tests.service_times import ServiceTimes
 from load_tests.simulation.application import Profile, build
-from load_tests.simulation.dag import simulate
+from load_tests.simulation.dag import Outcome, simulate
 from load_tests.summary import percentile
 
 PERCENTILES: Final = (50, 95, 99)
+SEED: Final = 7
+LANGUAGE: Final = "en"
+BACKLOG: Final = 400  # requests whose backlog tells how fast the simulation is at most
+LARGEST_CONTENTION: Final = 2.0
+CONTENTION_PRECISION: Final = 0.005
 IDLE_S: Final = 8.0
 MANY: Final = 16  # clients that fill every batch
 WHOLE_ANSWERS: Final = {"flow": {"degrade": False}}  # what is left out is not simulated
-# Other shares of the capacity than those that are judged would do as well; these are the issue's
 SHARES: Final = (0.5, 0.7, 0.85)
+
+
+Row = dict[str, Any]
+Floats = NDArray[np.float64]
 
 
 def overhead(cluster: LocalCluster, times: ServiceTimes, seconds: float) -> tuple[float, float]:
@@ -50,7 +62,7 @@ def overhead(cluster: LocalCluster, times: ServiceTimes, seconds: float) -> tupl
     time.sleep(IDLE_S)
     background = (cpu_seconds(cluster) - before) / IDLE_S
     before, started = cpu_seconds(cluster), time.perf_counter()
-    run = run_scenario("steady", cluster.url, closed=1, seconds=seconds, language="en")
+    run = run_scenario("steady", cluster.url, closed=1, seconds=seconds, language=LANGUAGE)
     spent = cpu_seconds(cluster) - before - background * (time.perf_counter() - started)
     stages_ms = sum(
         stage.mean_ms(*_turn(times, sample.speech_s)) for stage in times.stages.values() for sample in run.samples
@@ -60,20 +72,47 @@ def overhead(cluster: LocalCluster, times: ServiceTimes, seconds: float) -> tupl
 
 def capacity(cluster: LocalCluster, seconds: float) -> float:
     """Answers a second with many clients."""
-    run = run_scenario("steady", cluster.url, closed=MANY, seconds=seconds, language="en")
+    run = run_scenario("steady", cluster.url, closed=MANY, seconds=seconds, language=LANGUAGE)
     return sum(sample.ok for sample in run.samples) / max(sample.done_s or 0.0 for sample in run.samples)
 
 
-def simulated(run: Run, times: ServiceTimes, profile: Profile, background: float, seed: int = 1) -> list[float]:
-    """Percentiles, in milliseconds, of the run's own arrivals."""
-    arrivals = np.array([sample.scheduled_s for sample in run.samples])
-    turns = [_turn(times, sample.speech_s) for sample in run.samples]
-    speech, tokens = (np.array(column, float) for column in zip(*turns, strict=True))
-    cores = len(os.sched_getaffinity(0))
-    dag = build(times, profile, cores=cores)
-    dag = replace(dag, contention=times.contention * cores / (cores - background))
-    outcome = simulate(dag, arrivals, speech, seed=seed, tokens=tokens)
-    return [float(value) for value in percentile(1000 * outcome.latency_s, PERCENTILES)]
+def trace(rate: float, seconds: float) -> tuple[Floats, list[float]]:
+    """Arrivals and seconds of speech of the run at this rate, which its seed decides."""
+    scenario = load_scenario("steady").adjusted(rate=rate, seconds=seconds)
+    arrivals, fleet = schedule(scenario.arrivals, SEED), Fleet(scenario, SEED)
+    payloads, turns = payloads_for(scenario, SEED, (), LANGUAGE), Counter[int]()
+    speech = []
+    for number in fleet.speakers(arrivals.size):
+        member = fleet[int(number)]
+        speech.append(payloads.envelope(member.codec, member.place + turns[member.number]).seconds)
+        turns[member.number] += 1
+    return arrivals, speech
+
+
+def simulated(
+    arrivals: Floats, speech: Sequence[float], times: ServiceTimes, profile: Profile, contention: float
+) -> Outcome:
+    """What the simulation makes of a run's own arrivals."""
+    turns = np.array([_turn(times, seconds) for seconds in speech], float)
+    dag = replace(build(times, profile, cores=len(os.sched_getaffinity(0))), contention=contention)
+    return simulate(dag, arrivals, turns[:, 0], seed=1, tokens=turns[:, 1])
+
+
+def contention(times: ServiceTimes, profile: Profile, most: float) -> float:
+    """How much longer a CPU second takes with every core busy: where the simulation is as fast as the cluster at most.
+
+    Cores share caches and memory, and Ray's own work; the clients and this process want a core now and then too.
+    """
+    _, speech = trace(most, BACKLOG / most)
+    least, largest = 1.0, LARGEST_CONTENTION
+    while largest - least > CONTENTION_PRECISION:
+        middle = (least + largest) / 2
+        outcome = simulated(np.zeros(len(speech)), speech, times, profile, middle)
+        if len(speech) / float(outcome.done_s.max()) > most:
+            least = middle
+        else:
+            largest = middle
+    return (least + largest) / 2
 
 
 def _turn(times: ServiceTimes, speech_s: float) -> tuple[float, int]:
@@ -81,52 +120,65 @@ def _turn(times: ServiceTimes, speech_s: float) -> tuple[float, int]:
     return min(times.conversation, key=lambda turn: abs(turn[0] - speech_s))
 
 
-def measure(
-    profile: Profile, times: ServiceTimes, options: argparse.Namespace, console: Console
-) -> list[dict[str, Any]]:
-    """A row for each share of the capacity."""
+def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace, console: Console) -> list[Row]:
+    """A row for each share of the capacity: what was measured."""
     rows = []
     with running(profile, WHOLE_ANSWERS, options.log) as cluster:
-        run_scenario("steady", cluster.url, closed=4, seconds=8, language="en")  # warm
+        run_scenario("steady", cluster.url, closed=4, seconds=8, language=LANGUAGE)  # warm
         outside_ms, background = overhead(cluster, times, options.seconds / 4)
         most = capacity(cluster, options.seconds / 4)
-        console.print(
-            f"{profile}: {outside_ms:.0f} ms outside the stages, {background:.2f} cores idle, {most:.2f}/s at most"
-        )
-        here = replace(times, overhead_ms={**times.overhead_ms, profile: outside_ms})
         for share in options.shares:
-            rate, scenario = share * most, load_scenario("steady")
-            run = run_scenario(scenario, cluster.url, rate=rate, seconds=options.seconds, seed=7, language="en")
+            rate = round(share * most, 3)
+            run = run_scenario("steady", cluster.url, rate=rate, seconds=options.seconds, seed=SEED, language=LANGUAGE)
             latencies = [1000 * (sample.latency_s or 0.0) for sample in run.samples if sample.ok]
-            row: dict[str, Any] = {
+            row: Row = {
                 "profile": profile,
                 "share": share,
-                "rate": round(rate, 3),
+                "rate": rate,
+                "seconds": options.seconds,
+                "capacity": round(most, 3),
                 "arrivals": len(run.samples),
                 "unanswered": len(run.samples) - len(latencies),
                 "overhead_ms": round(outside_ms, 1),
                 "background_cores": round(background, 3),
             }
-            predicted = simulated(run, here, profile, background)
-            for q, of_cluster, of_simulation in zip(
-                PERCENTILES, percentile(latencies, PERCENTILES), predicted, strict=True
-            ):
-                row[f"measured_p{q}_ms"] = round(float(of_cluster), 1)
-                row[f"predicted_p{q}_ms"] = round(of_simulation, 1)
-                row[f"error_p{q}_percent"] = round(100 * (of_simulation / float(of_cluster) - 1), 1)
+            for q, milliseconds in zip(PERCENTILES, percentile(latencies, PERCENTILES), strict=True):
+                row[f"measured_p{q}_ms"] = round(float(milliseconds), 1)
             rows.append(row)
             console.print(row)
     return rows
+
+
+def predict(rows: Sequence[Row], times: ServiceTimes) -> list[Row]:
+    """The same rows with what the simulation says of them."""
+    slower: dict[str, float] = {}
+    predicted = []
+    for row in rows:
+        profile = row["profile"]
+        here = replace(times, overhead_ms={**times.overhead_ms, profile: row["overhead_ms"]})
+        if profile not in slower:
+            slower[profile] = contention(here, profile, row["capacity"])
+        outcome = simulated(*trace(row["rate"], row["seconds"]), here, profile, slower[profile])
+        columns: Row = {"contention": round(slower[profile], 3)}
+        for q, milliseconds in zip(PERCENTILES, percentile(1000 * outcome.latency_s, PERCENTILES), strict=True):
+            columns[f"predicted_p{q}_ms"] = round(float(milliseconds), 1)
+            columns[f"error_p{q}_percent"] = round(100 * (float(milliseconds) / row[f"measured_p{q}_ms"] - 1), 1)
+        predicted.append({**row, **columns})
+    return predicted
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = _parser().parse_args(arguments)
     console, times = Console(), service_times.read(options.service_times)
-    rows: list[dict[str, Any]] = []
-    for profile in options.profiles:
-        rows += measure(profile, times, options, console)
-        write_rows(options.json, rows, command="benchmarks.prediction", seconds=options.seconds)
+    rows: list[Row] = []
+    if options.measured:
+        rows = json.loads(options.measured.read_text(encoding="utf-8"))
+    else:
+        for profile in options.profiles:
+            rows += measure(profile, times, options, console)
+    rows = predict(rows, times)
+    write_rows(options.json, rows, command="benchmarks.prediction")
     table = Table("profile", "load", "requests/s", *(f"p{q} measured → predicted, ms" for q in PERCENTILES))
     for row in rows:
         cells = [
@@ -137,7 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(table)
     measured = {str(row["profile"]): float(row["overhead_ms"]) for row in rows}
     source = "CPU of a closed loop of one client, less the stages and what an idle cluster uses (benchmarks.prediction)"
-    known = replace(times, overhead_ms={**times.overhead_ms, **measured}, overhead_source=source)
+    known = replace(
+        times,
+        overhead_ms={**times.overhead_ms, **measured},
+        overhead_source=source,
+        contention=round(float(np.mean([row["contention"] for row in rows])), 3),
+    )
     service_times.write(known, options.service_times)
 
 
@@ -148,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the capacity")
     parser.add_argument("--seconds", type=float, default=120, help="of each rate (default: %(default)s)")
     parser.add_argument("--service-times", type=Path, default=service_times.MEASURED, metavar="FILE")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="predict the rows of an earlier run anew")
     parser.add_argument("--log", type=Path, default=Path("runs/prediction.log"), help="what Ray prints")
     return parser
 
