@@ -54,8 +54,7 @@ class Parrot:
 
     def transcribe(self, mels: Sequence[Mel]) -> list[Transcript]:
         self.heard += len(mels)
-        nothing = np.zeros((0, 512), np.float16)
-        return [Transcript(" ".join(["word"] * (mel.frames // 10)), "en", -0.1, nothing) for mel in mels]
+        return [Transcript(" ".join(["word"] * (mel.frames // 10)), "en", -0.1) for mel in mels]
 
 
 def written(folder: Path, seconds: Sequence[float]) -> list[Spoken]:
