@@ -152,9 +152,12 @@ def test_a_full_cluster_is_left_alone_for_as_long_as_it_asked(spool: Spool) -> N
     full = Response(429, {"title": "Too Many Requests"}, {"Retry-After": "1"})
     with stand_in(Response(), full) as cluster, delivery(cluster.url) as sending:
         list(sending.until_empty(spool))
-    assert asked(cluster) == [spoken[0], spoken[1], spoken[1], spoken[2]]
+    assert asked(cluster)[:2] == spoken[:2]
+    assert set(asked(cluster)[2:]) == set(spoken[1:])  # once the wait is over, either of them may be first
     assert 1.0 <= cluster.received[2].at - cluster.received[1].at < 10.0
-    assert [result.attempts for result in spool.results()] == [1, 2, 1]
+    assert {result.utterance_id: result.attempts for result in spool.results()} == dict(
+        zip(spoken, [1, 2, 1], strict=True)
+    )
 
 
 def test_a_wait_that_the_cluster_asked_for_is_remembered_by_the_spool(spool: Spool) -> None:
