@@ -6,6 +6,7 @@ Ray Serve, the fused replica, the benchmarks and the tests all run `recognize`; 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,8 @@ ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every st
 RESERVE_AFTER_WORDS: Final = 0.2
 RESERVE_AFTER_TEXT: Final = 0.1
 UNAVAILABLE: Final = (RayActorError, DeploymentUnavailableError, BackPressureError, TimeoutError)
+
+logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 Description = dict[str, str]
 Result = TypeVar("Result")
@@ -150,9 +153,10 @@ class _Spare:
         try:
             async with asyncio.timeout(None if isinf(deadline) else remaining(deadline)):
                 return await stage
-        except UNAVAILABLE:
+        except UNAVAILABLE as error:
             if self.strict:
                 raise
+            logger.info("answering without a stage: %s", type(error).__name__)  # the answer says which
             return None
 
 
