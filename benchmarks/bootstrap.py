@@ -31,7 +31,7 @@ def word_errors(references: list[str], texts: list[str]) -> tuple[Integers, Inte
     return np.array(errors, np.int64), np.array([len(reference.split()) for reference in references], np.int64)
 
 
-def per_cent(errors: Integers, words: Integers) -> tuple[float, float]:
+def per_cent(errors: Integers | NDArray[np.float64], words: Integers) -> tuple[float, float]:
     """100 · Σ errors / Σ words, and its standard error. `errors` (n,) may be differences between two systems."""
     counts = draws(len(words))
     resampled = 100 * (counts @ errors) / (counts @ words)

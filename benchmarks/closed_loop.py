@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-import jiwer
 import numpy as np
 import psutil
 from whisper.normalizers import EnglishTextNormalizer
+
+from benchmarks import bootstrap
+from benchmarks.bootstrap import Integers
 
 
 class Server(Protocol):
@@ -130,12 +132,24 @@ def memory_mb(processes: Iterable[psutil.Process]) -> float:
     return total / 1e6
 
 
-def wer(references: Sequence[str], texts: Sequence[str]) -> float:
-    """Per cent of the words, on text that Whisper's English normaliser has levelled, as in `benchmarks.asr`."""
+def word_errors(references: Sequence[str], texts: Sequence[str]) -> tuple[Integers, Integers]:
+    """Errors and words of each text, on what Whisper's English normaliser has levelled, as in `benchmarks.asr`.
+
+    Where nothing is said, neither counts.
+    """
     normalize = EnglishTextNormalizer()
     pairs = [(normalize(reference), normalize(text)) for reference, text in zip(references, texts, strict=True)]
-    spoken = [pair for pair in pairs if pair[0]]
-    return 100 * float(jiwer.wer([pair[0] for pair in spoken], [pair[1] for pair in spoken]))
+    spoken = np.array([bool(reference) for reference, _ in pairs])
+    errors, words = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64)
+    said, written = zip(*(pair for pair in pairs if pair[0]), strict=True)
+    errors[spoken], words[spoken] = bootstrap.word_errors(list(said), list(written))
+    return errors, words
+
+
+def wer(references: Sequence[str], texts: Sequence[str]) -> float:
+    """Per cent of the words; see `word_errors`."""
+    errors, words = word_errors(references, texts)
+    return 100 * float(errors.sum() / words.sum())
 
 
 def agreement(replies: Mapping[int, Reply], reference: Mapping[int, Reply]) -> float:

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import httpx
 import matplotlib as mpl
+import numpy as np
 import psutil
 import soundfile
 from matplotlib import pyplot
@@ -38,7 +39,8 @@ from rich.table import Table
 
 from amser.features import SAMPLE_RATE, Float32, resample, to_mono
 from benchmarks.asr import read_manifest
-from benchmarks.closed_loop import Connect, Pass, Reply, Send, Server, agreement, figures, measure
+from benchmarks.bootstrap import Integers, per_cent
+from benchmarks.closed_loop import Connect, Pass, Reply, Send, Server, agreement, figures, measure, word_errors
 from benchmarks.monolith import READY, ROUTE, Arrangement
 from benchmarks.report import write_rows
 from deployments.local_cluster import DEFAULT_CONFIG, LOOPBACK, LocalCluster, free_port
@@ -61,6 +63,7 @@ POLL_S: Final = 0.2
 ANSWER_WITHIN_S: Final = 120.0
 WARM_UP: Final = 2  # clips of each client, before those that count
 SEED: Final = 0  # of the order of the clips
+BY_CLIP: Final = ("errors_by_clip", "words_by_clip")  # of a row: all rounds added up, not written
 COLUMNS: Final = (
     "system", "clients", "arrangement", "requests_per_second", "seconds_of_speech_per_second", "p50_ms", "p95_ms",
     "p99_ms", "cpu_seconds_per_request", "rss_mb", "wer", "emotion_agreement", "failures", "degraded",
@@ -260,6 +263,7 @@ def row(
     speeds = {each: round(median(one["requests_per_second"] for one in rounds[each]), 3) for each in rounds}
     best = max(speeds, key=speeds.__getitem__)
     agreed = median(agreement(done.replies, reference.replies) for done in passes[best])
+    heard = [word_errors(references, [done.replies[clip].text for clip in range(len(clips))]) for done in passes[best]]
     return {
         "system": system,
         "clients": clients,
@@ -269,6 +273,7 @@ def row(
         **{name: round(median(each[name] for each in rounds[best]), 3) for name in rounds[best][0]},
         **{name: sum(int(each[name]) for each in rounds[best]) for name in ("failures", "degraded")},
         "emotion_agreement": None if isnan(agreed) else round(agreed, 3),
+        **{name: np.sum(each, axis=0) for name, each in zip(BY_CLIP, zip(*heard, strict=True), strict=True)},
     }
 
 
@@ -285,11 +290,19 @@ def comparisons(rows: Sequence[Row]) -> list[str]:
             one, other = by_key.get((ours, clients)), by_key.get((rival, clients))
             if one and other:
                 ratio = one["requests_per_second"] / other["requests_per_second"]
-                line = f"{ours} / {rival} = {ratio:.2f} × throughput, WER {one['wer'] - other['wer']:+.2f} points"
+                more, error = wer_above(one, other)
+                line = f"{ours} / {rival} = {ratio:.2f} × throughput, WER {more:+.2f} ± {error:.2f} points"
                 degraded = one["degraded"] + other["degraded"]
                 warning = f"; NOT THE SAME WORK: {_count(degraded, 'answer')} degraded" if degraded else ""
                 lines.append(f"{_count(clients, 'client')}: {line}{warning}")
     return lines
+
+
+def wer_above(one: Row, other: Row) -> tuple[float, float]:
+    """By how many points the first has the higher WER on the same clips, and the standard error of that difference."""
+    words: Integers = np.array(one["words_by_clip"])
+    rates = [np.array(each["errors_by_clip"]) / np.sum(each["words_by_clip"]) for each in (one, other)]
+    return per_cent((rates[0] - rates[1]) * words.sum(), words)
 
 
 def _count(number: int, what: str) -> str:
@@ -347,7 +360,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reference = next((done[0] for key in passes if key[0] == REFERENCE for done in passes[key].values()), NOTHING)
         rows = [row(*key, passes[key], clips, reference) for key in sorted(passes, key=_order)]
         seconds = round(sum(clip.seconds for clip in clips), 2)
-        write_rows(options.json, rows, command="benchmarks.serving", clips=len(clips), speech_s=seconds, memory="PSS")
+        written = [{name: value for name, value in each.items() if name not in BY_CLIP} for each in rows]
+        about = {"clips": len(clips), "speech_s": seconds, "memory": "PSS", "compared": comparisons(rows)}
+        write_rows(options.json, written, command="benchmarks.serving", **about)
     table = Table(*COLUMNS, title="Serving")
     for each in rows:
         table.add_row(*(str(each[column]) for column in COLUMNS))

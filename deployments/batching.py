@@ -74,7 +74,8 @@ class Batcher(Generic[Item, Result]):
         """
         waiting = _Waiting[Item, Result](item, self._size(item), deadline)
         self._waiting.append(waiting)
-        self._start_batches()
+        # Those whom the stage before answered together come in one turn of the loop, and are computed together
+        asyncio.get_running_loop().call_soon(self._start_batches)
         return await waiting.done  # cancelled where the client leaves, and then left out of every batch
 
     def _start_batches(self) -> None:

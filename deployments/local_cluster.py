@@ -58,6 +58,11 @@ class LocalCluster:
         nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
             deployed: a deployment with `label_selector: {node: NAME}` runs there.
 
+    Attributes:
+        url: of the application.
+        dashboard: URL of Ray's own.
+        log: see above.
+
     Raises:
         ClusterFailed: on entering, where the head or a node does not start, or the head refuses the application.
     """
@@ -80,7 +85,7 @@ class LocalCluster:
             self._config["http_options"]["port"] = http_port or free_port()
         self._config["applications"][0].setdefault("args", {}).update(overrides or {})
         self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
-        self._dashboard = f"http://{LOOPBACK}:{free_port()}"
+        self.dashboard = f"http://{LOOPBACK}:{free_port()}"
         self._gcs_port = free_port()
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
         self._throughput = throughput
@@ -151,7 +156,7 @@ class LocalCluster:
     def status(self) -> dict[str, Any]:
         """What Serve says of the application; empty as long as it says nothing."""
         with suppress(httpx.HTTPError):
-            answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=5)
+            answer = httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=5)
             if answer.is_success:
                 applications: dict[str, dict[str, Any]] = answer.json()["applications"]
                 return next(iter(applications.values()), {})
@@ -177,14 +182,14 @@ class LocalCluster:
         self._head = self._ray_start(
             "--head", f"--port={self._gcs_port}", f"--temp-dir={self._folder}",
             "--include-dashboard=true", f"--dashboard-host={LOOPBACK}",
-            f"--dashboard-port={self._dashboard.rpartition(':')[2]}", f"--ray-client-server-port={free_port()}",
+            f"--dashboard-port={self.dashboard.rpartition(':')[2]}", f"--ray-client-server-port={free_port()}",
             *(f"--{name}={count}" for name, count in self._resources.items() if count is not None),
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             self._require_head()
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=5).is_success:
+                if httpx.get(f"{self.dashboard}/api/serve/applications/", timeout=5).is_success:
                     return
             time.sleep(POLL_S)
         raise ClusterFailed(f"the Ray head did not answer within 60 s; {self.tail()}")
@@ -206,7 +211,7 @@ class LocalCluster:
 
     def _nodes_alive(self) -> int:
         with suppress(httpx.HTTPError):
-            answer = httpx.get(f"{self._dashboard}/nodes?view=summary", timeout=5)
+            answer = httpx.get(f"{self.dashboard}/nodes?view=summary", timeout=5)
             if answer.is_success:
                 return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
         return 0
@@ -229,7 +234,7 @@ class LocalCluster:
             )
 
     def _deploy(self) -> None:
-        answer = httpx.put(f"{self._dashboard}/api/serve/applications/", json=self._config, timeout=60)
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=self._config, timeout=60)
         if not answer.is_success:
             raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
 

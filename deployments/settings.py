@@ -37,7 +37,7 @@ class RecognizerSettings(_Settings):
     """Utterances that a CPU replica decodes together."""
     gpu_batch_size: int = Field(8, ge=1, le=64)
     """The same for a GPU replica."""
-    batch_frames: int = Field(3000, ge=10)
+    batch_frames: int = Field(6000, ge=10)
     """Log-Mel frames of a batch, added up: many short utterances or few long ones. One alone may have more."""
     batches: int = Field(2, ge=1, le=16)
     """Batches that a replica computes at once, each on a core of its own."""

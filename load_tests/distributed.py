@@ -114,6 +114,6 @@ def _sample(fields: Sequence[Any]) -> Sample:
 
 
 def _together(looks: Sequence[Look]) -> Look:
-    replicas = next((look.replicas for look in looks if look.replicas), {})
+    seen = next((look for look in looks if look.replicas), looks[0])
     in_flight, cores = sum(look.in_flight for look in looks), sum(look.generator_cpu for look in looks)
-    return Look(max(look.at_s for look in looks), replicas, in_flight, cores)
+    return Look(max(look.at_s for look in looks), seen.replicas, in_flight, cores, seen.memory_mb)

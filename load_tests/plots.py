@@ -217,6 +217,21 @@ def replicas(run: Run, data: Columns) -> str:
         return save(figure, "running replicas over time")
 
 
+def memory(run: Run, data: Columns) -> str:
+    """Megabytes of each deployment's replicas over time."""
+    seen = [look for look in run.looks if look.memory_mb]
+    names = list(dict.fromkeys(name for look in seen for name in look.memory_mb))
+    at_s = [look.at_s for look in seen]
+    with _style() as save:
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for name in names:
+            axes.plot(at_s, [look.memory_mb.get(name, np.nan) for look in seen], label=name)
+        axes.set(xlim=(0, data.edges[-1]), ylim=(0, None), xlabel="s", ylabel="MB")
+        axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(0, 1))
+        return save(figure, "resident memory of the replicas over time")
+
+
 def stage_times(stages: Mapping[str, Stage]) -> str:
     """A bar for each stage: waiting before it, and computing in it."""
     with _style() as save:

@@ -79,12 +79,14 @@ class Look:
         replicas: running ones of each deployment; empty where the dashboard was not asked or did not answer.
         in_flight: requests of the generator that wait for their answers.
         generator_cpu: cores that the generator's processes used since the look before.
+        memory_mb: resident, of the running replicas of each deployment together; empty as `replicas`.
     """
 
     at_s: float
     replicas: Mapping[str, int]
     in_flight: int
     generator_cpu: float
+    memory_mb: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,13 @@ def _figures(run: Run, data: Columns, summary: Summary) -> dict[str, Figure]:
             "Running replicas of each deployment.",
             "Nothing is known of the replicas: the dashboard was not asked, or did not answer.",
         ),
+        "memory": Figure(
+            "Memory",
+            drawn(any(look.memory_mb for look in run.looks), plots.memory, run, data),
+            "Resident memory of each deployment's replicas together, as Ray's dashboard knows it. "
+            "What rises while the replicas stay the same is a leak.",
+            "Nothing is known of the memory: the dashboard was not asked, or did not answer.",
+        ),
         "stages": Figure(
             "Where the time goes in the cluster",
             drawn(bool(summary.stages), plots.stage_times, summary.stages),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -96,3 +97,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides={"requests": patience}) as running:
         running.wait_until_ready()
         yield running
+
+
+@pytest.fixture(scope="session")
+def client(cluster: LocalCluster) -> Iterator[httpx.Client]:
+    """Of that cluster."""
+    with httpx.Client(base_url=cluster.url, timeout=120) as opened:
+        yield opened

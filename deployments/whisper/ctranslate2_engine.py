@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ctranslate2
 import numpy as np
+import torch
 from ctranslate2 import StorageView
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from deployments.allocation import keep_freed_memory
 from deployments.whisper.engine import Decoded, States
+
+# CTranslate2 takes AVX-512 on Intel's processors alone, though AMD's have it too. It reads this with its first model.
+if torch.cpu.get_capabilities().get("avx512_vnni"):
+    os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
 
 
 class CTranslate2Engine:
@@ -29,6 +36,7 @@ class CTranslate2Engine:
     def __init__(
         self, model: Path, device: str = "cpu", compute_type: str | None = None, threads: int = 1, batches: int = 1
     ) -> None:
+        keep_freed_memory()
         self._model = ctranslate2.models.Whisper(
             str(model),
             device=device,

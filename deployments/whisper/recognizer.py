@@ -119,7 +119,7 @@ class WhisperRecognizer:
 
     def _fill(self, states: Sequence[States]) -> States:
         """(B, n, width): each utterance's states and then silence, up to the end of Whisper's context."""
-        length = max(_context_length(len(speech)) for speech in states)
+        length = max(_context_length(speech) for speech in states)
         filled = []
         for speech in states:
             chosen = np.linspace(len(speech), CONTEXT_STATES - 1, length - len(speech)).round().astype(int)
@@ -127,6 +127,16 @@ class WhisperRecognizer:
         return np.stack(filled)
 
     def _decode(self, mels: Sequence[Mel], states: Sequence[States]) -> list[_Utterance]:
+        """Long speech apart from short, beside which it would be filled up to the whole context: twice the work."""
+        decoded: dict[int, _Utterance] = {}
+        for thinned in (False, True):
+            positions = [position for position, speech in enumerate(states) if _is_thinned(speech) is thinned]
+            if positions:
+                together = self._decode_alike([mels[each] for each in positions], [states[each] for each in positions])
+                decoded |= dict(zip(positions, together, strict=True))
+        return [decoded[position] for position in range(len(mels))]
+
+    def _decode_alike(self, mels: Sequence[Mel], states: Sequence[States]) -> list[_Utterance]:
         stacked = self._fill(states)
         languages = self._languages(mels, stacked)
         limit = max(_most_tokens(mel.seconds) for mel in mels)
@@ -153,9 +163,13 @@ class WhisperRecognizer:
         )
 
 
-def _context_length(speech: int) -> int:
-    silence = CONTEXT_STATES - speech
-    return CONTEXT_STATES if speech < THINNED_FROM else speech + ceil(silence / THINNED_BY)
+def _is_thinned(speech: States) -> bool:
+    return len(speech) >= THINNED_FROM
+
+
+def _context_length(speech: States) -> int:
+    silence = CONTEXT_STATES - len(speech)
+    return len(speech) + ceil(silence / THINNED_BY) if _is_thinned(speech) else CONTEXT_STATES
 
 
 def loops(tokens: Sequence[int]) -> bool:

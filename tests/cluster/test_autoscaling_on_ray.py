@@ -29,6 +29,7 @@ MOST_REPLICAS = 3
 FITTING_RECOGNIZERS = 2  # of 0.4 GPU each; all three would pass the bounds of the deployment
 CLIENTS = 12
 POLL_S = 0.1
+TARGETS_ARE_LATE_S = 1.0  # in the dashboard, on a machine that is busy
 
 api = FastAPI()
 
@@ -128,27 +129,29 @@ def ask_until(cluster: LocalCluster, ends_at: float) -> int:
         return answers
 
 
-def test_all_stages_grow_at_the_same_look_and_the_gpu_is_never_overbooked(cluster: LocalCluster) -> None:
+def test_no_stage_waits_for_another_to_grow_and_the_gpu_is_never_overbooked(cluster: LocalCluster) -> None:
     from deployments.accelerator import SHARES
+    from deployments.autoscaling import LOOK_S
 
     idle = targets(cluster)
     assert idle == dict.fromkeys(STAGES, 1)
-    history = [idle]
+    history = [(time.monotonic(), idle)]
     with ThreadPoolExecutor(CLIENTS) as clients:
         ends_at = time.monotonic() + 14
         answered = [clients.submit(ask_until, cluster, ends_at) for _ in range(CLIENTS)]
         while time.monotonic() < ends_at:
-            history.append(targets(cluster))
+            history.append((time.monotonic(), targets(cluster)))
             time.sleep(POLL_S)
         assert sum(each.result() for each in answered) > 100
-    first = next(index for index, now in enumerate(history) if now != idle)
-    # One decision sets all targets, but the dashboard may be asked between two of them
-    assert all(history[first + 1][name] > 1 for name in STAGES), history[first : first + 5]
-    assert history[-1] == {"Ingress": MOST_REPLICAS, "WhisperASR": FITTING_RECOGNIZERS, "FusionClassifier": 2}
-    for now in history:
+    grown = [next(at for at, now in history if now[name] > 1) for name in STAGES]
+    # A look that falls into the first moments of the load sees a part of it, the next one sees it whole
+    assert max(grown) - min(grown) < 2 * LOOK_S + TARGETS_ARE_LATE_S, history
+    final = history[-1][1]
+    assert final == {"Ingress": MOST_REPLICAS, "WhisperASR": FITTING_RECOGNIZERS, "FusionClassifier": 2}
+    for _, now in history:
         assert sum(count * SHARES[name].num_gpus for name, count in now.items()) <= GPUS + 1e-6
     # What was asked for found its place: nothing waits for a share of a GPU for ever
     deadline = time.monotonic() + 30
-    while running(cluster) != history[-1] and time.monotonic() < deadline:
+    while running(cluster) != final and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    assert running(cluster) == history[-1]
+    assert running(cluster) == final

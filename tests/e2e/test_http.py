@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import struct
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import google_crc32c
@@ -19,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Waveform, find_data
-from drills import replicas
+from over_http import CLASSES, assert_problem, connect, raw_request, send, send_audio, two_seconds
 from recordings import audio_file, envelope_of, readers, silence, waveform_of, weights
 
 from amser import wire
@@ -29,23 +25,13 @@ from deployments.mel_reconstruction import reconstruct
 from deployments.whisper.ctranslate2_engine import CTranslate2Engine
 from deployments.whisper.recognizer import WhisperRecognizer
 
-CLASSES = {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"}
 STAGES = {"queue", "mel", "asr", "text_embedding", "roberta", "fusion", "total"}
 CODEC_OFFSET, VERSION_OFFSET, FRAMES_OFFSET = 5, 4, 8  # docs/wire.md
-BURST = 60
-WHOLE = {"Prefer": "handling=strict"}  # an answer that leaves something out is none
-
-
-@pytest.fixture(scope="module")
-def client(cluster: LocalCluster) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=cluster.url, timeout=120) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
 def clip() -> Waveform:
-    """Two seconds of a reader."""
-    return waveform_of(readers(1)[0]["path"])[: 2 * SAMPLE_RATE]
+    return two_seconds()
 
 
 @pytest.fixture(scope="module")
@@ -60,46 +46,10 @@ def still_answers(client: httpx.Client, good: bytes) -> Iterator[None]:
     assert send(client, good).status_code == 200
 
 
-def send(client: httpx.Client, body: bytes, media_type: str = wire.MEDIA_TYPE, **headers: str) -> httpx.Response:
-    return client.post("/v1/emotion", content=body, headers={"Content-Type": media_type, **headers})
-
-
-def send_audio(client: httpx.Client, body: bytes, query: str = "?language=en") -> httpx.Response:
-    return client.post(f"/v1/emotion/audio{query}", content=body, headers={"Content-Type": "audio/wav"})
-
-
 def patched(data: bytes, offset: int, content: bytes) -> bytes:
     """An envelope with other bytes at one place, and the checksum to match."""
     body = data[:offset] + content + data[offset + len(content) : -4]
     return body + struct.pack("<I", google_crc32c.value(body))
-
-
-def assert_problem(response: httpx.Response, status: int, limit: str | None = "") -> dict[str, Any]:
-    """A problem document of RFC 9457; `limit` is a part of what would have been accepted, None where nothing would."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = response.json()
-    assert problem["status"] == status
-    assert problem["title"]
-    assert problem["detail"]
-    assert UUID(problem["request_id"])
-    if limit is None:
-        assert "limit" not in problem
-    else:
-        assert limit in problem["limit"]
-    return problem
-
-
-def raw_request(body_length: int, body: bytes) -> bytes:
-    head = f"POST /v1/emotion HTTP/1.1\r\nHost: amser\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
-    return f"{head}Content-Length: {body_length}\r\n\r\n".encode() + body
-
-
-def connect(cluster: LocalCluster) -> socket.socket:
-    address = urlsplit(cluster.url)
-    assert address.hostname is not None
-    assert address.port is not None
-    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
 def test_an_envelope_gets_words_and_an_emotion(client: httpx.Client, clip: Waveform) -> None:
@@ -336,100 +286,3 @@ def test_the_api_documents_itself(client: httpx.Client) -> None:
     route = paths["/v1/emotion"]["post"]
     assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])
-
-
-def test_a_burst_beyond_the_queues_is_refused_with_a_time_to_come_back(client: httpx.Client, good: bytes) -> None:
-    with ThreadPoolExecutor(BURST) as devices:
-        answers = list(devices.map(lambda _: send(client, good, **WHOLE), range(BURST)))
-    statuses = [answer.status_code for answer in answers]
-    assert set(statuses) == {200, 429}
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    for answer in refused:
-        if answer.headers["content-type"] == "application/problem+json":  # the application's own; the proxy's is plain
-            assert_problem(answer, 429, limit=None)
-    assert [send(client, good).status_code for _ in range(3)] == [200, 200, 200]
-
-
-def test_a_burst_beyond_the_queues_is_answered_with_less(client: httpx.Client, good: bytes) -> None:
-    with ThreadPoolExecutor(BURST) as devices:
-        answers = list(devices.map(lambda _: send(client, good), range(BURST)))
-    assert {answer.status_code for answer in answers} <= {200, 429}
-    left_out = [tuple(answer.json()["degraded"]) for answer in answers if answer.status_code == 200]
-    assert set(left_out) >= {(), ("asr", "text")}
-    assert set(left_out) <= {(), ("text",), ("asr", "text")}
-    for answer in answers:
-        if answer.status_code == 200:
-            document = answer.json()
-            assert bool(document["transcript"]["text"]) == ("asr" not in document["degraded"])
-            assert document["emotion"] in CLASSES
-
-
-@pytest.mark.parametrize("asked", ["0", "soon", "1.5"])
-def test_a_deadline_that_is_none_is_refused(client: httpx.Client, good: bytes, asked: str) -> None:
-    problem = assert_problem(send(client, good, **{"Amser-Deadline-Ms": asked}), 400, "whole number of milliseconds")
-    assert asked in problem["detail"]
-
-
-def test_what_cannot_be_answered_in_time_is_refused_at_once(client: httpx.Client, good: bytes) -> None:
-    assert send(client, good).status_code == 200  # so that the door knows how long one takes
-    started = time.monotonic()
-    response = send(client, good, **WHOLE, **{"Amser-Deadline-Ms": "60"})  # half of what the recogniser alone takes
-    assert time.monotonic() - started < 1
-    assert_problem(response, 429, limit=None)
-    assert int(response.headers["retry-after"]) >= 1
-
-
-def test_the_words_are_left_out_where_there_is_no_time_for_them(
-    cluster: LocalCluster, client: httpx.Client, good: bytes
-) -> None:
-    """The recogniser stands still; the voice is heard all the same, in time."""
-    (stopped,) = replicas(cluster, "WhisperASR")
-    stopped.suspend()
-    try:
-        started = time.monotonic()
-        response = send(client, good, **{"Amser-Deadline-Ms": "3000"})
-        assert time.monotonic() - started < 3.5
-        refused = send(client, good, **WHOLE, **{"Amser-Deadline-Ms": "1500"})
-    finally:
-        stopped.resume()
-    assert response.status_code == 200
-    assert response.json()["degraded"] == ["asr", "text"]
-    assert response.json()["emotion"] in CLASSES
-    assert refused.status_code in (429, 504)
-
-
-def test_what_clients_left_behind_is_not_computed(cluster: LocalCluster, client: httpx.Client, good: bytes) -> None:
-    """Thirty that leave at once would keep the recogniser busy for several seconds."""
-    assert send(client, good).status_code == 200
-    leaving = []
-    for _ in range(30):
-        connection = connect(cluster)
-        connection.sendall(raw_request(len(good), good))
-        leaving.append(connection)
-    time.sleep(0.3)
-    for connection in leaving:
-        connection.close()
-    time.sleep(0.5)
-    response = send(client, good)
-    assert response.status_code == 200
-    timings = dict(entry.split(";dur=") for entry in response.headers["server-timing"].split(", "))
-    assert float(timings["asr-queue"]) < 1500
-
-
-def test_a_replica_that_dies_is_replaced(cluster: LocalCluster, client: httpx.Client, good: bytes) -> None:
-    """Last, since it takes the recogniser away from everybody."""
-    before = send(client, good).json()
-    (victim,) = replicas(cluster, "WhisperASR")
-    victim.kill()
-    victim.wait(10)
-    deadline = time.monotonic() + 60
-    answers = [send(client, good, **WHOLE)]
-    while answers[-1].status_code != 200 and time.monotonic() < deadline:
-        time.sleep(1)
-        answers.append(send(client, good, **WHOLE))
-    assert answers[-1].status_code == 200
-    assert answers[-1].json()["transcript"] == before["transcript"]
-    for refused in answers[:-1]:
-        assert_problem(refused, 503, limit=None)
-    assert [process.pid for process in replicas(cluster, "WhisperASR")] != [victim.pid]

@@ -32,14 +32,16 @@ class Model:
 
 
 async def submitted(batcher: Batcher[int, int], items: Sequence[int]) -> list[asyncio.Task[int]]:
-    """The items wait, in this order."""
+    """The first computes, the others wait, in this order."""
 
     async def value(item: int) -> int:
         return (await batcher.submit(item)).value
 
-    tasks = [asyncio.create_task(value(item)) for item in items]
+    first = asyncio.create_task(value(items[0]))
     await asyncio.sleep(0.02)
-    return tasks
+    others = [asyncio.create_task(value(item)) for item in items[1:]]
+    await asyncio.sleep(0.02)
+    return [first, *others]
 
 
 async def test_a_request_alone_starts_at_once() -> None:
@@ -49,6 +51,14 @@ async def test_a_request_alone_starts_at_once() -> None:
     assert answer.value == 42
     assert answer.compute_ms >= 0
     assert model.batches == [[21]]
+
+
+async def test_those_who_come_together_are_computed_together() -> None:
+    model = Model()
+    model.open()
+    batcher = Batcher("test", model.run, batch_size=3)
+    await asyncio.gather(*(batcher.submit(item) for item in (1, 2, 3, 4)))
+    assert model.batches == [[1, 2, 3], [4]]
 
 
 async def test_what_waits_while_a_batch_computes_is_the_next_batch() -> None:

@@ -47,7 +47,10 @@ def a_run(count: int = 2400, **more: Any) -> Run:
     samples[70:90] = [replace(each, degraded=("roberta",)) for each in samples[70:90]]
     samples[100:105] = [replace(each, behaviour="oversized", status=413) for each in samples[100:105]]
     samples[200:900] = [replace(each, hardware="speaker", radio="wifi") for each in samples[200:900]]
-    looks = tuple(Look(float(at), {"WhisperASR": 1 + (at > 60), "Roberta": 1}, 4, 0.3) for at in range(0, 120, 2))
+    looks = tuple(
+        Look(float(at), {"WhisperASR": 1 + (at > 60), "Roberta": 1}, 4, 0.3, {"WhisperASR": 900.0 + at})
+        for at in range(0, 120, 2)
+    )
     about = {"hardware": {"cores": 2}, "versions": {"ray": "2.60.0"}, "measured": "2026-11-22T10:00:00+00:00"}
     run = Run("spike", "http://cluster", 7, 50, SECONDS, 900.0, 3, tuple(samples), looks, about)
     return replace(run, **more)
@@ -130,7 +133,7 @@ def test_every_figure_has_a_name_for_those_who_do_not_see_it(page: Page) -> None
     figures = list(page.all("svg"))
     names = {each["aria-label"] for each in figures}
     assert {each["role"] for each in figures} == {"img"}
-    assert len(names) == len(figures) == 7
+    assert len(names) == len(figures) == 8
     assert len(list(page.all("title"))) == 1 + len(figures)
 
 

@@ -28,7 +28,7 @@ from load_tests.payloads import prepare
 from load_tests.record import Look, Sample, read_run
 from load_tests.run import run_scenario
 from load_tests.scenario import load_scenario
-from load_tests.watch import Dashboard, running_replicas
+from load_tests.watch import UNSEEN, Dashboard, memory_mb, running_replicas
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = np.random.default_rng(1).lognormal(-1, 1, 3001)
@@ -97,14 +97,21 @@ def test_workers_begin_together_with_a_part_each() -> None:
     assert all(0.5 < part_of(message)[1] <= 1.0 for message in messages.values())
 
 
-def test_running_replicas_are_counted() -> None:
-    replicas = [{"state": "RUNNING"}, {"state": "STARTING"}, {"state": "RUNNING"}]
+def test_running_replicas_are_told_apart_from_those_that_start() -> None:
+    replicas = [{"state": "RUNNING", "actor_id": "a"}, {"state": "STARTING"}, {"state": "RUNNING", "actor_id": "c"}]
     document = {"applications": {"amser": {"deployments": {"Ingress": {"replicas": replicas}, "Roberta": {}}}}}
-    assert running_replicas(document) == {"Ingress": 2, "Roberta": 0}
+    assert running_replicas(document) == {"Ingress": ["a", "c"], "Roberta": []}
 
 
-def test_a_dashboard_that_is_not_there_has_no_replicas() -> None:
-    assert Dashboard("http://127.0.0.1:1").replicas() == {}
+def test_the_memory_of_a_deployment_is_that_of_its_replicas_as_far_as_it_is_known() -> None:
+    actors = {"a": {"processStats": {"memoryInfo": {"rss": 3_000_000}}}, "b": {"processStats": None}}
+    actors["c"] = {"processStats": {"memoryInfo": {"rss": 500_000}}}
+    replicas = {"Ingress": ["a", "c"], "Roberta": ["b", "gone"]}
+    assert memory_mb(replicas, {"data": {"actors": actors}}) == {"Ingress": 3.5}
+
+
+def test_a_dashboard_that_is_not_there_knows_nothing() -> None:
+    assert Dashboard("http://127.0.0.1:1").look() == UNSEEN
 
 
 def test_importing_the_runner_leaves_the_process_unpatched() -> None:

@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from recordings import audio_file, readers, waveform_of, weights
 
 from amser.features import SAMPLE_RATE
-from benchmarks.closed_loop import Pass, Reply, Send, agreement, figures, measure, memory_mb, wer
+from benchmarks.closed_loop import Pass, Reply, Send, agreement, figures, measure, memory_mb, wer, word_errors
 from benchmarks.monolith import READY, ROUTE, Arrangement, build
-from benchmarks.serving import NOTHING, Clip, comparisons, read_clips, row, spread
+from benchmarks.serving import NOTHING, Clip, comparisons, read_clips, row, spread, wer_above
 
 REFERENCES = ("GOOD DAY MY FRIEND", "RAIN FALLS ON ROOFS")
 REPLIES = {0: Reply("good day my friend", "happy"), 1: Reply("Rain, falls: in roofs.", "sad")}
@@ -164,16 +164,33 @@ def test_a_rival_is_shown_in_the_arrangement_that_was_fastest() -> None:
 
 
 def test_throughput_and_words_are_compared_for_each_number_of_clients() -> None:
+    fused = {"system": "fused", "clients": 8, "requests_per_second": 5.0, "degraded": 0}
+    fused |= {"errors_by_clip": [2, 0, 1], "words_by_clip": [10, 20, 20]}
     rows = [
-        {"system": "fused", "clients": 8, "requests_per_second": 5.0, "wer": 4.5, "degraded": 0},
-        {"system": "openai-whisper-monolith", "clients": 8, "requests_per_second": 1.0, "wer": 4.3, "degraded": 0},
-        {"system": "distributed", "clients": 8, "requests_per_second": 4.0, "wer": 4.5, "degraded": 1},
-        {"system": "distributed", "clients": 1, "requests_per_second": 4.0, "wer": 4.5, "degraded": 0},
+        fused,
+        {**fused, "system": "openai-whisper-monolith", "requests_per_second": 1.0, "errors_by_clip": [1, 0, 1]},
+        {**fused, "system": "distributed", "requests_per_second": 4.0, "degraded": 1},
+        {**fused, "system": "distributed", "clients": 1, "requests_per_second": 4.0},
     ]
-    assert comparisons(rows) == [
-        "8 clients: fused / openai-whisper-monolith = 5.00 × throughput, WER +0.20 points",
-        "8 clients: distributed / fused = 0.80 × throughput, WER +0.00 points; NOT THE SAME WORK: 1 answer degraded",
-    ]
+    faster, slower = comparisons(rows)
+    assert faster.startswith("8 clients: fused / openai-whisper-monolith = 5.00 × throughput, WER +2.00 ± ")
+    assert slower == (
+        "8 clients: distributed / fused = 0.80 × throughput, WER +0.00 ± 0.00 points; "
+        "NOT THE SAME WORK: 1 answer degraded"
+    )
+
+
+def test_words_are_compared_clip_by_clip_though_rounds_differ_in_number() -> None:
+    one = {"errors_by_clip": [2, 0, 2], "words_by_clip": [20, 40, 40]}  # two rounds
+    other = {"errors_by_clip": [1, 0, 0], "words_by_clip": [10, 20, 20]}
+    more, error = wer_above(one, other)
+    assert more == pytest.approx(2.0)
+    assert 0 < error < 4
+
+
+def test_where_nothing_is_said_no_words_count() -> None:
+    errors, words = word_errors(["", "rain falls"], ["noise", "rain fell"])
+    assert (errors.tolist(), words.tolist()) == ([0, 1], [0, 2])
 
 
 def test_the_monolith_answers_a_file_with_words_and_emotion_and_refuses_other_bytes() -> None:
