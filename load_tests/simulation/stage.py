@@ -132,9 +132,14 @@ class Lane:
         return len(self._queue)
 
     def enter(self, request: Request) -> None:
+        """Those who come at one moment are computed together, as in `deployments.batching`."""
         self._queue.append(request)
-        if self.running < self.stage.threads:
+        if self.running == self.stage.threads:
+            return
+        if self.stage.batch_size == 1:
             self._start()
+        elif len(self._queue) == 1:
+            self._replica.environment.timeout(0).callbacks.append(lambda _: self._start())
 
     def _start(self) -> None:
         replica = self._replica
