@@ -34,7 +34,7 @@ class VoiceEncoder:
         model: its folder.
         device: `cpu`, or `cuda`, which computes in half precision.
         threads: of torch, in the whole process.
-        narrow: multiply in bfloat16 on a CPU; with what the network answers a probability moves by less than 0.02.
+        narrow: multiply in bfloat16 on a CPU; see `deployments.fusion_classifier.narrow`.
     """
 
     def __init__(self, model: Path, device: str = "cpu", threads: int = 1, *, narrow: bool = False) -> None:

@@ -126,7 +126,7 @@ def test_local_testing_mode_gives_the_answer_of_the_pipeline(
         assert answer.transcript.text == expected.transcript.text
         assert answer.emotion == expected.emotion.label
         assert answer.probabilities == pytest.approx(
-            expected.emotion.probabilities, abs=0.02
+            expected.emotion.probabilities, abs=0.03
         )  # served in bfloat16 where the processor has it
         assert answer.input.bytes == len(body)
 
