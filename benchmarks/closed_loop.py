@@ -139,10 +139,10 @@ def word_errors(references: Sequence[str], texts: Sequence[str]) -> tuple[Intege
     """
     normalize = EnglishTextNormalizer()
     pairs = [(normalize(reference), normalize(text)) for reference, text in zip(references, texts, strict=True)]
-    spoken = np.array([bool(reference) for reference, _ in pairs])
+    spoken = np.array([bool(reference) for reference, _ in pairs], bool)
     errors, words = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64)
-    said, written = zip(*(pair for pair in pairs if pair[0]), strict=True)
-    errors[spoken], words[spoken] = bootstrap.word_errors(list(said), list(written))
+    said = [pair for pair in pairs if pair[0]]
+    errors[spoken], words[spoken] = bootstrap.word_errors([pair[0] for pair in said], [pair[1] for pair in said])
     return errors, words
 
 

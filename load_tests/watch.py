@@ -98,21 +98,19 @@ class Dashboard:
         )
 
     def look(self) -> Cluster:
-        """Empty where the dashboard does not answer as it should."""
-        try:
-            replicas = running_replicas(self._get(APPLICATIONS))
-            actors = self._get(ACTORS + ",".join(itertools.chain.from_iterable(replicas.values())))
-        except (OSError, ValueError, RuntimeError):  # no connection, no JSON, no HTTP
-            return UNSEEN
-        return Cluster({name: len(each) for name, each in replicas.items()}, memory_mb(replicas, actors))
+        """Empty where the dashboard does not answer as it should; the replicas alone where it knows no actors."""
+        replicas = running_replicas(self._get(APPLICATIONS))
+        actors = list(itertools.chain.from_iterable(replicas.values()))
+        known = self._get(ACTORS + ",".join(actors)) if actors else {}
+        return Cluster({name: len(each) for name, each in replicas.items()}, memory_mb(replicas, known))
 
     def _get(self, route: str) -> Mapping[str, Any]:
-        response = self._client.get(route)
-        content = response.read()
-        if response.status_code != HTTPStatus.OK:
-            raise ValueError(f"{route}: {response.status_code}")
-        document: Mapping[str, Any] = json.loads(content)
-        return document
+        try:
+            response = self._client.get(route)
+            content = response.read()
+            return dict(json.loads(content)) if response.status_code == HTTPStatus.OK else {}
+        except (OSError, ValueError, RuntimeError):  # no connection, no JSON, no HTTP
+            return {}
 
 
 def running_replicas(document: Mapping[str, Any]) -> Mapping[str, list[str]]:

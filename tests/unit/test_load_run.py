@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from load_tests.payloads import prepare
 from load_tests.record import Look, Sample, read_run
 from load_tests.run import run_scenario
 from load_tests.scenario import load_scenario
-from load_tests.watch import UNSEEN, Dashboard, memory_mb, running_replicas
+from load_tests.watch import APPLICATIONS, UNSEEN, Cluster, Dashboard, memory_mb, running_replicas
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = np.random.default_rng(1).lognormal(-1, 1, 3001)
@@ -108,6 +110,22 @@ def test_the_memory_of_a_deployment_is_that_of_its_replicas_as_far_as_it_is_know
     actors["c"] = {"processStats": {"memoryInfo": {"rss": 500_000}}}
     replicas = {"Ingress": ["a", "c"], "Roberta": ["b", "gone"]}
     assert memory_mb(replicas, {"data": {"actors": actors}}) == {"Ingress": 3.5}
+
+
+def test_replicas_are_counted_though_nothing_is_known_of_their_memory() -> None:
+    running = {"Roberta": {"replicas": [{"state": "RUNNING", "actor_id": "a"}]}}
+
+    class WithoutActors(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == APPLICATIONS else 500)
+            self.end_headers()
+            self.wfile.write(json.dumps({"applications": {"amser": {"deployments": running}}}).encode())
+
+    with HTTPServer(("127.0.0.1", 0), WithoutActors) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen_by_it = Dashboard(f"http://127.0.0.1:{server.server_port}").look()
+        server.shutdown()
+    assert seen_by_it == Cluster({"Roberta": 1}, {})
 
 
 def test_a_dashboard_that_is_not_there_knows_nothing() -> None:
