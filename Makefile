@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 weights: $(VENV)/.installed ## Fetch the models (0.6 GB, checked by SHA-256; nothing the second time)
-	@$(BIN)/python -m deployments.weights fetch
+	@$(BIN)/python -m models.weights fetch
 
 setup: weights ## Make .venv with all packages and fetch the models
 
@@ -58,7 +58,7 @@ bench: setup ## Measure the tables of the README (DATA=folder of manifests); som
 		--sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10 --json $(RESULTS)/emotion.json
 
 train: setup ## Train the emotion network that ships (DATA=folder of manifests)
-	$(BIN)/python -m fusion.train --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman \
+	$(BIN)/python -m training.train --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman \
 		--noise $(DATA)/noise/esc10 --final
 
 clean: ## Remove the environment and what tools left behind

@@ -26,13 +26,13 @@ from whisper.normalizers import EnglishTextNormalizer
 
 from amser import codecs
 from amser.features import SAMPLE_RATE, Float32, log_mel, resample, silence_value, to_mono
-from benchmarks.report import write_rows
-from deployments.messages import Mel
-from deployments.weights import model_path
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.engine import Engine
-from deployments.whisper.openai_engine import OpenAIEngine
-from deployments.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
+from benchmarks.measuring.report import write_rows
+from models.messages import Mel
+from models.weights import model_path
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.engine import Engine
+from models.whisper.openai_engine import OpenAIEngine
+from models.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
 
 ENGINES = ("ctranslate2", "openai-whisper")
 CODECS = ("none", "svd-f16:0.125")

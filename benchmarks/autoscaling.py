@@ -29,11 +29,11 @@ from ray.serve.autoscaling_policy import (
 )
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from benchmarks.report import write_rows
+from benchmarks.measuring.report import write_rows
 from deployments.accelerator import SHARES
 from deployments.autoscaling import SERVICE_S, WholeApplication
 from deployments.local_cluster import DEFAULT_CONFIG
-from load_tests.arrivals import Burst, Diurnal, Profile, schedule
+from load_tests.fleet.arrivals import Burst, Diurnal, Profile, schedule
 from load_tests.simulation.dag import ANSWERED, Dag, Outcome, StageState, simulate
 from load_tests.simulation.stage import Deployment, Request, Service, Stage
 
@@ -41,7 +41,7 @@ mpl.use("Agg")
 APPLICATION: Final = "amser"
 NODES, CORES = 4, 8  # large enough that the policies decide, not the room
 CLUSTER: Final = {"CPU": float(NODES * CORES), "GPU": 0.0}
-DOOR: Final = "Ingress"
+GATEWAY: Final = "Ingress"
 AFTER: Final = {
     "MelReconstruction": ("Ingress",),
     "WhisperASR": ("MelReconstruction",),
@@ -70,7 +70,7 @@ REPORTED: Final[Mapping[str, Profile]] = {
 }
 TUNING_SEEDS, FIRST_SEED = range(3), 100
 MOST_REPLICAS: Final = 24  # of every stage: the need decides, not the bound
-LOOK_S: Final = 1.0  # figures are recorded and pushed once a second
+DECISION_EVERY_S: Final = 1.0  # figures are recorded and pushed once a second
 REPORT_LAG_LOOKS: Final = 1  # a figure is up to a second old when it is pushed, and up to another when it is read
 
 Contexts = dict[DeploymentID, AutoscalingContext]
@@ -87,7 +87,7 @@ def configs(target: float | None = None, **differing: float) -> dict[str, Autosc
     built = {}
     for deployment in deployments:
         given = {**deployment["autoscaling_config"], "max_replicas": MOST_REPLICAS, **differing}
-        if target is not None and deployment["name"] != DOOR:
+        if target is not None and deployment["name"] != GATEWAY:
             given["target_ongoing_requests"] = target
         built[deployment["name"]] = AutoscalingConfig(**given)
     return built
@@ -108,7 +108,7 @@ class Controller:
 
     policy: Decide
     configs: Mapping[str, AutoscalingConfig]
-    interval_s: float = LOOK_S
+    interval_s: float = DECISION_EVERY_S
     _before: dict[str, int] = field(default_factory=dict)
     _ongoing: dict[str, deque[int]] = field(default_factory=dict)
     _reported: dict[str, deque[dict[str, float]]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Controller:
         }
         self._before = dict(total)
         # The simulation takes a request from one stage to the next; in Serve the door has it until it is answered
-        total[DOOR] = sum(total.values()) - total["TextEmbedding"]
+        total[GATEWAY] = sum(total.values()) - total["TextEmbedding"]
         contexts = {
             DeploymentID(name, APPLICATION): self._context(now_s, stage, total[name], served[name])
             for name, stage in stages.items()

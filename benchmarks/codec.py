@@ -22,28 +22,36 @@ from typing import Any, Final
 from rich.console import Console
 from whisper.normalizers import EnglishTextNormalizer
 
+from amser.client.audio import read
 from amser.codecs.klt_tables import tables as klt_tables
 from amser.features import Float32
-from benchmarks import codec_summary
 from benchmarks.asr import read_manifest
-from benchmarks.bootstrap import Integers, per_cent, word_errors
-from benchmarks.codec_emotion import EmotionBench
-from benchmarks.codec_plots import plot
-from benchmarks.codec_summary import PCM_KBPS, UNCOMPRESSED, Row
-from benchmarks.noise import CLEAN, Babble, Condition, Noise, Recordings, mix
-from benchmarks.report import write_rows
-from benchmarks.transmission import AT_ONCE, Arrived, Kept, Recognizer, Transcriber, Utterance, digest_of_tables
-from deployments.weights import UnknownModel, WeightsMissing, fingerprint, model_path
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-from edge_sim.audio import read
+from benchmarks.measuring import codec_summary
+from benchmarks.measuring.bootstrap import Integers, per_cent, word_errors
+from benchmarks.measuring.codec_emotion import EmotionBench
+from benchmarks.measuring.codec_summary import PCM_KBPS, UNCOMPRESSED, Row
+from benchmarks.measuring.noise import CLEAN, Babble, Condition, Noise, Recordings, mix
+from benchmarks.measuring.report import write_rows
+from benchmarks.measuring.transmission import (
+    AT_ONCE,
+    Arrived,
+    Kept,
+    Recognizer,
+    Transcriber,
+    Utterance,
+    digest_of_tables,
+)
+from benchmarks.plots.codec import plot
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER, URL, request_header
 from edge_sim.transports import TRANSPORTS, Transport, UnknownTransport, by_name
-from fusion.corpora.catalogue import open_corpus
-from fusion.recipe import Recipe
-from fusion.texts import TextReader
-from fusion.train import DEFAULT_RECIPE
+from models.weights import UnknownModel, WeightsMissing, fingerprint, model_path
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
+from training.corpora.catalogue import open_corpus
+from training.data.texts import TextFeatureExtractor
+from training.fitting.recipe import Recipe
+from training.train import DEFAULT_RECIPE
 
 CONDITIONS: Final = ("clean", "babble-10db", "noise-5db")
 REFERENCE: Final = (UNCOMPRESSED, "16-bit")
@@ -82,7 +90,7 @@ def read_speech(manifest: Path) -> list[Spoken]:
     ]
 
 
-def without_readers(speech: Sequence[Spoken], readers: Sequence[str]) -> tuple[list[Spoken], list[str]]:
+def without_speakers(speech: Sequence[Spoken], readers: Sequence[str]) -> tuple[list[Spoken], list[str]]:
     """The speech of everyone else, and which of these readers were left out."""
     kept = [each for each in speech if each.speaker not in readers]
     return kept, sorted({each.speaker for each in speech if each.speaker is not None} & set(readers))
@@ -233,7 +241,7 @@ def emotion_bench(options: argparse.Namespace, kept: Kept, transcriber: Transcri
     return EmotionBench(
         recipe,
         open_corpus(options.emotion),
-        TextReader(),
+        TextFeatureExtractor(),
         transcriber,
         lambda: VoiceEncoder(model_path(recipe.recogniser), threads=options.threads),
         options.emotion_limit,
@@ -259,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     speech = read_speech(options.manifest)
-    if not options.all_readers:
-        judged, left_out = without_readers(speech, klt_tables().about["readers"])
+    if not options.all_speakers:
+        judged, left_out = without_speakers(speech, klt_tables().about["readers"])
         console.print(
             f"left out: {len(left_out)} readers that klt's tables learnt from, {len(speech) - len(judged)} utterances; "
             f"{len(judged)} stay"
@@ -272,9 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif any(condition.kind == "noise" for condition in conditions):
         parser.error("the condition noise needs recordings: --noise NOISE.tsv")
     if options.limit:
-        speech = speech[:: -(-len(speech) // options.limit)]  # some of every reader
+        speech = speech[:: -(-len(speech) // options.limit)]  # some of every extractor
     if not speech:
-        parser.error(f"{options.manifest}: nobody is left to be judged; --all-readers keeps everyone")
+        parser.error(f"{options.manifest}: nobody is left to be judged; --all-speakers keeps everyone")
 
     digest_of_tables()  # from here on those of this process, whatever becomes of the file
     kept = Kept()
@@ -284,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, UnknownModel, WeightsMissing) as error:
         parser.error(f"emotions: {error}")
     if bench:
-        console.print(f"emotions by {bench.jury.by}: {bench.jury.remark}")
+        console.print(f"emotions by {bench.networks.by}: {bench.networks.remark}")
     about: dict[str, Any] = {"command": "benchmarks.codec", "corpus": options.manifest.stem, "weights": options.weights}
     rows: list[Row] = []
     for measured in measure_words(transports, conditions, speech, noises, transcriber):
@@ -314,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--settings", nargs="+", metavar="T:S,S", default=[], help="such as opus:6k,16k, in place of all of its own")
     add("--weights", default="whisper-base", help="of the words: a name in the weight catalogue (default: %(default)s)")
-    add("--all-readers", action="store_true", help="keep those that klt's tables learnt from")
+    add("--all-speakers", action="store_true", help="keep those that klt's tables learnt from")
     add("--threads", type=int, default=1, help="of CTranslate2 and torch (default: %(default)s)")
     add("--emotion", metavar="CORPUS", help="a manifest, or NAME=FOLDER, to judge emotions on")
     add("--emotion-limit", type=int, metavar="N", help="every k-th utterance, N in all, over speakers and classes")

@@ -23,11 +23,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_rows
+from amser.client.device import Device, DeviceSettings, SendFailed
+from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
-from deployments.weights import model_path
-from edge_sim import turns
-from edge_sim.device import Device, DeviceSettings, SendFailed
+from edge_sim import conversation as turns
+from models.weights import model_path
 
 CONFIGS = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
 MODES = ("default", "throughput")

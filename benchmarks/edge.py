@@ -5,7 +5,7 @@
 CPU time of one thread, in one process: each repeat measures every row and both yardsticks once, one after the other,
 and what is reported is the median of the repeats, or of their ratios. The yardsticks are log-Mel and its full SVD by
 NumPy, and Opus at the bit rate nearest to the row's. Encoding is `Transport.encode` less the log-Mel in it. Memory is
-measured in a process of its own (`benchmarks.edge_memory`).
+measured in a process of its own (`benchmarks.measuring.edge_memory`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from amser.client.audio import read
+from amser.client.frontend import DEFAULT_FRONTEND, FRONTENDS, StreamingLogMel, log_mel
 from amser.errors import SignalError
 from amser.features import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, Float32, clamp_to_floor
 from benchmarks.asr import read_manifest
-from benchmarks.edge_memory import peak_mib
-from benchmarks.report import write_rows
-from edge_sim.audio import read
-from edge_sim.frontend import DEFAULT_FRONTEND, FRONTENDS, StreamingLogMel, log_mel
+from benchmarks.measuring.edge_memory import peak_mib
+from benchmarks.measuring.report import write_rows
 from edge_sim.transports import TRANSPORTS, Transport, by_name
 from edge_sim.transports.base import ROUTE_OF_FEATURES
 

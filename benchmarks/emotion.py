@@ -21,27 +21,27 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import softmax
 
-from benchmarks.emotion_ablation import retrain_without
-from benchmarks.emotion_plots import plot
-from benchmarks.report import write_rows
-from fusion.baselines.probe import LinearProbe
-from fusion.batch import UtteranceFeatures
-from fusion.calibration import expected_calibration_error
-from fusion.corpora.catalogue import open_corpus
-from fusion.corpora.manifest import Corpus
-from fusion.cross_validation import Material, Trained, cross_validate
-from fusion.dataset import LabelledSentence, sentence_alone
-from fusion.evaluate import compare, row
-from fusion.extraction import THREADS, UNCOMPRESSED, CodecSetting
-from fusion.fitting import predict
-from fusion.folds import split
-from fusion.loading import SentenceBank
-from fusion.pairs import paired
-from fusion.recipe import Recipe
-from fusion.texts import TextReader
-from fusion.train import load_material, networks_folder, pooled
+from benchmarks.measuring.emotion_ablation import retrain_without
+from benchmarks.measuring.report import write_rows
+from benchmarks.plots.emotion import plot
+from models.emotion.batch import UtteranceFeatures
+from training.corpora.catalogue import open_corpus
+from training.corpora.manifest import Corpus
+from training.data.dataset import LabelledSentence, sentence_alone
+from training.data.extraction import THREADS, UNCOMPRESSED, CodecSetting
+from training.data.folds import split
+from training.data.pairs import paired
+from training.data.texts import TextFeatureExtractor
+from training.evaluate import compare, row
+from training.fitting.cross_validation import Material, Trained, cross_validate
+from training.fitting.loading import SentenceBank
+from training.fitting.loop import predict
+from training.fitting.probe import LinearProbe
+from training.fitting.recipe import Recipe
+from training.judging.calibration import expected_calibration_error
+from training.train import load_material, networks_folder, pooled
 
-CONFIGS = Path(__file__).resolve().parents[1] / "fusion" / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "training" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
 RIVALS = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
 PUBLISHED_RATES = (
@@ -69,7 +69,7 @@ class Bench:
     other: Corpus | None
     sentences: Path | None
     noise: Path | None
-    reader: TextReader
+    extractor: TextFeatureExtractor
     workers: int
 
     def recipe(self, name: str) -> Recipe:
@@ -91,14 +91,14 @@ class Bench:
         """The networks of all folds, or of the first `count`, trained where they are not kept, and their material."""
         corpus = corpus or self.corpus
         self.console.rule(f"{recipe.name} on {corpus.name}")
-        config = recipe.network_config(self.reader.context_width)
-        material = load_material(self.console, recipe, config, corpus, self.reader, settings)
+        config = recipe.network_config(self.extractor.context_width)
+        material = load_material(self.console, recipe, config, corpus, self.extractor, settings)
         networks = cross_validate(
             recipe,
             config,
             material,
             split(material.utterances)[:count],
-            networks_folder(recipe, corpus, self.reader),
+            networks_folder(recipe, corpus, self.extractor),
             workers=self.workers,
             console=self.console,
         )
@@ -160,9 +160,9 @@ def rivals(bench: Bench) -> list[Row]:
 
 def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
     """Logistic regression on the states that our network reads, four folds teaching and one the test."""
-    config = recipe.network_config(bench.reader.context_width)
+    config = recipe.network_config(bench.extractor.context_width)
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
-    material = load_material(bench.console, plain, config, corpus, bench.reader)
+    material = load_material(bench.console, plain, config, corpus, bench.extractor)
     utterances = material.utterances
     truth = np.array([utterance.label for utterance in utterances])
     rows = []
@@ -328,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         open_corpus(options.other) if options.other else None,
         options.sentences,
         options.noise,
-        TextReader(),
+        TextFeatureExtractor(),
         options.workers,
     )
     rows: list[Row] = []

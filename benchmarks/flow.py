@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.composition import CONFIGS, cpu_seconds
-from benchmarks.flow_plots import plot_goodput
-from benchmarks.report import write_rows
+from benchmarks.measuring.report import write_rows
+from benchmarks.plots.flow import plot_goodput
 from deployments.local_cluster import LocalCluster
-from load_tests.run import run_scenario
-from load_tests.scenario import load_scenario
-from load_tests.summary import keeps, summarise
+from load_tests.fleet.run import run_scenario
+from load_tests.fleet.scenario import load_scenario
+from load_tests.report.summary import keeps, summarise
 
 WARM_UP_S: Final = 12.0
 NO_ADMISSION: Final = {"flow": {"admission": False}}

@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.progress import track
 
 from amser.features import FRAMES_PER_SECOND, trim_pauses
-from benchmarks.report import write_rows
-from deployments.accelerator import has_bfloat16
-from deployments.fusion_classifier import EmotionClassifier
-from deployments.messages import Reading
-from deployments.roberta import ContextEncoder
-from deployments.text_embedding import WordVectors
-from deployments.weights import model_path
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-from fusion.checkpoint import DEFAULT_CHECKPOINT
-from fusion.corpora.catalogue import open_corpus
-from fusion.extraction import CodecSetting, compressed_mel, waveform_of
-from fusion.texts import TEXT_ENCODER, WORD_VECTORS
+from benchmarks.measuring.report import write_rows
+from models.device import has_bfloat16
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.classifier import EmotionClassifier
+from models.messages import TextFeatures
+from models.text.context_encoder import ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.weights import model_path
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
+from training.corpora.catalogue import open_corpus
+from training.data.extraction import CodecSetting, compressed_mel, waveform_of
+from training.data.texts import TEXT_ENCODER, WORD_VECTORS
 
 Result = TypeVar("Result")
 STAGES = ("words", "voice", "fusion")
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
         states = _timed(milliseconds["voice"], partial(voice.encode, mel))
         (tokens,) = context.encode([transcript.text])
-        reading = Reading(transcript.language, vectors.embed(transcript.text), tokens)
-        _timed(milliseconds["fusion"], partial(classifier.classify, mel, states, reading))
+        text_features = TextFeatures(transcript.language, vectors.embed(transcript.text), tokens)
+        _timed(milliseconds["fusion"], partial(classifier.classify, mel, states, text_features))
         seconds.append(trim_pauses(mel.values).shape[1] / FRAMES_PER_SECOND)
     row: dict[str, Any] = {
         "corpus": Path(options.corpus).stem,

@@ -22,9 +22,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_rows
+from benchmarks.measuring.report import write_rows
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
-from load_tests.run import run_scenario
+from load_tests.fleet.run import run_scenario
 
 PERIOD_S: Final = 60.0  # between two utterances of a device
 ANSWER_AFTER_S: Final = 1.0
@@ -85,7 +85,7 @@ def row(devices: int, warm_up_s: float, seconds: float, seed: int) -> dict[str, 
     samples = [each for each in run.samples if each.scheduled_s >= warm_up_s]
     late_s = [each.sent_s - each.scheduled_s for each in samples if each.sent_s is not None]
     # Those that begin after the warm-up, and end before the last answers are waited for
-    cores = float(np.mean([look.generator_cpu for look in run.looks[1:] if warm_up_s < look.at_s <= run.seconds]))
+    cores = float(np.mean([look.generator_cpu for look in run.snapshots[1:] if warm_up_s < look.at_s <= run.seconds]))
     rate = len(samples) / seconds
     return {
         "devices": devices,

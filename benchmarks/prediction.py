@@ -27,17 +27,17 @@ from rich.table import Table
 
 from benchmarks.composition import CONFIGS, cpu_seconds
 from benchmarks.flow import running
-from benchmarks.report import write_rows
+from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import LocalCluster
-from load_tests import service_times
-from load_tests.arrivals import schedule
-from load_tests.fleet import Fleet
-from load_tests.run import payloads_for, run_scenario
-from load_tests.scenario import load_scenario
-from load_tests.service_times import ServiceTimes
+from load_tests.fleet.arrivals import schedule
+from load_tests.fleet.members import Fleet
+from load_tests.fleet.run import payloads_for, run_scenario
+from load_tests.fleet.scenario import load_scenario
+from load_tests.report.summary import percentile
+from load_tests.simulation import service_times
 from load_tests.simulation.application import Profile, build
 from load_tests.simulation.dag import Outcome, simulate
-from load_tests.summary import percentile
+from load_tests.simulation.service_times import ServiceTimes
 
 PERCENTILES: Final = (50, 95, 99)
 SEED: Final = 7

@@ -26,28 +26,35 @@ from rich.progress import track
 from rich.table import Table
 from scipy.optimize import nnls
 
+from amser.client.audio import read
+from amser.client.device import Device, DeviceSettings
 from amser.features import FRAMES_PER_SECOND, Float32
 from amser.wire import Limits, unpack
 from benchmarks.asr import read_manifest
-from benchmarks.report import environment
-from deployments.accelerator import SHARES, has_bfloat16
-from deployments.fusion_classifier import EmotionClassifier
-from deployments.mel_reconstruction import reconstruct
-from deployments.messages import Mel, Reading, Transcript
-from deployments.roberta import ContextEncoder
+from benchmarks.measuring.report import environment
+from deployments.accelerator import SHARES
 from deployments.settings import Settings
-from deployments.text_embedding import WordVectors
-from deployments.weights import model_path
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.engine import Decoded, States
-from deployments.whisper.recognizer import WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-from edge_sim import turns
-from edge_sim.audio import read
-from edge_sim.device import Device, DeviceSettings
-from load_tests import service_times
-from load_tests.service_times import Cost, ServiceTime, ServiceTimes, Serving, load
+from edge_sim import conversation as turns
+from load_tests.simulation import service_times
 from load_tests.simulation.application import DEPLOYMENTS
+from load_tests.simulation.service_times import (
+    Cost,
+    ServiceTime,
+    ServiceTimes,
+    Serving,
+    load,
+)
+from models.device import has_bfloat16
+from models.emotion.classifier import EmotionClassifier
+from models.mel import reconstruct
+from models.messages import Mel, TextFeatures, Transcript
+from models.text.context_encoder import ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.weights import model_path
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.engine import Decoded, States
+from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
 
 BATCH_SIZES: Final = (1, 2, 4, 8)
 QUANTILES: Final = 41  # of the residuals, 0 and 1 among them
@@ -158,8 +165,8 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
         mel, transcript = mels[position], transcripts[position]
         milliseconds, states = timed(lambda: voice.encode(mel))  # noqa: B023 - called at once
         words, (states_of_text,) = vectors.embed(transcript.text), context.encode([transcript.text])
-        reading = Reading(transcript.language, words, states_of_text)
-        cost, _ = timed(lambda: classifier.classify(mel, states, reading))  # noqa: B023
+        text_features = TextFeatures(transcript.language, words, states_of_text)
+        cost, _ = timed(lambda: classifier.classify(mel, states, text_features))  # noqa: B023
         if position >= 0:
             heard.append(milliseconds)
             fused.append(cost)
@@ -180,7 +187,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
             asr,
         ),
         "text_embedding": service_time({"words": fit(word_rows, "item", "token")}, word_rows),
-        "roberta": service_time({"encoder": fit(roberta, "call", "item", "padded_token")}, roberta),
+        "text_encoder": service_time({"encoder": fit(roberta, "call", "item", "padded_token")}, roberta),
         "fusion": service_time(fusion_parts, fusion_rows),
     }
     return stages, [(round(mel.seconds, 2), token) for mel, token in zip(mels, tokens, strict=True)]
@@ -282,7 +289,7 @@ def serving(settings: Settings) -> dict[str, Serving]:
             "gpu_batch_size": recognizer.gpu_batch_size,
             "budget_s": recognizer.batch_frames / FRAMES_PER_SECOND,
         },
-        "roberta": {"batch_size": encoder.batch_size, "gpu_batch_size": encoder.batch_size},
+        "text_encoder": {"batch_size": encoder.batch_size, "gpu_batch_size": encoder.batch_size},
     }
     return {
         stage: Serving(**batching.get(stage, {}), cpus=SHARES[name].num_cpus, gpu=SHARES[name].num_gpus)

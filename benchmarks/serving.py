@@ -37,18 +37,28 @@ from matplotlib import pyplot
 from rich.console import Console
 from rich.table import Table
 
+from amser.client.device import Device, DeviceSettings, SendFailed
 from amser.features import SAMPLE_RATE, Float32, resample, to_mono
 from benchmarks.asr import read_manifest
-from benchmarks.bootstrap import Integers, per_cent
-from benchmarks.closed_loop import Connect, Pass, Reply, Send, Server, agreement, figures, measure, word_errors
-from benchmarks.monolith import READY, ROUTE, Arrangement
-from benchmarks.report import write_rows
+from benchmarks.measuring.bootstrap import Integers, per_cent
+from benchmarks.measuring.closed_loop import (
+    Connect,
+    Pass,
+    Reply,
+    Send,
+    Server,
+    agreement,
+    figures,
+    measure,
+    word_errors,
+)
+from benchmarks.measuring.monolith import READY, ROUTE, Arrangement
+from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import DEFAULT_CONFIG, LOOPBACK, LocalCluster, free_port
-from edge_sim.device import Device, DeviceSettings, SendFailed
 
 mpl.use("Agg")
 CONFIGS: Final = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
-RIVALS: Final = {  # arguments of benchmarks.monolith
+RIVALS: Final = {  # arguments of benchmarks.measuring.monolith
     "openai-whisper-monolith": ("--recognizer", "openai-whisper"),
     "faster-whisper-monolith": ("--recognizer", "faster-whisper"),
     "faster-whisper-monolith-greedy": ("--recognizer", "faster-whisper", "--beam-size", "1"),
@@ -116,7 +126,7 @@ def _read_clip(path: Path, reference: str) -> Clip:
 
 
 class MonolithProcess:
-    """A context manager: `benchmarks.monolith` as a child process on loopback.
+    """A context manager: `benchmarks.measuring.monolith` as a child process on loopback.
 
     Args:
         command: its arguments.
@@ -131,7 +141,7 @@ class MonolithProcess:
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}"
         self._log = log
-        self._command = [sys.executable, "-m", "benchmarks.monolith", *command, f"--port={port}"]
+        self._command = [sys.executable, "-m", "benchmarks.measuring.monolith", *command, f"--port={port}"]
         self._command += [f"--workers={arrangement.workers}", f"--threads={arrangement.threads}"]
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(arrangement.threads)}
         self._process: subprocess.Popen[bytes] | None = None

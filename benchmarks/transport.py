@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from amser.client.audio import read
 from amser.features import SAMPLE_RATE, Float32
-from benchmarks.report import write_rows
-from benchmarks.transport_plots import plot
-from edge_sim.audio import read
+from benchmarks.measuring.report import write_rows
+from benchmarks.plots.transport import plot
 from edge_sim.exchange import Exchange, Outcome, simulate
 from edge_sim.hardware import Hardware, hardware_names, load_hardware
 from edge_sim.protocol import ANSWER_BODY, ANSWER_DATAGRAM, DatagramStack, TcpStack

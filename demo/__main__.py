@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from demo.fleet import Result, speak
 from demo.report import summarize, summary_table, turns_table
 from deployments.local_cluster import ClusterFailed, LocalCluster
-from deployments.weights import WeightsMissing, cache_folder, model_path
-from edge_sim import turns
+from edge_sim import conversation as turns
+from models.weights import WeightsMissing, cache_folder, model_path
 
 OK, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # exit codes
 MOST_DEVICES: Final = 64

@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from edge_sim.device import Answer, AnswerTimedOut, Device, DeviceSettings, Refused, SendFailed, Unreachable
-from edge_sim.turns import Speech
+from amser.client.device import (
+    Answer,
+    AnswerTimedOut,
+    Device,
+    DeviceSettings,
+    Refused,
+    SendFailed,
+    Unreachable,
+)
+from edge_sim.conversation import Speech
 
 LANGUAGE: Final = "en"  # of the sample conversation
 PAUSE_AFTER_FAILURE_S: Final = 0.5

@@ -14,10 +14,10 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from amser.client.device import Answer
+from amser.client.turns import emotion
 from demo.fleet import Result
-from edge_sim.device import Answer
-from edge_sim.report import emotion
-from edge_sim.turns import Speech
+from edge_sim.conversation import Speech
 
 
 @dataclass(frozen=True, slots=True)

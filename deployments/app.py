@@ -7,16 +7,16 @@ from typing import Any
 from ray import serve
 
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus
-from deployments.ingress import Ingress
+from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
-from deployments.stages import stage_arguments
+from deployments.stages.assembly import stage_arguments
 
 
 def build(settings: Settings) -> serve.Application:
     """The application that these settings describe.
 
     Raises:
-        deployments.weights.WeightsMissing: a model is not on this machine; the text has the command that brings it.
+        models.weights.WeightsMissing: a model is not on this machine; the text has the command that brings it.
         deployments.accelerator.NoGpu: GPUs were insisted on, and there are none.
     """
     gpus = cluster_has_gpus(settings.accelerator)

@@ -16,12 +16,12 @@ from typing import Any, Final
 import ray
 
 from deployments.accelerator import SHARES, Kind
-from deployments.execution import BUSY_S, SERVED
+from deployments.replica.execution import BUSY_S, SERVED
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
-LOOK_S: Final = 1.0  # between decisions: figures come once a second, Ray calls ten times
-DOOR: Final = "Ingress"
+DECISION_EVERY_S: Final = 1.0  # between decisions: figures come once a second, Ray calls ten times
+GATEWAY: Final = "Ingress"
 ARRIVALS: Final = "arrivals"  # what the door counts, ever rising (record_autoscaling_stats)
 
 SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
@@ -71,13 +71,13 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class StageLoad:
-    """One stage at one look.
+    """One stage at one decision.
 
     Attributes:
         target: replicas that serve or were asked for.
         least, most: replicas that it may have.
-        served: requests since the look before.
-        busy_s: replica-seconds of computing since the look before.
+        served: requests since the decision before.
+        busy_s: replica-seconds of computing since the decision before.
         prior_s: replica-seconds a request takes, as far as is known without having seen any.
         num_cpus, num_gpus: of one replica.
     """
@@ -94,7 +94,7 @@ class StageLoad:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The application at one look: what entered since the look before, what is inside now, and its stages."""
+    """The application at one decision: what entered since the decision before, what is inside now, and its stages."""
 
     arrivals: float
     inside: float
@@ -111,11 +111,12 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a look leaves to the next: numbers, strings and lists alone, so that `asdict` goes through JSON and pickle.
+    """What a decision leaves to the next: numbers, strings and lists alone, so that `asdict` goes through JSON and
+    pickle.
 
     Attributes:
-        arrivals: [from, to, requests] of the looks of `steady_s`; seconds.
-        needs: [seconds, replicas of each stage] of the looks of `hold_s`: what was needed, with the margin.
+        arrivals: [from, to, requests] of the decisions of `steady_s`; seconds.
+        needs: [seconds, replicas of each stage] of the decisions of `hold_s`: what was needed, with the margin.
         seen: requests and replica-seconds of each stage, older ones forgotten by degrees.
     """
 
@@ -167,9 +168,9 @@ def arrival_rate(arrivals: list[list[float]], objective: Objective, now_s: float
     """Requests a second to be expected `ready_s` from now.
 
     Args:
-        arrivals: [from, to, requests] of each look, seconds.
+        arrivals: [from, to, requests] of each decision, seconds.
         objective: its windows.
-        now_s: the end of the last look.
+        now_s: the end of the last decision.
     """
     recent = [each for each in arrivals if each[1] > now_s - objective.recent_s]
     before = [each for each in arrivals if each[1] <= now_s - objective.recent_s]
@@ -298,18 +299,18 @@ class WholeApplication:
         self._has_warned = False
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
-        """Decisions by `DeploymentID`, none between two looks; and the state, kept with the door's."""
+        """Decisions by `DeploymentID`, none between two decisions; and the state, kept with the door's."""
         ids = {deployment.name: deployment for deployment in contexts}
-        if DOOR not in ids:  # raising here would stop the controller's loop, for other applications too
+        if GATEWAY not in ids:  # raising here would stop the controller's loop, for other applications too
             if contexts and not self._has_warned:
-                logger.warning("%s has no autoscaling_config, so nobody sees what arrives: no stage is scaled", DOOR)
+                logger.warning("%s has no autoscaling_config, so nobody sees what arrives: no stage is scaled", GATEWAY)
                 self._has_warned = True
             return {}, {}
-        door = contexts[ids[DOOR]]
+        door = contexts[ids[GATEWAY]]
         now_s, state = door.current_time, door.policy_state
         memory = Memory(**state["memory"]) if "memory" in state else Memory()
-        if memory.looked_s is not None and now_s - memory.looked_s < LOOK_S:
-            return {}, {ids[DOOR]: state}
+        if memory.looked_s is not None and now_s - memory.looked_s < DECISION_EVERY_S:
+            return {}, {ids[GATEWAY]: state}
         capacity = self._capacity()
         gpus = self._accelerator != "cpu" and capacity.num_gpus > 0
         before, counters = state.get("counters", {}), dict[str, float]()
@@ -321,7 +322,7 @@ class WholeApplication:
         load = Load(arrivals, door.total_num_requests, stages)
         wanted, memory = decide(load, self._objective, capacity, now_s, memory)
         kept = {"memory": asdict(memory), "counters": counters}
-        return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[DOOR]: kept}
+        return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[GATEWAY]: kept}
 
     def _stage_load(
         self, name: str, context: Any, gpus: bool, before: Mapping[str, float], counters: dict[str, float]
@@ -346,7 +347,7 @@ class WholeApplication:
 
 
 def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:
-    """By how much a counter of each replica rose since the look before; `counters` gets where they stand."""
+    """By how much a counter of each replica rose since the decision before; `counters` gets where they stand."""
     for replica, series in ((context.raw_metrics or {}).get(metric) or {}).items():
         if series:
             name = f"{metric} {replica.to_full_id_str()}"

@@ -35,7 +35,7 @@ OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
-PROXY_CALLBACK: Final = "deployments.proxy:middlewares"
+PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 
 Progress = Callable[[dict[str, str]], None]
 

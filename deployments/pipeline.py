@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import IntEnum
 from math import isinf
 from typing import Any, Final, TypeVar
 
@@ -19,10 +20,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from amser.wire import Envelope
-from deployments.admission import Effort
-from deployments.deadline import NEVER, remaining
-from deployments.execution import Timed
-from deployments.messages import Emotion, Mel, Reading, TextFeatures, Transcript
+from deployments.replica.deadline import NEVER, remaining
+from deployments.replica.execution import Timed
+from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
 # Of the time that is left, what stays for the stages after one that can be left out
@@ -36,6 +36,17 @@ Description = dict[str, str]
 Result = TypeVar("Result")
 
 
+class Effort(IntEnum):
+    """How much of the pipeline runs."""
+
+    VOICE = 0
+    """The emotion of the voice alone: no words are recognised."""
+    WORDS = 1
+    """Words, and the emotion of the voice alone."""
+    WHOLE = 2
+    """Words, and the emotion of voice and words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
     """What the pipeline calls, whoever runs the models: objects in this process, or deployments behind handles.
@@ -45,9 +56,9 @@ class Stages:
 
     reconstruct: Callable[[Envelope], Awaitable[Timed[Mel]]]
     transcribe: Callable[[Mel, float], Awaitable[Timed[Transcript]]]
-    embed: Callable[[str], Awaitable[Timed[TextFeatures]]]
-    contextualize: Callable[[str, float], Awaitable[Timed[TextFeatures]]]
-    classify: Callable[[Mel, Reading | None, float], Awaitable[Timed[Emotion]]]
+    embed: Callable[[str], Awaitable[Timed[TokenFeatures]]]
+    contextualize: Callable[[str, float], Awaitable[Timed[TokenFeatures]]]
+    classify: Callable[[Mel, TextFeatures | None, float], Awaitable[Timed[Emotion]]]
     describe: Callable[[], Awaitable[dict[str, Description]]]
 
 
@@ -63,7 +74,7 @@ class Timings:
     mel: float
     asr: float
     text_embedding: float
-    roberta: float
+    text_encoder: float
     fusion: float
     total: float
 
@@ -105,38 +116,38 @@ async def recognize(
         envelope: what a device sent.
         stages: who computes.
         effort: the most that is to run.
-        deadline: when the answer comes too late (`deployments.deadline`).
+        deadline: when the answer comes too late (`deployments.replica.deadline`).
         strict: what cannot be done fails in place of being left out.
 
     Raises:
         amser.wire.WireError: the payload cannot be used.
         TimeoutError: the deadline passed.
     """
-    watch = _Watch()
-    spare = _Spare(strict, deadline)
+    watch = _StageTimer()
+    spare = _OptionalStages(strict, deadline)
     mel = await watch.over("mel", stages.reconstruct(envelope))
-    transcript = reading = None
+    transcript = text_features = None
     if effort >= Effort.WORDS:
         words_by = spare.until(RESERVE_AFTER_WORDS)
         transcript = await spare.run(watch.over("asr", stages.transcribe(mel, words_by)), words_by)
     if transcript is not None and effort is Effort.WHOLE:
         text_by = spare.until(RESERVE_AFTER_TEXT)
-        reading = await spare.run(_read(transcript, stages, watch, text_by), text_by)
-    emotion = await watch.over("fusion", stages.classify(mel, reading, deadline))
-    missing = ("asr", "text") if transcript is None else ("text",) if reading is None else emotion.left_out
+        text_features = await spare.run(_read(transcript, stages, watch, text_by), text_by)
+    emotion = await watch.over("fusion", stages.classify(mel, text_features, deadline))
+    missing = ("asr", "text") if transcript is None else ("text",) if text_features is None else emotion.left_out
     return Recognition(mel, transcript, emotion, missing, watch.timings(), watch.queues)
 
 
-async def _read(transcript: Transcript, stages: Stages, watch: _Watch, deadline: float) -> Reading:
+async def _read(transcript: Transcript, stages: Stages, watch: _StageTimer, deadline: float) -> TextFeatures:
     words, context = await asyncio.gather(
         watch.over("text_embedding", stages.embed(transcript.text)),
-        watch.over("roberta", stages.contextualize(transcript.text, deadline)),
+        watch.over("text_encoder", stages.contextualize(transcript.text, deadline)),
     )
-    return Reading(transcript.language, words, context)
+    return TextFeatures(transcript.language, words, context)
 
 
 @dataclass(frozen=True, slots=True)
-class _Spare:
+class _OptionalStages:
     """Stages that an answer can do without."""
 
     strict: bool
@@ -161,7 +172,7 @@ class _Spare:
 
 
 @dataclass(slots=True)
-class _Watch:
+class _StageTimer:
     """Milliseconds of each stage that has run: computing, and from asking to the answer."""
 
     started: float = field(default_factory=time.perf_counter)
@@ -178,9 +189,9 @@ class _Watch:
     def timings(self) -> Timings:
         total = 1000 * (time.perf_counter() - self.started)
         computed = {
-            stage: self.computed.get(stage, 0.0) for stage in ("mel", "asr", "text_embedding", "roberta", "fusion")
+            stage: self.computed.get(stage, 0.0) for stage in ("mel", "asr", "text_embedding", "text_encoder", "fusion")
         }
-        in_a_row = computed | {"text": max(computed["text_embedding"], computed["roberta"])}
+        in_a_row = computed | {"text": max(computed["text_embedding"], computed["text_encoder"])}
         busy = sum(in_a_row[stage] for stage in ("mel", "asr", "text", "fusion"))
         return Timings(queue=max(0.0, total - busy), **computed, total=total)
 
@@ -201,11 +212,11 @@ def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Aw
         return dict(zip(members, answers, strict=True))
 
     return Stages(
-        reconstruct=caller(members["mel_reconstruction"].reconstruct),
-        transcribe=caller(members["whisper_asr"].transcribe),
+        reconstruct=caller(members["mel"].reconstruct),
+        transcribe=caller(members["asr"].transcribe),
         embed=caller(members["text_embedding"].embed),
-        contextualize=caller(members["roberta"].contextualize),
-        classify=caller(members["fusion_classifier"].classify),
+        contextualize=caller(members["text_encoder"].contextualize),
+        classify=caller(members["fusion"].classify),
         describe=describe,
     )
 

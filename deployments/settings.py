@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
-from deployments.whisper.recognizer import BATCH_SIZE
-from fusion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.whisper.engines import EngineName
+from models.whisper.recognizer import BATCH_SIZE
 
 _LIMITS = Limits()
-
-EngineName = Literal["ctranslate2", "openai-whisper"]
 
 
 class _Settings(BaseModel):

@@ -1,7 +1,3 @@
-"""A simulated device: reads audio, finds the pauses, compresses each utterance and sends it to the cluster."""
+"""Simulated devices: radios, links, batteries, hardware, and the transports that the codecs are compared with."""
 
-import os
-
-# A device has one core to spare, and on a busy machine OpenBLAS' threads make matrices as small as these 50 times
-# slower (measured: 22 s of log-Mel in 3 ms or 170 ms). OpenBLAS reads this once, when NumPy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+import amser.client  # noqa: F401 - before NumPy: it holds OpenBLAS to one thread

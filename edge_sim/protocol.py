@@ -13,8 +13,8 @@ from uuid import UUID
 
 import httpx
 
+from amser.client.device import ROUTE, UTTERANCE_HEADER
 from amser.wire import MEDIA_TYPE
-from edge_sim.device import ROUTE, UTTERANCE_HEADER
 from edge_sim.link import Direction
 
 URL: Final = "https://emotion.example.org"
@@ -49,8 +49,8 @@ ANSWER_HEADER: Final = (
     b"date: Sun, 22 Nov 2026 07:47:11 GMT\r\n"
     b"server: uvicorn\r\n"
     b"server-timing: queue;dur=33.52, mel;dur=0.31, asr;dur=190.91, text_embedding;dur=0.22, "
-    b"roberta;dur=59.81, fusion;dur=4.93, total;dur=290.1, mel-queue;dur=0.41, asr-queue;dur=31.27, "
-    b"text_embedding-queue;dur=0.52, roberta-queue;dur=0.67, fusion-queue;dur=0.73\r\n"
+    b"text_encoder;dur=59.81, fusion;dur=4.93, total;dur=290.1, mel-queue;dur=0.41, asr-queue;dur=31.27, "
+    b"text_embedding-queue;dur=0.52, text_encoder-queue;dur=0.67, fusion-queue;dur=0.73\r\n"
     b"amser-request-id: e5fcc075-e301-4a07-887f-2d19d550fb42\r\n"
     b"content-length: \r\n"
     b"content-type: application/json\r\n\r\n"
@@ -61,7 +61,7 @@ ANSWER_BODY: Final = (
     b'"disgust":0.0021,"fear":0.1381,"happy":0.0194,"neutral":0.0013,"sad":0.0061,"surprise":0.0018},'
     b'"transcript":{"text":"Kids are talking by the door.","language":"en","average_log_probability":-0.3112},'
     b'"input":{"codec":"svd-f16","bytes":9855,"seconds":4.104,"rank":10},'
-    b'"timings_ms":{"queue":33.52,"mel":0.31,"asr":190.91,"text_embedding":0.22,"roberta":59.81,"fusion":4.93,'
+    b'"timings_ms":{"queue":33.52,"mel":0.31,"asr":190.91,"text_embedding":0.22,"text_encoder":59.81,"fusion":4.93,'
     b'"total":290.1},"models":{"asr":"whisper-base (ctranslate2)","words":"spacy-en-core-web-md",'
     b'"text_encoder":"all-mpnet-base-v2","fusion":"amser-states"},"degraded":[]}'
 )
@@ -118,7 +118,7 @@ class Stack(Protocol):
 
 
 def request_header(url: str, body: int, route: str = ROUTE, media_type: str = MEDIA_TYPE) -> bytes:
-    """The header of the request that `edge_sim.device.Device` makes, as httpx writes it (a test compares)."""
+    """The header of the request that `amser.client.device.Device` makes, as httpx writes it (a test compares)."""
     headers = {"Content-Type": media_type, UTTERANCE_HEADER: str(UUID(int=0))}
     with httpx.Client(trust_env=False, verify=False) as client:  # the certificates are not needed to count bytes
         request = client.build_request("POST", url.rstrip("/") + route, content=bytes(body), headers=headers)

@@ -230,7 +230,7 @@ def _try(probe: Probe, rate: float, terms: Terms) -> Trial:
     """Probes until the bounds decide, or the time is over.
 
     It may break after any slice, which errs on the side of caution. It may hold only at the least number of arrivals
-    and seconds, and when the arrivals have doubled since: who looks until it pleases will be pleased too often.
+    and seconds, and when the arrivals have doubled since: who snapshots until it pleases will be pleased too often.
     """
     violating, seconds, look_at = np.zeros(0, bool), 0.0, terms.least_arrivals
     reasons, warnings, decision = Counter[str](), dict[str, None](), Decision.UNDECIDED

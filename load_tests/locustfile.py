@@ -19,9 +19,9 @@ from locust import User, constant, events, task
 from locust.env import Environment
 
 from load_tests.commands.run import USABLE
-from load_tests.locust_fleet import LocustFleet
-from load_tests.run import payloads_for
-from load_tests.scenario import BadScenario, load_scenario, scenario_names
+from load_tests.fleet.locust_fleet import LocustFleet
+from load_tests.fleet.run import payloads_for
+from load_tests.fleet.scenario import BadScenario, load_scenario, scenario_names
 
 PATIENT: Final = "steady"  # whose devices a closed loop has
 MOST_USERS: Final = 10_000  # of a closed loop that are devices of their own

@@ -1,23 +1,18 @@
-"""Real speech for the tests that need it; where it is absent they skip and say why."""
+"""Real speech, and a real cluster, for the tests that need them."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 import yaml
 from hypothesis import settings
-from numpy.typing import NDArray
+from recordings import Waveform, speakers, waveform_of
 
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
-from deployments.weights import WeightsMissing, model_path
-
-Waveform = NDArray[np.float32]
+from models.weights import WeightsMissing, model_path
 
 CLIPS = 8
 SHORT_QUEUES = {
@@ -30,38 +25,10 @@ settings.register_profile("amser", deadline=None)
 settings.load_profile("amser")
 
 
-def find_data() -> Path | None:
-    """The folder of shared data: AMSER_DATA, or shared/data beside the repository or above it."""
-    if configured := os.environ.get("AMSER_DATA"):
-        return Path(configured) if Path(configured).is_dir() else None
-    folders = (parent / "shared" / "data" for parent in Path(__file__).resolve().parents)
-    return next((folder for folder in folders if folder.is_dir()), None)
-
-
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of manifests and audio that README.md describes."""
-    folder = find_data()
-    if folder is None:
-        pytest.skip("no shared data: set AMSER_DATA to the folder that holds speech/librispeech.tsv")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def speech(shared_data: Path) -> list[Waveform]:
-    """A few LibriSpeech utterances of as many readers: float32, 16 kHz."""
-    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: reads the FLAC clips")
-    manifest = shared_data / "speech" / "librispeech.tsv"
-    if not manifest.is_file():
-        pytest.skip(f"no real speech: {manifest} is missing")
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        clip_of_each_reader = {row["speaker"]: row["path"] for row in csv.DictReader(lines, delimiter="\t")}
-    waveforms = []
-    for path in list(clip_of_each_reader.values())[:CLIPS]:
-        waveform, rate = soundfile.read(shared_data / path, dtype="float32")
-        assert rate == 16_000, f"{path} is at {rate} Hz"
-        waveforms.append(waveform)
-    return waveforms
+def speech() -> list[Waveform]:
+    """LibriSpeech utterances of as many speakers: float32, 16 kHz."""
+    return [waveform_of(row["path"]) for row in speakers(CLIPS)]
 
 
 FOLDERS = ("unit", "local", "e2e", "cluster")

@@ -1,4 +1,4 @@
-"""What both ends of `klt` know beforehand: basis, scales and symbol tables, learnt once from speech (`klt_training`).
+"""What both ends of `klt` know beforehand: basis, scales and symbol tables, learnt once from speech (`training.klt`).
 
 Everything that decides which bits a symbol takes is an integer here, so that any processor reads any other's bytes.
 """

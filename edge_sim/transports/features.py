@@ -10,9 +10,9 @@ from typing import Final
 from uuid import uuid4
 
 from amser import codecs
+from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.features import SAMPLE_RATE, Float32
 from amser.wire import MEDIA_TYPE, Envelope, decode_mel, pack, unpack
-from edge_sim.frontend import DEFAULT_FRONTEND, log_mel
 from edge_sim.transports.base import ROUTE_OF_FEATURES, UnknownSetting, UnknownTransport
 
 RATES: Final = ("0.05", "0.0625", "0.125", "0.1875", "0.25", "0.5")

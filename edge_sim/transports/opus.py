@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from amser.client.audio import UnreadableAudio
 from amser.features import Float32
-from edge_sim.audio import UnreadableAudio
 from edge_sim.transports.audio_file import AudioFile, bits_per_second, write
 
 BIT_RATES: Final = ("6k", "8k", "12k", "16k", "24k", "32k")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from amser.client.audio import UnreadableAudio
 from amser.features import Float32
-from edge_sim.audio import UnreadableAudio
 from edge_sim.transports.audio_file import AudioFile, write
 
 RIFF_HEADER_LENGTH: Final = 8  # bytes: "RIFF" and how many follow

@@ -20,7 +20,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from load_tests.arrivals import Constant
 from load_tests.capacity import (
     CONFIDENCE,
     PERCENTILE,
@@ -35,11 +34,12 @@ from load_tests.capacity import (
 )
 from load_tests.commands import OK, WIDTH_OF_A_PIPE, complain
 from load_tests.commands.run import DEFAULT_URL, USABLE
-from load_tests.connection import BadUrl
-from load_tests.record import Run, Sample
-from load_tests.run import INTERRUPTED, run_scenario
-from load_tests.scenario import BadScenario, Scenario, load_scenario
-from load_tests.summary import GOOD, keeps, summarise
+from load_tests.fleet.arrivals import Constant
+from load_tests.fleet.connection import BadUrl
+from load_tests.fleet.run import INTERRUPTED, run_scenario
+from load_tests.fleet.scenario import BadScenario, Scenario, load_scenario
+from load_tests.report.record import Run, Sample
+from load_tests.report.summary import GOOD, keeps, summarise
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -99,7 +99,13 @@ def add_to(commands: Commands) -> None:
         help="of a rate that holds (default: %(default)g)",
     )
     add("--max-seconds", type=float, default=terms.max_seconds, metavar="S", help="of a rate (default: %(default)g)")
-    add("--slice-seconds", type=_positive, default=30.0, metavar="S", help="between two looks (default: %(default)g)")
+    add(
+        "--slice-seconds",
+        type=_positive,
+        default=30.0,
+        metavar="S",
+        help="between two snapshots (default: %(default)g)",
+    )
     add("--warm-up", type=_seconds, default=5.0, metavar="S", help="before each slice (default: %(default)g)")
     add("--seed", type=int, default=0, help="of the first slice (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the result there")

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from load_tests.commands import FAILED, OK, WIDTH_OF_A_PIPE, complain
-from load_tests.planning import Demand, NoPlan, Offer, Plan, plan, predict
-from load_tests.service_times import MEASURED, ServiceTimes, read
 from load_tests.simulation.application import GPU_SPEED_UP, Profile
+from load_tests.simulation.planning import Demand, NoPlan, Offer, Plan, plan, predict
+from load_tests.simulation.service_times import MEASURED, ServiceTimes, read
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from load_tests.commands import OK, complain
-from load_tests.record import RUN_FILE, read_run
-from load_tests.report import write_report
+from load_tests.report.page import write_report
+from load_tests.report.record import RUN_FILE, read_run
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

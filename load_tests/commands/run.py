@@ -18,15 +18,15 @@ from rich.table import Table
 from amser.errors import SignalError
 from edge_sim.constants import BadConstants, UnknownName
 from load_tests.commands import FAILED, INTERRUPTED, OK, WIDTH_OF_A_PIPE, complain
-from load_tests.connection import BadUrl
-from load_tests.open_loop import MOST_IN_FLIGHT, is_failure
-from load_tests.payloads import NobodySpeaks
-from load_tests.record import Run, write_run
-from load_tests.report import write_report
-from load_tests.run import INTERRUPTED as WAS_INTERRUPTED
-from load_tests.run import Progress, run_scenario
-from load_tests.scenario import BadScenario, load_scenario, scenario_names
-from load_tests.summary import OBJECTIVE_PERCENTILE, Percentiles, Summary, summarise
+from load_tests.fleet.connection import BadUrl
+from load_tests.fleet.open_loop import MOST_IN_FLIGHT, is_failure
+from load_tests.fleet.payloads import NobodySpeaks
+from load_tests.fleet.run import INTERRUPTED as WAS_INTERRUPTED
+from load_tests.fleet.run import Progress, run_scenario
+from load_tests.fleet.scenario import BadScenario, load_scenario, scenario_names
+from load_tests.report.page import write_report
+from load_tests.report.record import Run, write_run
+from load_tests.report.summary import OBJECTIVE_PERCENTILE, Percentiles, Summary, summarise
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

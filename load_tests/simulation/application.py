@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final, Literal
 
-from load_tests.service_times import ServiceTimes
 from load_tests.simulation.dag import Dag
+from load_tests.simulation.service_times import ServiceTimes
 from load_tests.simulation.stage import Deployment, Stage
 
 Profile = Literal["distributed", "fused"]
@@ -17,17 +17,21 @@ DEPLOYMENTS: Final = {  # what runs each stage in the distributed profile
     "mel": "MelReconstruction",
     "asr": "WhisperASR",
     "text_embedding": "TextEmbedding",
-    "roberta": "Roberta",
+    "text_encoder": "Roberta",
     "fusion": "FusionClassifier",
 }
 AFTER: Final[Mapping[str, tuple[str, ...]]] = {  # the order of deployments/pipeline.py
     "mel": ("ingress",),
     "asr": ("mel",),
     "text_embedding": ("asr",),
-    "roberta": ("asr",),
-    "fusion": ("text_embedding", "roberta"),
+    "text_encoder": ("asr",),
+    "fusion": ("text_embedding", "text_encoder"),
 }
-GPU_SPEED_UP: Final = {"asr": 15.0, "roberta": 20.0, "fusion": 10.0}  # assumed, against one core of the measured kind
+GPU_SPEED_UP: Final = {
+    "asr": 15.0,
+    "text_encoder": 20.0,
+    "fusion": 10.0,
+}  # assumed, against one core of the measured kind
 
 
 def build(

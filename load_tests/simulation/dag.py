@@ -76,7 +76,7 @@ class Autoscaler(Protocol):
     """Says how many replicas there should be.
 
     Attributes:
-        interval_s: between two looks.
+        interval_s: between two snapshots.
     """
 
     interval_s: float

@@ -132,7 +132,7 @@ class Lane:
         return len(self._queue)
 
     def enter(self, request: Request) -> None:
-        """Those who come at one moment are computed together, as in `deployments.batching`."""
+        """Those who come at one moment are computed together, as in `deployments.replica.batching`."""
         self._queue.append(request)
         if self.running == self.stage.threads:
             return

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from recordings import envelope_of, readers, silence, waveform_of
+from recordings import envelope_of, silence, speakers, waveform_of
 
 from amser import wire
 from deployments.accelerator import SHARES
@@ -20,8 +20,8 @@ ON_GPU = {"WhisperASR", "Roberta", "FusionClassifier"}
 
 @pytest.fixture(scope="module")
 def bodies() -> list[bytes]:
-    """Speech of three readers, and silence."""
-    speech = [wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25)) for row in readers(3)]
+    """Speech of three speakers, and silence."""
+    speech = [wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25)) for row in speakers(3)]
     return [*speech, wire.pack(envelope_of(silence(1)))]
 
 

@@ -55,7 +55,7 @@ class Counting:
 
 @serve.deployment(name="Ingress")
 @serve.ingress(api)
-class Door(Counting):
+class Gateway(Counting):
     @api.get("/readyz")
     async def readyz(self) -> str:
         return "ready"
@@ -73,7 +73,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     del args
     bound: Any = None
     for name in reversed(STAGES):
-        stand_in: Any = Door if name == "Ingress" else serve.deployment(Counting)
+        stand_in: Any = Gateway if name == "Ingress" else serve.deployment(Counting)
         options = actor_options(SHARES[name], gpus=True)
         bound = stand_in.options(name=name, ray_actor_options=options).bind(*([bound] if bound else []))
     application: serve.Application = bound
@@ -131,7 +131,7 @@ def ask_until(cluster: LocalCluster, ends_at: float) -> int:
 
 def test_no_stage_waits_for_another_to_grow_and_the_gpu_is_never_overbooked(cluster: LocalCluster) -> None:
     from deployments.accelerator import SHARES
-    from deployments.autoscaling import LOOK_S
+    from deployments.autoscaling import DECISION_EVERY_S
 
     idle = targets(cluster)
     assert idle == dict.fromkeys(STAGES, 1)
@@ -145,7 +145,7 @@ def test_no_stage_waits_for_another_to_grow_and_the_gpu_is_never_overbooked(clus
         assert sum(each.result() for each in answered) > 100
     grown = [next(at for at, now in history if now[name] > 1) for name in STAGES]
     # A look that falls into the first moments of the load sees a part of it, the next one sees it whole
-    assert max(grown) - min(grown) < 2 * LOOK_S + TARGETS_ARE_LATE_S, history
+    assert max(grown) - min(grown) < 2 * DECISION_EVERY_S + TARGETS_ARE_LATE_S, history
     final = history[-1][1]
     assert final == {"Ingress": MOST_REPLICAS, "WhisperASR": FITTING_RECOGNIZERS, "FusionClassifier": 2}
     for _, now in history:

@@ -22,8 +22,8 @@ from fleet_of_spools import CLOSED, DEVICES, Fleet, clips, reasonless
 from recordings import envelope_of
 
 from amser import wire
+from amser.client import delivery
 from deployments.local_cluster import LocalCluster
-from edge_sim import delivery
 
 STAGES: Final = ("MelReconstruction", "WhisperASR", "TextEmbedding", "Roberta", "FusionClassifier")
 # Ray's proxy answers for a door that died under a request, before the application can (ray.serve._private.http_util)

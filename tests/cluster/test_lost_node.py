@@ -11,9 +11,9 @@ import pytest
 from drills import config_of_drills, kill, replicas, until
 from fleet_of_spools import Fleet, reasonless
 
+from amser.client import delivery
 from deployments.accelerator import SHARES
 from deployments.local_cluster import LocalCluster
-from edge_sim import delivery
 
 NODE: Final = "second"
 ON_NODE: Final = ("WhisperASR", "FusionClassifier")  # one that an answer can do without, and one that it cannot

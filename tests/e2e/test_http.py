@@ -14,18 +14,17 @@ import google_crc32c
 import httpx
 import numpy as np
 import pytest
-from conftest import Waveform, find_data
 from over_http import CLASSES, assert_problem, connect, raw_request, send, send_audio, two_seconds
-from recordings import audio_file, envelope_of, readers, silence, waveform_of, weights
+from recordings import DATA, Waveform, audio_file, envelope_of, silence, speakers, waveform_of, weights
 
 from amser import wire
 from amser.features import SAMPLE_RATE
 from deployments.local_cluster import LocalCluster
-from deployments.mel_reconstruction import reconstruct
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
+from models.mel import reconstruct
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
 
-STAGES = {"queue", "mel", "asr", "text_embedding", "roberta", "fusion", "total"}
+STAGES = {"queue", "mel", "asr", "text_embedding", "text_encoder", "fusion", "total"}
 CODEC_OFFSET, VERSION_OFFSET, FRAMES_OFFSET = 5, 4, 8  # docs/wire.md
 
 
@@ -90,7 +89,7 @@ def test_the_words_over_http_are_those_of_the_recogniser_in_process(client: http
     jiwer = pytest.importorskip("jiwer", reason="jiwer is not installed")
     recognizer = WhisperRecognizer(CTranslate2Engine(weights("whisper-base")), batch_size=4)
     said, over_http, in_process = [], [], []
-    for row in readers(5):
+    for row in speakers(5):
         body = wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25))
         over_http.append(send(client, body).json()["transcript"]["text"])
         (transcript,) = recognizer.transcribe([reconstruct(wire.unpack(body), wire.Limits())])
@@ -110,9 +109,8 @@ def test_every_codec_is_read(client: httpx.Client, clip: Waveform, codec: str) -
 
 
 def test_an_audio_file_gets_the_words_of_its_log_mel(client: httpx.Client) -> None:
-    path, folder = readers(1)[0]["path"], find_data()
-    assert folder is not None
-    flac = (folder / path).read_bytes()
+    path = speakers(1)[0]["path"]
+    flac = (DATA / path).read_bytes()
     by_audio = send_audio(client, flac)
     by_envelope = send(client, wire.pack(envelope_of(waveform_of(path), "mel-f16"))).json()
     assert by_audio.status_code == 200
@@ -269,8 +267,8 @@ class TestBadClients:
 
 def test_the_models_are_named(client: httpx.Client) -> None:
     models = client.get("/v1/models").json()
-    assert set(models) == {"mel_reconstruction", "whisper_asr", "text_embedding", "roberta", "fusion_classifier"}
-    assert models["roberta"]["model"] == "all-mpnet-base-v2"
+    assert set(models) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
+    assert models["text_encoder"]["model"] == "all-mpnet-base-v2"
     assert all(model["device"] in ("cpu", "cuda") for model in models.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from deployments.local_cluster import LocalCluster
-from load_tests.watch import UNSEEN, Dashboard
+from load_tests.fleet.watch import UNSEEN, Dashboard
 
 STAGES = {"Ingress", "MelReconstruction", "WhisperASR", "TextEmbedding", "Roberta", "FusionClassifier"}
 

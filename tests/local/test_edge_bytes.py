@@ -6,18 +6,17 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import Waveform
-from recordings import envelope_of, readers, waveform_of, weights
+from recordings import Waveform, envelope_of, speakers, waveform_of, weights
 
 from amser import wire
 from amser.features import SAMPLE_RATE
-from deployments.execution import Timed
-from deployments.mel_reconstruction import reconstruct
-from deployments.messages import Emotion, Mel, Reading, TextFeatures, Transcript
-from deployments.roberta import LONGEST_TEXT, ContextEncoder
-from deployments.text_embedding import WordVectors
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
+from deployments.replica.execution import Timed
+from models.mel import reconstruct
+from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
+from models.text.context_encoder import LONGEST_TEXT, ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
 
 FRAMES = 500
 PCM = FRAMES * 160 * 2  # bytes of the same speech as 16-bit samples
@@ -28,7 +27,7 @@ LARGEST_RESULT = 4_000_000  # what Serve's throughput mode refuses to carry betw
 @pytest.fixture(scope="module")
 def waveform() -> Waveform:
     """Exactly five seconds of a reader."""
-    row = next(row for row in readers(20) if float(row["seconds"]) > 5)
+    row = next(row for row in speakers(20) if float(row["seconds"]) > 5)
     return waveform_of(row["path"])[: 5 * SAMPLE_RATE]
 
 
@@ -96,6 +95,6 @@ def test_the_emotion_crosses_as_a_few_numbers() -> None:
 
 def test_what_the_classifier_is_given_for_30_s_stays_below_the_limit_of_throughput_mode() -> None:
     mel = Mel(np.zeros((80, 3000), np.float16), -1.5, 30.0, "en", "svd-f16", 10)
-    words = TextFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
-    context = TextFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 768), np.float32))
-    assert carried((mel, Reading("en", words, context))) < 0.4 * LARGEST_RESULT
+    words = TokenFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
+    context = TokenFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 768), np.float32))
+    assert carried((mel, TextFeatures("en", words, context))) < 0.4 * LARGEST_RESULT

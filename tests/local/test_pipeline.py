@@ -10,30 +10,30 @@ from typing import Any
 
 import pytest
 from ray import serve
-from recordings import envelope_of, readers, silence, waveform_of, weights
+from recordings import envelope_of, silence, speakers, waveform_of, weights
 
 from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
 from amser.features import SAMPLE_RATE
 from amser.rate_hint import RateHint, Reason
-from deployments import ingress
-from deployments.answers import Answer
 from deployments.app import build
-from deployments.execution import Timed
-from deployments.fusion_classifier import EmotionClassifier
-from deployments.mel_reconstruction import reconstruct
+from deployments.gateway import ingress
+from deployments.gateway.answers import Answer
+from deployments.gateway.problems import PROBLEM_TYPE
 from deployments.pipeline import Recognition, Stages, recognize
-from deployments.problems import PROBLEM_TYPE
-from deployments.roberta import ContextEncoder
+from deployments.replica.execution import Timed
 from deployments.settings import Settings
-from deployments.text_embedding import WordVectors
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-from fusion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.classifier import EmotionClassifier
+from models.mel import reconstruct
+from models.text.context_encoder import ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
 
 MODELS = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
-STAGES = {"mel_reconstruction", "whisper_asr", "text_embedding", "roberta", "fusion_classifier"}
+STAGES = {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def envelopes() -> list[wire.Envelope]:
-    speech = [envelope_of(waveform_of(row["path"])[: 3 * SAMPLE_RATE]) for row in readers(2)]
+    speech = [envelope_of(waveform_of(row["path"])[: 3 * SAMPLE_RATE]) for row in speakers(2)]
     return [*speech, envelope_of(silence(1))]
 
 
@@ -71,7 +71,7 @@ def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
         transcribe=timed(lambda mel, _: recognizer.transcribe([mel])[0]),
         embed=timed(words.embed),
         contextualize=timed(lambda text, _: context.encode([text])[0]),
-        classify=timed(lambda mel, reading, _: classifier.classify(mel, voice.encode(mel), reading)),
+        classify=timed(lambda mel, text_features, _: classifier.classify(mel, voice.encode(mel), text_features)),
         describe=describe,
     )
 
@@ -110,7 +110,7 @@ def test_the_pipeline_understands_speech(in_process: list[Recognition]) -> None:
 def test_the_stages_and_the_waiting_make_up_the_total(in_process: list[Recognition]) -> None:
     for recognition in in_process:
         timings = recognition.timings
-        branches = max(timings.text_embedding, timings.roberta)
+        branches = max(timings.text_embedding, timings.text_encoder)
         parts = timings.queue + timings.mel + timings.asr + branches + timings.fusion
         assert parts == pytest.approx(timings.total)
 
@@ -136,7 +136,7 @@ def test_the_codecs_without_a_rank_are_understood(
     application: Any, in_process: list[Recognition], codec: str, step: str | None
 ) -> None:
     """The same three seconds as the first envelope's."""
-    speech = waveform_of(readers(1)[0]["path"])[: 3 * SAMPLE_RATE]
+    speech = waveform_of(speakers(1)[0]["path"])[: 3 * SAMPLE_RATE]
     body = wire.pack(envelope_of(speech, codec, step=step))
     response = application.emotion.remote(Body(body)).result()
     assert response.status_code == 200, response.body

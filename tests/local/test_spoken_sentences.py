@@ -11,14 +11,14 @@ import pytest
 from recordings import mel_of, weights
 
 from amser.features import resample
-from deployments.fusion_classifier import EmotionClassifier
-from deployments.messages import Emotion, Reading, Transcript
-from deployments.roberta import ContextEncoder
-from deployments.text_embedding import WordVectors
-from deployments.whisper.ctranslate2_engine import CTranslate2Engine
-from deployments.whisper.recognizer import WhisperRecognizer
-from deployments.whisper.voice import VoiceEncoder
-from fusion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.classifier import EmotionClassifier
+from models.messages import Emotion, TextFeatures, Transcript
+from models.text.context_encoder import ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
 
 SENTENCES = {
     "happy": "I love this so much, it is the best day of my life, thank you!",
@@ -46,8 +46,8 @@ def answers() -> dict[str, tuple[Transcript, Emotion]]:
         mel = mel_of(waveform)
         (transcript,) = recognizer.transcribe([mel])
         text = transcript.text
-        reading = Reading(transcript.language, words.embed(text), context.encode([text])[0])
-        emotion = classifier.classify(mel, listener.encode(mel), reading)
+        text_features = TextFeatures(transcript.language, words.embed(text), context.encode([text])[0])
+        emotion = classifier.classify(mel, listener.encode(mel), text_features)
         heard[name] = (transcript, emotion)
     return heard
 

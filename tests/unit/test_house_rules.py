@@ -11,31 +11,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("amser", "klt_training", "deployments", "fusion", "edge_sim", "load_tests", "benchmarks", "demo")
+PACKAGES = ("amser", "training.klt", "deployments", "fusion", "edge_sim", "load_tests", "benchmarks", "demo")
 OURS = {*PACKAGES, "tests"}
 LONGEST_FILE = 400  # lines
 MAY_IMPORT = {  # of ours
     "amser": set(),
-    "klt_training": {"amser", "deployments"},  # it asks the recogniser what its words depend on
+    "training.klt": {"amser", "deployments"},  # it asks the recogniser what its words depend on
     "edge_sim": {"amser"},
     "load_tests": {"amser", "edge_sim"},
     "fusion": {"amser", "deployments"},  # its extraction runs the stages that are served
     "deployments": {"amser", "fusion"},
 }
-RUN_SERVED_STAGES = {"fusion.extraction", "fusion.texts"}
-READS_SERVED_WEIGHTS = {"fusion.curriculum"}  # layers of the network begin as Whisper's
+RUN_SERVED_STAGES = {"training.data.extraction", "training.data.texts"}
+READS_SERVED_WEIGHTS = {"training.fitting.curriculum"}  # layers of the network begin as Whisper's
 NETWORK = {  # a checkpoint, and every network that one can hold
-    "fusion.checkpoint",
-    "fusion.models",
-    "fusion.network",
-    "fusion.amser_states",
-    "fusion.attention",
-    "fusion.batch",
-    "fusion.branches",
-    "fusion.baselines.frames",
-    "fusion.baselines.umons",
-    "fusion.baselines.xu",
-    "fusion.baselines.yoon",
+    "models.emotion.checkpoint",
+    "models.emotion.registry",
+    "models.emotion.network",
+    "models.emotion.amser_states",
+    "models.emotion.attention",
+    "models.emotion.batch",
+    "models.emotion.branches",
+    "models.emotion.published.frames",
+    "models.emotion.published.umons",
+    "models.emotion.published.xu",
+    "models.emotion.published.yoon",
 }
 SIGNAL_PATH_NEEDS = {"numpy", "scipy", "constriction", "google_crc32c"}
 
@@ -83,15 +83,15 @@ def test_a_package_imports_no_other_than_it_may(package: str) -> None:
 
 
 def test_the_training_runs_the_served_stages_in_few_places() -> None:
-    """The others ask `deployments.weights` alone: where a model is, and which it is exactly."""
+    """The others ask `models.weights` alone: where a model is, and which it is exactly."""
     using = {
         name_of(file): served
         for file in modules("fusion")
-        if (served := {each for each in ours(file) if package_of(each) == "deployments"} - {"deployments.weights"})
+        if (served := {each for each in ours(file) if package_of(each) == "deployments"} - {"models.weights"})
     }
     assert using.keys() == RUN_SERVED_STAGES | READS_SERVED_WEIGHTS
     for module in READS_SERVED_WEIGHTS:
-        assert using[module] <= {"deployments.whisper.conversion", "deployments.whisper.voice"}
+        assert using[module] <= {"models.whisper.conversion", "models.whisper.voice"}
 
 
 def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
@@ -103,11 +103,11 @@ def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
 def test_what_is_served_of_the_training_is_the_network_alone() -> None:
     served = {module for file in modules("deployments") for module in ours(file) if package_of(module) == "fusion"}
     assert served <= NETWORK
-    assert "fusion.checkpoint" in served
+    assert "models.emotion.checkpoint" in served
 
 
 def test_the_network_imports_nothing_of_ours_but_the_signal_path_and_itself() -> None:
-    reached, ahead = set[str](), {"fusion.checkpoint"}
+    reached, ahead = set[str](), {"models.emotion.checkpoint"}
     while ahead:
         module = ahead.pop()
         reached.add(module)

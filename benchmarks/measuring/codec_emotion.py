@@ -1,0 +1,213 @@
+"""Emotions through a transport, for `benchmarks.codec`: the way of the cluster, judged by networks of other speakers.
+
+transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → word features → fusion network. The
+networks are those of the recipe's cross-validation, if they are kept: each utterance is judged by the one that was not
+trained on its speaker. Else it is the checkpoint that comes with Amser, whose training data the corpus may be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.measuring.bootstrap import recall_difference
+from benchmarks.measuring.transmission import (
+    Arrived,
+    Transcriber,
+    Utterance,
+    identity,
+    key_of,
+    progress,
+    rebuilt,
+)
+from edge_sim.transports import Transport
+from models.emotion.batch import UtteranceFeatures, voice_alone
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, load
+from models.emotion.network import FusionNetwork
+from models.weights import fingerprint
+from models.whisper.voice import VoiceEncoder
+from training.corpora.manifest import Corpus, Record
+from training.data.extraction import waveform_of
+from training.data.texts import TextFeatureExtractor, TextFeaturePair
+from training.evaluate import protocol_of
+from training.fitting.loop import predict
+from training.fitting.recipe import Recipe
+from training.judging.metrics import score
+from training.train import networks_folder
+
+FOLDS, SHIPPED = "fold networks", "shipped checkpoint"
+SEED: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoldNetwork:
+    """A network, what divides its logits, and a digest of its file."""
+
+    network: FusionNetwork
+    temperature: float
+    digest: str
+
+    @classmethod
+    def read(cls, file: Path, expected: dict[str, str] | None = None) -> FoldNetwork:
+        """From a checkpoint, which must fit the encoders where they are named."""
+        network, info = load(file, expected)
+        return cls(network, info.temperature, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class FoldNetworks:
+    """Who judges whom.
+
+    Attributes:
+        by: `FOLDS` or `SHIPPED`.
+        of_fold: by the fold of an utterance; None for the rest.
+        remark: how the figures must be read.
+    """
+
+    by: str
+    of_fold: dict[int | None, FoldNetwork]
+    remark: str
+
+    def judge(self, record: Record) -> FoldNetwork:
+        """The network for an utterance."""
+        return self.of_fold[record.fold if self.by == FOLDS else None]
+
+
+def find_fold_networks(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> FoldNetworks:
+    """The networks of the folds, if all are kept, or the checkpoint that comes with Amser.
+
+    Raises:
+        models.emotion.checkpoint.CheckpointError: the checkpoint does not fit the encoders of the recipe.
+    """
+    folds = sorted({record.fold for record in corpus.records if record.fold is not None})
+    try:
+        folder = networks_folder(recipe, corpus, extractor)
+        why = "they are not kept"
+    except FileNotFoundError as error:  # what the copies of the training were mixed with
+        folder, why = Path(), str(error)
+    files = {fold: folder / f"fold-{fold}.safetensors" for fold in folds}
+    has_folds = len(folds) > 0 and all(record.fold is not None for record in corpus.records)
+    if has_folds and all(file.is_file() for file in files.values()):
+        remark = "each utterance by the network of cross-validation that was not trained on its speaker"
+        return FoldNetworks(FOLDS, {fold: FoldNetwork.read(file) for fold, file in files.items()}, remark)
+    expected = {"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints
+    try:
+        shipped = FoldNetwork.read(DEFAULT_CHECKPOINT, expected)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"no networks of the folds ({why}; `python -m training.train` trains them); {error}"
+        ) from error
+    remark = f"no networks of the folds ({why}); {protocol_of(corpus, load(DEFAULT_CHECKPOINT)[1])}"
+    return FoldNetworks(SHIPPED, {None: shipped}, remark)
+
+
+def every_kth(records: Sequence[Record], limit: int | None) -> list[Record]:
+    """`limit` records, evenly over speakers and, of each speaker, over classes; within a class at random, seeded."""
+    if limit is None or limit >= len(records):
+        return list(records)
+    random = np.random.default_rng(SEED)
+    order = random.permutation(len(records)).tolist()
+    order.sort(key=lambda index: (records[index].speaker, records[index].emotion))
+    places = ((np.arange(limit) + random.random()) * len(records) / limit).astype(int)
+    return [records[order[place]] for place in places]
+
+
+class EmotionBench:
+    """Measures unweighted accuracy through transports.
+
+    Args:
+        recipe: whose networks judge; utterances of classes that it does not have are left out.
+        corpus: whole, because the folder of the networks is named for all of it.
+        extractor: of the texts.
+        transcriber: of the recipe's recogniser.
+        voice: brings the encoder, when states are missing.
+        limit: utterances at most.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        extractor: TextFeatureExtractor,
+        transcriber: Transcriber,
+        voice: Callable[[], VoiceEncoder],
+        limit: int | None = None,
+    ) -> None:
+        self.networks = find_fold_networks(recipe, corpus, extractor)
+        self._name = corpus.name
+        self._recipe, self._extractor, self._transcriber = recipe, extractor, transcriber
+        self._bring_voice = voice
+        self._texts: dict[str, TextFeaturePair] = {}
+        known = [record for record in corpus.records if record.emotion in recipe.classes]
+        self.records = every_kth(known, limit)
+        self._truth = np.array([recipe.classes.index(record.emotion) for record in self.records])
+        self._reference: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def _utterances(self) -> list[Utterance]:
+        return [Utterance.of(waveform_of(record), record.language) for record in self.records]
+
+    @cached_property
+    def _voice(self) -> VoiceEncoder:
+        return self._bring_voice()
+
+    def measure(self, transport: Transport) -> dict[str, Any]:
+        """The figures of a row. Those of the first transport that is measured are what the others are compared with."""
+        arrived = self._transcriber.send(transport, self._utterances, "emotions, words")
+        answers = self._probabilities(transport, [each.text for each in arrived]).argmax(1)
+        scores = score(self._truth, answers)
+        hits = answers == self._truth
+        if self._reference is None:
+            self._reference = hits
+        delta, error = recall_difference(hits, self._reference, self._truth)
+        return {
+            "ua": round(scores.ua.value, 4),
+            "ua_low": round(scores.ua.low, 4),
+            "ua_high": round(scores.ua.high, 4),
+            "ua_delta": round(delta, 4),
+            "ua_delta_se": round(error, 4),
+            "ua_by": self.networks.by,
+            "ua_corpus": self._name,
+            "ua_utterances": scores.n,
+            "ua_kbps": round(self._kbps(arrived), 4),
+        }
+
+    def _kbps(self, arrived: Sequence[Arrived]) -> float:
+        seconds = sum(utterance.seconds for utterance in self._utterances)
+        return 8 * sum(each.elementary_bytes for each in arrived) / seconds / 1000
+
+    def _probabilities(self, transport: Transport, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, classes), kept on disk as the texts are."""
+        encoders = [fingerprint(self._recipe.recogniser), self._extractor.fingerprints]
+        keys = [
+            key_of("emotion", utterance.digest, identity(transport), text, self.networks.judge(record).digest, encoders)
+            for utterance, text, record in zip(self._utterances, texts, self.records, strict=True)
+        ]
+        kept = self._transcriber.kept
+        values = kept.read(keys)
+        missing = [position for position, key in enumerate(keys) if key not in values]
+        for group in progress(missing, f"emotions, {transport.name}:{transport.setting}"):
+            new = {keys[position]: self._judged(transport, position, texts[position]) for position in group}
+            kept.write(new)
+            values |= new
+        return np.array([values[key] for key in keys], np.float32)
+
+    def _judged(self, transport: Transport, position: int, text: str) -> list[float]:
+        utterance, record = self._utterances[position], self.records[position]
+        mel = rebuilt(transport, utterance, transport.encode(utterance.waveform))
+        if text not in self._texts:
+            self._texts |= self._extractor.extract([text])
+        read = self._texts[text]
+        features = UtteranceFeatures(mel.values, read.words, read.context, self._voice.encode(mel))
+        if record.language not in (None, *self._recipe.text_languages):
+            features = voice_alone(features)
+        judge = self.networks.judge(record)
+        probabilities: list[float] = predict(judge.network, [features], judge.temperature)[0].tolist()
+        return probabilities

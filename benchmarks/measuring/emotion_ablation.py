@@ -1,0 +1,53 @@
+"""Our network trained again without one kind of text features, for the table by modality of `benchmarks.emotion`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from models.emotion.amser_states import AmserStates, TextNetwork
+from training.data.dataset import LabelledSentence
+from training.data.texts import TextFeaturePair
+from training.fitting.cross_validation import Material, Trained
+from training.fitting.curriculum import train_fusion, train_text
+from training.fitting.loading import SentenceBank
+from training.fitting.progress import TrainingProgress
+from training.fitting.recipe import Recipe
+
+
+def retrain_without(
+    console: Console, recipe: Recipe, material: Material, folds: Sequence[Trained], left_out: str
+) -> tuple[list[Trained], SentenceBank, TextNetwork]:
+    """Text and fusion once more, with `words` or `context` as zeros; the voices are those of the folds."""
+    assert material.bank is not None
+    bank = _without(material.bank, left_out)
+    config = replace(folds[0].network.config, model="text")
+    with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+        text = cast(TextNetwork, train_text(recipe, config, bank, progress.report).network)
+    networks = []
+    for fold in track(folds, f"fusion without {left_out}", console=console):
+        training, validation = (
+            [material.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
+        )
+        network = cast(AmserStates, fold.network)
+        fitted = train_fusion(
+            recipe, network.voice, text, training, validation, bank, lambda *_: None, statistics=network.statistics
+        )
+        networks.append(replace(fold, network=fitted.network))
+    return networks, bank, text
+
+
+def _without(bank: SentenceBank, left_out: str) -> SentenceBank:
+    def blank(features: TextFeaturePair) -> TextFeaturePair:
+        return replace(features, **{left_out: np.zeros_like(getattr(features, left_out))})
+
+    def sentences(labelled: Sequence[LabelledSentence]) -> list[LabelledSentence]:
+        return [replace(each, features=blank(each.features)) for each in labelled]
+
+    pairs = {part: [[blank(each) for each in group] for group in groups] for part, groups in bank.pairs.items()}
+    return SentenceBank(sentences(bank.training), sentences(bank.development), sentences(bank.test), pairs)

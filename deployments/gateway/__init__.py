@@ -1,0 +1,1 @@
+"""The HTTP side: routes, admission control, request preferences, problem documents, audio decoding."""

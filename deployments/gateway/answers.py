@@ -1,0 +1,124 @@
+"""What goes over HTTP: the answer, and the problem documents of RFC 9457. Dicts begin here and nowhere before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Final
+
+from pydantic import BaseModel, Field
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from amser import wire
+from amser.errors import SignalError
+from amser.features import AudioError
+from deployments.gateway.admission import Overloaded
+from deployments.gateway.audio import AudioTooLong, BrokenAudio, UndecodableAudio
+from deployments.gateway.problems import Refusal
+from deployments.pipeline import Recognition
+from models.messages import Transcript
+
+NOT_RECOGNISED: Final = Transcript("", "und", 0.0)  # ISO 639: undetermined
+
+
+class TranscriptAnswer(BaseModel):
+    """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`."""
+
+    text: str
+    language: str
+    average_log_probability: float
+
+
+class InputAnswer(BaseModel):
+    """What was received: the codec (or audio format), the bytes of the body, and the speech in it.
+
+    `step` is the quantiser's index of a codec that has one; for the others it is left out.
+    """
+
+    codec: str
+    bytes: int
+    seconds: float
+    rank: int | None
+    step: int | None = Field(None, exclude_if=lambda step: step is None)
+
+
+class Answer(BaseModel):
+    """Words and emotion of one utterance."""
+
+    request_id: str
+    emotion: str
+    probabilities: dict[str, float]
+    transcript: TranscriptAnswer
+    input: InputAnswer
+    timings_ms: dict[str, float]
+    models: dict[str, str]
+    degraded: list[str]
+
+
+_STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
+    wire.Malformed: HTTPStatus.BAD_REQUEST,
+    BrokenAudio: HTTPStatus.BAD_REQUEST,
+    wire.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    AudioTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    wire.Unsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UndecodableAudio: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    wire.Unusable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    AudioError: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refusal | None:
+    """What an error of the pipeline means for the client; None where it is our own fault."""
+    if isinstance(error, RayTaskError):  # a stage raised: what it raised is inside
+        error = error.cause
+    if isinstance(error, SignalError):
+        for kind, status in _STATUS_OF.items():
+            if isinstance(error, kind):
+                return Refusal(status, error.cause, error.limit)
+        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, error.cause, error.limit)
+    if isinstance(error, BackPressureError):
+        cause = "the cluster has as many requests as it can queue"
+        return Refusal(HTTPStatus.TOO_MANY_REQUESTS, cause, retry_after_s=retry_after_s)
+    if isinstance(error, Overloaded):
+        return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
+    if isinstance(error, TimeoutError):
+        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{deadline_s:g} s")
+    if isinstance(error, RayActorError | DeploymentUnavailableError):
+        cause = "a stage of the pipeline is not available at the moment"
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+    return None
+
+
+def answer(
+    recognition: Recognition, request_id: str, *, codec: str, received: int, step: int | None, models: dict[str, str]
+) -> Answer:
+    """The document of a request that succeeded."""
+    transcript, emotion = recognition.transcript or NOT_RECOGNISED, recognition.emotion
+    return Answer(
+        request_id=request_id,
+        emotion=emotion.label,
+        probabilities={name: round(value, 4) for name, value in emotion.probabilities.items()},
+        transcript=TranscriptAnswer(
+            text=transcript.text,
+            language=transcript.language,
+            average_log_probability=round(transcript.average_log_probability, 4),
+        ),
+        input=InputAnswer(
+            codec=codec,
+            bytes=received,
+            seconds=round(recognition.mel.seconds, 3),
+            rank=recognition.mel.rank,
+            step=step,
+        ),
+        timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
+        models=models,
+        degraded=list(recognition.left_out),
+    )
+
+
+def server_timing(timings_ms: Mapping[str, float], queues_ms: Mapping[str, float]) -> str:
+    """The same timings as a Server-Timing header (W3C Server Timing), with the wait before each stage as `…-queue`."""
+    entries = {**timings_ms, **{f"{stage}-queue": round(value, 2) for stage, value in queues_ms.items()}}
+    return ", ".join(f"{name};dur={value:g}" for name, value in entries.items())

@@ -1,0 +1,264 @@
+"""The REST routes: parse, call the pipeline, answer.
+
+Everything that a client controls has a limit here: the bytes of a body, the time it takes to send it, the time until
+the answer. What a client gets for a bad request is an RFC 9457 problem document.
+"""
+
+# No `from __future__ import annotations` here: FastAPI could not find the types again after Ray has pickled the class.
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import ClientDisconnect
+from whisper.tokenizer import LANGUAGES
+
+from amser import codecs, wire
+from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
+from amser.rate_hint import HEADER as RATE_HINT
+from deployments.autoscaling import ARRIVALS
+from deployments.gateway import audio
+from deployments.gateway.admission import Admission
+from deployments.gateway.answers import Answer, answer, refusal, server_timing
+from deployments.gateway.preferences import (
+    DEADLINE_HEADER,
+    PREFER_HEADER,
+    Preferences,
+    read_preferences,
+)
+from deployments.gateway.problems import PROBLEM_TYPE, Problem, Refusal
+from deployments.gateway.rate_hint import rate_hint
+from deployments.pipeline import Effort, Recognition, Stages, recognize, serve_stages
+from deployments.replica.deadline import NEVER, remaining
+from deployments.replica.execution import ModelThread
+from deployments.settings import Settings
+from deployments.stages.assembly import build_local_stages, model_names
+
+logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
+
+MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
+READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
+DEVICE_OF_AUDIO: Final = "audio-upload"
+
+Read = tuple[wire.Envelope, str, int]  # with the name of the codec or audio format, and the bytes of the body
+Reader = Callable[[Request], Awaitable[Read]]
+
+api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
+    title="Amser",
+    version="1",
+    description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
+)
+
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": Problem, "description": description, "content": {PROBLEM_TYPE: {}}}
+    for status, description in {
+        400: "Malformed: truncated or corrupt",
+        408: "The body did not arrive in time",
+        413: "Too many bytes, or too long an utterance",
+        415: "Unknown media type, version, codec or audio format",
+        422: "Well-formed but unusable: too short, not finite, rank too high",
+        429: "The cluster is full, or cannot answer in time: try again after Retry-After",
+        503: "A stage is not available",
+        504: "The answer was not ready in time",
+    }.items()
+}
+
+
+_HEADERS: Final = {
+    DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),
+    PREFER_HEADER: ("string", "`handling=strict` refuses answers that leave something out"),
+}
+
+
+def _binary_body(*media_types: str) -> dict[str, Any]:
+    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+    headers = [
+        {"name": name, "in": "header", "schema": {"type": kind}, "description": what}
+        for name, (kind, what) in _HEADERS.items()
+    ]
+    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+
+
+@serve.deployment
+@serve.ingress(api)
+class Ingress:
+    """The door of the application.
+
+    Args:
+        settings: of the whole application.
+        stages: handles of the stages; None loads all of them into this replica (the fused profile).
+        gpu: whether this replica was given a share of one.
+    """
+
+    def __init__(self, settings: Settings, stages: dict[str, DeploymentHandle] | None, gpu: bool) -> None:
+        self._requests = settings.requests
+        self._flow = settings.flow
+        self._rate_hint = settings.rate_hint
+        self._admission = Admission()
+        self._arrivals = 0
+        self._decoding = ModelThread("audio")
+        self._names = model_names(settings)
+        self._stages: Stages
+        if stages is None:
+            self._stages = build_local_stages(settings, gpu)
+        else:
+            self._stages = serve_stages(stages)
+
+    @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
+    async def emotion(self, request: Request) -> Response:
+        """Words and emotion of an utterance that a device compressed (docs/wire.md has the format)."""
+        return await self._answer(request, self._from_envelope)
+
+    @api.post(
+        "/v1/emotion/audio",
+        response_model=Answer,
+        responses=_PROBLEMS,
+        openapi_extra=_binary_body("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4"),
+    )
+    async def emotion_of_audio(self, request: Request, language: str | None = None) -> Response:
+        """The same for a WAV, FLAC, MP3, OGG or M4A file of up to 30 s, for clients without the codec.
+
+        `language` is an ISO 639-1 code; without it the language is detected.
+        """
+        del language  # read in `_from_audio`; named here for the documentation
+        return await self._answer(request, self._from_audio)
+
+    @api.get("/v1/models")
+    async def models(self) -> dict[str, dict[str, str]]:
+        """The model behind each stage, and the device that it runs on."""
+        return await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
+
+    @api.get("/healthz")
+    async def healthz(self) -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @api.get("/readyz", response_model=dict[str, str], responses={503: _PROBLEMS[503]})
+    async def readyz(self) -> Response:
+        """Whether every stage answers."""
+        try:
+            stages = await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
+        except Exception as error:  # whatever keeps a stage from answering, the answer is the same
+            cause = f"a stage does not answer: {type(error).__name__}"
+            retry_after_s = self._requests.retry_after_s
+            unready = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+            return self._problem(unready, str(uuid.uuid4()))
+        return JSONResponse({"status": "ready", "stages": str(len(stages))})
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Requests since this replica started, for `deployments.autoscaling`; Ray asks for it."""
+        return {ARRIVALS: float(self._arrivals)}
+
+    async def _answer(self, request: Request, read: Reader) -> Response:
+        self._arrivals += 1
+        request_id = str(uuid.uuid4())
+        try:
+            preferences = read_preferences(request.headers, self._requests.deadline_s)
+            async with asyncio.timeout(remaining(preferences.deadline)):
+                envelope, codec, size = await read(request)
+                recognition = await self._recognize(envelope, preferences)
+        except Exception as error:
+            return self._problem(error, request_id)
+        step = codecs.payload_step(envelope.codec, envelope.payload)
+        document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
+        timing = server_timing(document.timings_ms, recognition.queues)
+        headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
+        if hint := rate_hint(step, recognition.transcript, self._rate_hint):
+            headers[RATE_HINT] = str(hint)
+        return JSONResponse(document.model_dump(), headers=headers)
+
+    async def _from_envelope(self, request: Request) -> Read:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        if media_type != wire.MEDIA_TYPE:
+            cause = f"the content type is {media_type or 'missing'!r:.100}"
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, cause, wire.MEDIA_TYPE)
+        body = await self._body(request, self._requests.max_bytes)
+        envelope = wire.unpack(body, self._requests.limits)
+        return envelope, envelope.codec, len(body)
+
+    async def _from_audio(self, request: Request) -> Read:
+        body = await self._body(request, self._requests.max_audio_bytes)
+        language = request.query_params.get("language")
+        envelope, name = (await self._decoding.run(self._envelope_of_audio, body, language)).value
+        return envelope, name, len(body)
+
+    async def _recognize(self, envelope: wire.Envelope, preferences: Preferences) -> Recognition:
+        """Refuses what one stage could not take, before it shares a batch with other requests."""
+        if envelope.bands != MEL_BANDS:
+            raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
+        if envelope.language is not None and envelope.language not in LANGUAGES:
+            raise wire.Unusable(f"no language {envelope.language!r} is known", "a code of Whisper's, or none")
+        strict = preferences.strict or not self._flow.degrade
+        if not self._flow.admission:
+            return await self._run(envelope, Effort.WHOLE, preferences.deadline, strict)
+        admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict)
+        with admitted.lane.occupied(admitted.work):
+            return await self._run(envelope, admitted.effort, preferences.deadline, strict)
+
+    async def _run(self, envelope: wire.Envelope, effort: Effort, deadline: float, strict: bool) -> Recognition:
+        told = deadline if self._flow.deadlines else NEVER
+        recognition = recognize(envelope, self._stages, effort=effort, deadline=told, strict=strict)
+        if self._flow.cancellation:
+            return await recognition
+        return await asyncio.shield(asyncio.ensure_future(recognition))
+
+    def _envelope_of_audio(self, content: bytes, language: str | None) -> tuple[wire.Envelope, str]:
+        waveform, name = audio.decode(content, self._requests.max_frames)
+        mel = log_mel(waveform)[:, : self._requests.max_frames]
+        encoded = codecs.encode(mel, "mel-f16")
+        envelope = wire.Envelope(
+            codec=encoded.codec,
+            profile="whisper80",
+            frames=mel.shape[1],
+            seconds=min(len(waveform) / SAMPLE_RATE, mel.shape[1] / FRAMES_PER_SECOND),
+            language=language,
+            device_id=DEVICE_OF_AUDIO,
+            utterance_id=uuid.uuid4(),
+            captured_at=datetime.now(UTC),
+            payload=encoded.payload,
+        )
+        return envelope, name
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """The whole body, but never more than `limit` bytes of it in memory."""
+        accepted = f"up to {limit} bytes"
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            cause = f"the body has {announced} bytes"
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, cause, accepted)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._requests.body_timeout_s):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > limit:
+                        cause = f"the body has more than {limit} bytes"
+                        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, cause, accepted)
+        except TimeoutError:
+            limit_s = f"{self._requests.body_timeout_s:g} s"
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", limit_s) from None
+        return bytes(body)
+
+    def _problem(self, error: Exception, request_id: str) -> Response:
+        if isinstance(error, ClientDisconnect):
+            logger.info("request %s: the client left before its body was here", request_id)
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
+        refused = error if isinstance(error, Refusal) else None
+        refused = refused or refusal(error, self._requests.deadline_s, self._requests.retry_after_s)
+        if refused is None:
+            logger.error("request %s failed", request_id, exc_info=error)
+            refused = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
+        headers = {"Amser-Request-Id": request_id}
+        if refused.retry_after_s is not None:
+            headers["Retry-After"] = str(refused.retry_after_s)
+        document = refused.problem(request_id).model_dump(exclude_none=True)
+        return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)

@@ -1,0 +1,51 @@
+"""What a client gets for a request that has no answer: the problem documents of RFC 9457.
+
+Apart from `answers`, since Ray's proxy says so too (`deployments.gateway.proxy`) and is to load nothing else for it.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from pydantic import BaseModel
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    limit: str | None = None
+    request_id: str | None = None
+
+
+class Refusal(Exception):  # noqa: N818 - an error by its base class
+    """A request that gets a problem document.
+
+    Attributes:
+        status: HTTP status.
+        cause: what is wrong, in words for whoever sent the request.
+        limit: what would have been accepted.
+        retry_after_s: when to try again; None where that would not help.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, cause: str, limit: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(cause)
+        self.status, self.cause, self.limit, self.retry_after_s = status, cause, limit, retry_after_s
+
+    def problem(self, request_id: str) -> Problem:
+        """The document."""
+        return Problem(
+            title=self.status.phrase,
+            status=self.status.value,
+            detail=self.cause,
+            limit=self.limit,
+            request_id=request_id,
+        )

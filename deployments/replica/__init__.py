@@ -1,0 +1,1 @@
+"""What every replica is built from: batching, deadlines, execution beside the event loop."""

@@ -1,0 +1,124 @@
+"""Requests that wait at the same stage are computed together, beside the event loop of its replica.
+
+A batch starts as soon as a model thread is free, with what waits then: to wait for company would cost time, and company
+gathers anyway while the batch before it is computed. Whoever waits longest leads the next batch and is joined by those
+most like it in size, since a batch takes as long as its largest item. What nobody waits for any more (the client left,
+the deadline passed) is left out before anything is computed. One item that cannot be computed fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from deployments.replica.deadline import NEVER, DeadlinePassed, remaining
+from deployments.replica.execution import Timed, Work, timed
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    size: int
+    deadline: float
+    done: asyncio.Future[Timed[Result]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for it; tells those whose deadline has passed."""
+        if not self.done.done() and remaining(self.deadline) <= 0:
+            self.done.set_exception(DeadlinePassed("the deadline passed before a model was free"))
+        return not self.done.done()
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs a model for one replica. `work` counts what it did.
+
+    Args:
+        name: of its threads.
+        run: computes a batch: a result for each item, in order. Called in a thread.
+        batch_size: items at once, at most.
+        budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
+        size: of an item, such as its frames.
+        threads: batches at once; `run` must be safe to be called from as many.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        batch_size: int,
+        budget: int | None = None,
+        size: Callable[[Item], int] = lambda _: 1,
+        threads: int = 1,
+    ) -> None:
+        self._run, self._size = run, size
+        self._batch_size, self._budget = batch_size, budget
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._free = threads
+        self.work = Work(threads)
+        self._waiting: list[_Waiting[Item, Result]] = []
+        self._batches: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
+
+    async def submit(self, item: Item, deadline: float = NEVER) -> Timed[Result]:
+        """The result for an item, with the milliseconds that its batch computed.
+
+        Raises:
+            deployments.replica.deadline.DeadlinePassed: it could not start in time.
+            Exception: whatever `run` raises for this very item.
+        """
+        waiting = _Waiting[Item, Result](item, self._size(item), deadline)
+        self._waiting.append(waiting)
+        # Those whom the stage before answered together come in one turn of the loop, and are computed together
+        asyncio.get_running_loop().call_soon(self._start_batches)
+        return await waiting.done  # cancelled where the client leaves, and then left out of every batch
+
+    def _start_batches(self) -> None:
+        while self._free and (batch := self._next_batch()):
+            self._free -= 1
+            task = asyncio.get_running_loop().create_task(self._compute(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    def _next_batch(self) -> list[_Waiting[Item, Result]]:
+        self._waiting = [each for each in self._waiting if each.is_wanted()]
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        batch, total = [first], first.size
+        for each in sorted(self._waiting[1:], key=lambda each: abs(each.size - first.size)):
+            if len(batch) == self._batch_size:
+                break
+            if self._budget is None or total + each.size <= self._budget:
+                batch.append(each)
+                total += each.size
+        self._waiting = [each for each in self._waiting if each not in batch]
+        return batch
+
+    async def _compute(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        try:
+            await self._answer(batch)
+        finally:
+            self._free += 1
+            self._start_batches()
+
+    async def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await loop.run_in_executor(self._executor, timed, self._run, [each.item for each in batch])
+        except Exception as error:
+            if len(batch) > 1:  # one of them is to blame, and the others are not to pay for it
+                for each in batch:
+                    await self._answer([each])
+            elif not batch[0].done.done():
+                batch[0].done.set_exception(error)
+            return
+        self.work.add(len(batch), answer.compute_ms)
+        for each, result in zip(batch, answer.value, strict=True):
+            if not each.done.done():
+                each.done.set_result(Timed(result, answer.compute_ms))

@@ -1,0 +1,63 @@
+"""Settings → the stages: which model each one loads, where it is, and by which weights exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deployments.pipeline import Stages, local_stages
+from deployments.settings import Settings
+from deployments.stages.fusion_classifier import FusionClassifier
+from deployments.stages.mel_reconstruction import MelReconstruction
+from deployments.stages.roberta import Roberta
+from deployments.stages.text_embedding import TextEmbedding
+from deployments.stages.whisper_asr import WhisperASR
+from models.emotion import checkpoint
+from models.resolve import Resolved, resolve
+from models.whisper.engines import served_name
+
+
+def build_local_stages(settings: Settings, gpu: bool = False) -> Stages:
+    """All stages in this process. Call it where an event loop runs, as the fused replica does."""
+    stages = stage_arguments(settings, gpu)
+    return local_stages({name: stage.func_or_class(*arguments) for name, (stage, arguments) in stages.items()})
+
+
+def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """Each stage's deployment and the arguments of its constructor; devices are chosen inside the replicas."""
+    models = _resolve_all(settings)
+    asr, words, context = models["asr"], models["words"], models["context"]
+    encoder = settings.text_encoder
+    return {
+        "mel": (MelReconstruction, (settings.requests.limits,)),
+        "asr": (WhisperASR, (settings.recognizer, asr.location, asr.name, gpu)),
+        "text_embedding": (TextEmbedding, (words.location, words.name)),
+        "text_encoder": (Roberta, (context.location, context.name, gpu, encoder.threads, encoder.batch_size)),
+        "fusion": (
+            FusionClassifier,
+            (
+                settings.fusion_checkpoint,
+                {role: model.fingerprint for role, model in models.items()},
+                asr.location,
+                gpu,
+            ),
+        ),
+    }
+
+
+def model_names(settings: Settings) -> dict[str, str]:
+    """What answers name as their models."""
+    recognizer = settings.recognizer
+    return {
+        "asr": served_name(resolve(recognizer.weights).name, recognizer.engine),
+        "words": resolve(settings.word_vectors).name,
+        "text_encoder": resolve(settings.text_encoder.model).name,
+        "fusion": checkpoint.describe(settings.fusion_checkpoint).name,
+    }
+
+
+def _resolve_all(settings: Settings) -> dict[str, Resolved]:
+    return {
+        "asr": resolve(settings.recognizer.weights),
+        "words": resolve(settings.word_vectors),
+        "context": resolve(settings.text_encoder.model),
+    }

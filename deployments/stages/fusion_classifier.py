@@ -1,0 +1,42 @@
+"""Voice and words → emotion, as a deployment: the last stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ray import serve
+
+from deployments.replica.batching import Batcher
+from deployments.replica.deadline import NEVER
+from deployments.replica.execution import Timed
+from models.device import device, has_bfloat16
+from models.emotion.classifier import EmotionClassifier
+from models.messages import Emotion, Mel, TextFeatures
+from models.whisper.voice import VoiceEncoder
+
+
+@serve.deployment
+class FusionClassifier:
+    """The shell around `VoiceEncoder` and `EmotionClassifier`: it listens, and fuses what it hears with the words."""
+
+    def __init__(self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool) -> None:
+        self._device = device(gpu)
+        self._voice = VoiceEncoder(whisper, self._device, narrow=has_bfloat16())
+        self._classifier = EmotionClassifier(path, encoders, self._device)
+        self._batcher = Batcher("fusion", self._classify_all, batch_size=1)
+
+    async def classify(self, mel: Mel, text_features: TextFeatures | None, deadline: float = NEVER) -> Timed[Emotion]:
+        """See `EmotionClassifier.classify`; None hears the voice alone."""
+        return await self._batcher.submit((mel, text_features), deadline)
+
+    def _classify_all(self, items: Sequence[tuple[Mel, TextFeatures | None]]) -> list[Emotion]:
+        return [self._classifier.classify(mel, self._voice.encode(mel), text_features) for mel, text_features in items]
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._batcher.work.counts
+
+    async def describe(self) -> dict[str, str]:
+        """Name and device of what runs here; also the sign that it runs."""
+        return {"model": self._classifier.info.name, "device": self._device}

@@ -1,0 +1,37 @@
+"""Word vectors of a transcript: the word branch of Amser+ (IoT-J 2025, R10).
+
+Stands between the recogniser, which writes the text, and the fusion classifier, which reads the vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray import serve
+
+from deployments.replica.execution import ModelThread, Timed
+from models.messages import TokenFeatures
+from models.text.word_vectors import WordVectors
+
+
+@serve.deployment
+class TextEmbedding:
+    """The shell around `WordVectors`."""
+
+    def __init__(self, model: Path, name: str) -> None:
+        self._vectors = WordVectors(model)
+        self._vectors.embed("warm up")
+        self._name = name
+        self._thread = ModelThread("words")
+
+    async def embed(self, text: str) -> Timed[TokenFeatures]:
+        """See `WordVectors.embed`."""
+        return await self._thread.run(self._vectors.embed, text)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """See `Work`; Ray asks for it."""
+        return self._thread.work.counts
+
+    async def describe(self) -> dict[str, str]:
+        """Name and device of what runs here; also the sign that it runs."""
+        return {"model": self._name, "device": "cpu"}

@@ -1,1 +1,0 @@
-"""Learns the tables of the codec `klt`: `python -m klt_training`."""

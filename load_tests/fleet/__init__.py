@@ -1,0 +1,1 @@
+"""The fleet: arrivals, clients, scenarios, and the open loop that drives them."""

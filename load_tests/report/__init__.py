@@ -1,0 +1,1 @@
+"""What a run leaves: records, percentiles, plots and the page."""

@@ -1,0 +1,121 @@
+"""The two published networks that turn log-Mel, words and context into an emotion, and what every network shares.
+
+`Amser` (ICASSP 2025, R13) fuses audio with context; `AmserPlus` (IoT-J 2025, section IV, R9 to R18) audio with words,
+then the result with context. Branches bring each modality to one width, co-attention fuses them, two heads answer.
+`models.emotion.registry` finds a network by its name. Padding never changes an answer: convolutions see zeros where an
+unpadded input would end, and every later layer is masked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.emotion.attention import SA, CoAttention
+from models.emotion.batch import FusionBatch
+from models.emotion.branches import (
+    AttentiveStatistics,
+    StandardizedMel,
+    pool_to_length,
+)
+from models.emotion.config import FusionConfig
+
+Rows = tuple[Tensor, Tensor]  # (B, n, hidden) and the bool mask (B, n) of those that are real
+
+
+class FusionOutput(NamedTuple):
+    """What the two heads say of B utterances.
+
+    Attributes:
+        logits: (B, classes), before softmax.
+        embedding: (B, projection_width), of unit length.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class FusionNetwork(nn.Module, ABC):
+    """Any network of `models.emotion.registry`: reads a `FusionBatch`, answers with a `FusionOutput`.
+
+    A subclass adds its heads last: weights are drawn in the order of the data's way through the network.
+
+    Attributes:
+        modalities: what it reads of `mel`, `states`, `words` and `context`.
+        config: its name and sizes.
+        predictor: head for the classes (R18).
+        projector: head for contrastive learning (R18); without that term in the loss it stays as it was drawn.
+    """
+
+    modalities: tuple[str, ...]
+    predictor: nn.Linear
+    projector: nn.Linear
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, batch: FusionBatch) -> FusionOutput:
+        """Answer B utterances."""
+
+    def standardize_by(self, mean: Tensor, deviation: Tensor) -> None:
+        """Give the audio branch, if there is one, the mean and deviation of each Mel band in the training data."""
+        for module in self.modules():
+            if isinstance(module, StandardizedMel):
+                module.standardize_by(mean, deviation)
+
+    def add_heads(self, width: int) -> None:
+        """Two one-layer heads on a vector of `width` values an utterance."""
+        self.predictor = nn.Linear(width, len(self.config.classes))
+        self.projector = nn.Linear(width, self.config.projection_width)
+
+    def answer(self, vectors: Tensor) -> FusionOutput:
+        """(B, width) → what both heads say."""
+        return FusionOutput(self.predictor(vectors), functional.normalize(self.projector(vectors), dim=1))
+
+
+class JointNetwork(FusionNetwork):
+    """A network that ends in one joint sequence: pooled, then a layer shared by both heads.
+
+    The layers stand here, not in a module of their own, because checkpoints know them by these names.
+    """
+
+    def add_joint_head(self, pooling_heads: int = 1) -> None:
+        """Add all that follows the joint sequence."""
+        hidden = self.config.hidden
+        self.pooling = AttentiveStatistics(hidden, pooling_heads)
+        self.head_dropout = nn.Dropout(self.config.head_dropout)
+        self.shared = nn.Linear(2 * pooling_heads * hidden, hidden)
+        self.add_heads(hidden)
+
+    def answer_joint(self, joint: Tensor, mask: Tensor) -> FusionOutput:
+        """Joint rows (B, n, hidden) with bool mask (B, n) → what both heads say."""
+        pooled = self.pooling(joint, mask)
+        return self.answer(functional.relu(self.shared(self.head_dropout(pooled))))
+
+
+def fuse(
+    audio_words: CoAttention,
+    fused_context: CoAttention,
+    joint: SA,
+    audio: Rows,
+    words: Rows,
+    context: Rows,
+    length: int,
+) -> Rows:
+    """Words guide audio, both are pooled to `length` rows and added, context guides the sum, `joint` reads both (R12).
+
+    Returns:
+        Rows (B, length + m, hidden), m those of context.
+    """
+    words_seen, audio_seen = audio_words(*words, *audio)
+    fused = pool_to_length(audio_seen, audio[1], length) + pool_to_length(words_seen, words[1], length)
+    fused_mask = torch.ones(fused.shape[:2], dtype=torch.bool, device=fused.device)
+    context_seen, fused = fused_context(*context, fused, fused_mask)
+    mask = torch.cat((fused_mask, context[1]), 1)
+    return joint(torch.cat((fused, context_seen), 1), mask), mask

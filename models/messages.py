@@ -1,0 +1,96 @@
+"""What the stages hand each other: the only types that cross a process boundary inside the cluster.
+
+Every edge of the pipeline carries one of these; a test holds how many bytes each may cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Mel:
+    """A reconstructed log-Mel spectrogram, unpadded.
+
+    Attributes:
+        values: float16, shape (bands, frames), 10 ms a frame. Half precision keeps what the codecs kept (their factors
+            are float16) and halves the bytes of the two edges that carry a Mel.
+        silence: what Whisper's own log-Mel would hold where the audio is padded with digital silence: the floor eight
+            decades below the utterance's maximum.
+        seconds: duration of the speech.
+        language: ISO 639-1 code that the device named, or None to have it detected.
+        codec: name of the codec that carried it.
+        rank: rank of the codec's factors; None where the codec has none.
+    """
+
+    values: NDArray[np.float16]
+    silence: float
+    seconds: float
+    language: str | None
+    codec: str
+    rank: int | None
+
+    @property
+    def frames(self) -> int:
+        return int(self.values.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The words of an utterance.
+
+    Attributes:
+        text: empty where nothing was said.
+        language: ISO 639-1 code, given or detected.
+        average_log_probability: mean log-probability of the decoded tokens, at most 0; 0.0 for an empty text.
+    """
+
+    text: str
+    language: str
+    average_log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFeatures:
+    """One row for each token of a text.
+
+    Attributes:
+        tokens: the n tokens, in order.
+        values: float32, shape (n, width).
+    """
+
+    tokens: tuple[str, ...]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """A text as the fusion network reads it.
+
+    Attributes:
+        language: ISO 639-1 code of the text.
+        words: vectors of its words.
+        context: states of its tokens.
+    """
+
+    language: str
+    words: TokenFeatures
+    context: TokenFeatures
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """The answer of the fusion network.
+
+    Attributes:
+        label: the most probable class.
+        probabilities: one entry a class, in the network's order, summing to one.
+        left_out: what was not listened to: `text` where its language is not one that the network has learnt.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    left_out: tuple[str, ...] = ()

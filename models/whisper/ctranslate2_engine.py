@@ -1,0 +1,90 @@
+"""Whisper on CTranslate2: 8-bit integers on a CPU, half precision on a GPU. The default engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import torch
+from ctranslate2 import StorageView
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from models.whisper.allocation import keep_freed_memory
+from models.whisper.engine import Decoded, States
+
+# CTranslate2 takes AVX-512 on Intel's processors alone, though AMD's have it too. It reads this with its first model.
+if torch.cpu.get_capabilities().get("avx512_vnni"):
+    os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
+
+
+class CTranslate2Engine:
+    """A folder in CTranslate2's format, with the `tokenizer.json` beside it.
+
+    Args:
+        model: the folder.
+        device: `cpu` or `cuda`.
+        compute_type: as CTranslate2 names them; None takes int8 on a CPU and float16 on a GPU.
+        threads: of one batch; one was faster than two for each core on a busy machine.
+        batches: that may be computed at once, from as many threads; they share the weights.
+    """
+
+    def __init__(
+        self, model: Path, device: str = "cpu", compute_type: str | None = None, threads: int = 1, batches: int = 1
+    ) -> None:
+        keep_freed_memory()
+        self._model = ctranslate2.models.Whisper(
+            str(model),
+            device=device,
+            compute_type=compute_type or ("int8" if device == "cpu" else "float16"),
+            intra_threads=threads,
+            inter_threads=batches,
+        )
+        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        self.bands: int = self._model.n_mels
+        self.multilingual: bool = self._model.is_multilingual
+        self.width: int = self.encode(np.zeros((self.bands, 2), np.float32)).shape[1]
+
+    def encode(self, log_mel: NDArray[np.float32]) -> States:
+        """See `Engine.encode`."""
+        features = StorageView.from_array(np.ascontiguousarray(log_mel[None], np.float32))
+        states = self._model.encode(features, to_cpu=True).to(ctranslate2.DataType.float32)
+        encoded: States = np.array(states)[0]
+        return encoded
+
+    def detect_languages(self, states: States) -> list[tuple[str, float]]:
+        """See `Engine.detect_languages`."""
+        answers = self._model.detect_language(_view(states))
+        return [(ranked[0][0].strip("<|>"), float(ranked[0][1])) for ranked in answers]
+
+    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+        """See `Engine.decode`."""
+        results = self._model.generate(
+            _view(states),
+            [self._prompt(language) for language in languages],
+            beam_size=1,
+            max_length=2 * maximum_tokens,  # CTranslate2 gives half of it to the text
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [self._decoded(result) for result in results]
+
+    def _decoded(self, result: Any) -> Decoded:
+        tokens = tuple(result.sequences_ids[0])
+        # The score sums over the tokens and the end, and divides by the tokens alone
+        average = float(result.scores[0]) * len(tokens) / (len(tokens) + 1)
+        text = self._tokenizer.decode(list(tokens)).strip()
+        return Decoded(text, tokens, average, float(result.no_speech_prob))
+
+    def _prompt(self, language: str) -> list[str]:
+        if not self.multilingual:
+            return ["<|startoftranscript|>", "<|notimestamps|>"]
+        return ["<|startoftranscript|>", f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>"]
+
+
+def _view(states: States) -> StorageView:
+    return StorageView.from_array(np.ascontiguousarray(states, np.float32))

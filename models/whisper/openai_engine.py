@@ -1,0 +1,93 @@
+"""Whisper on openai-whisper (torch): the reference implementation, with the same weights, converted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import gelu
+from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
+from whisper.tokenizer import get_tokenizer
+
+from models.whisper.conversion import load_openai_whisper
+from models.whisper.engine import Decoded, States
+
+
+class OpenAIEngine:
+    """openai-whisper from a folder in CTranslate2's format.
+
+    Args:
+        model: the folder.
+        device: `cpu` or `cuda`; a GPU decodes in half precision.
+        threads: of torch, in the whole process.
+    """
+
+    def __init__(self, model: Path, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._model = load_openai_whisper(model).to(device)
+        self._half = device != "cpu"
+        self.bands: int = self._model.dims.n_mels
+        self.width: int = self._model.dims.n_audio_state
+        self.multilingual: bool = self._model.is_multilingual
+        self._tokenizer = get_tokenizer(self.multilingual, num_languages=self._model.num_languages)
+
+    @torch.inference_mode()
+    def encode(self, log_mel: NDArray[np.float32]) -> States:
+        """See `Engine.encode`. The library's own encoder takes 30 s only; this takes the first positions."""
+        encoder = self._model.encoder
+        features = torch.from_numpy(np.ascontiguousarray(log_mel[None])).to(self._model.device)
+        hidden = gelu(encoder.conv2(gelu(encoder.conv1(features)))).transpose(1, 2)  # (1, T / 2, width)
+        hidden = hidden + encoder.positional_embedding[: hidden.shape[1]]
+        for block in encoder.blocks:
+            hidden = block(hidden)
+        states: NDArray[np.float32] = encoder.ln_post(hidden)[0].float().cpu().numpy()
+        return states
+
+    @torch.inference_mode()
+    def detect_languages(self, states: States) -> list[tuple[str, float]]:
+        """See `Engine.detect_languages`. The library's own detection takes states of 30 s only."""
+        start = torch.full((len(states), 1), self._tokenizer.sot, device=self._model.device)
+        logits = self._model.logits(start, self._tensor(states))[:, 0, list(self._tokenizer.all_language_tokens)]
+        best = logits.float().softmax(dim=-1).max(dim=-1)
+        codes = self._tokenizer.all_language_codes
+        return [(codes[int(i)], float(p)) for i, p in zip(best.indices, best.values, strict=True)]
+
+    @torch.inference_mode()
+    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+        """See `Engine.decode`. One call of the library decodes one language, so a batch is split by it."""
+        by_language: dict[str, list[int]] = defaultdict(list)
+        for position, language in enumerate(languages):
+            by_language[language].append(position)
+        answers: dict[int, Decoded] = {}
+        for language, positions in by_language.items():
+            options = DecodingOptions(
+                language=language, without_timestamps=True, fp16=self._half, sample_len=maximum_tokens
+            )
+            results = _EncodedTask(self._model, options).run(self._tensor(states[positions]))
+            answers |= dict(zip(positions, map(_decoded, results), strict=True))
+        return [answers[position] for position in range(len(languages))]
+
+    def _tensor(self, states: States) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(states)).to(self._model.device)
+        return tensor.half() if self._half else tensor
+
+
+class _EncodedTask(DecodingTask):  # type: ignore[misc]  # the library has no types
+    """The library's decoding, from encoder states of any length in place of a log-Mel of 30 s."""
+
+    def _get_audio_features(self, mel: Tensor) -> Tensor:
+        return mel
+
+
+def _decoded(result: DecodingResult) -> Decoded:
+    return Decoded(
+        text=result.text.strip(),
+        tokens=tuple(result.tokens),
+        average_log_probability=result.avg_logprob,
+        no_speech_probability=result.no_speech_prob,
+    )

@@ -1,0 +1,87 @@
+"""Log-Mel → lower states of Whisper's encoder: what the emotion network hears of the voice.
+
+Emotion lives in the middle layers, words in the last one, the only one that CTranslate2 returns. So the first layers
+run once more, in torch, on the speech alone: no silence behind it, a tenth of the recogniser's cost. They run where the
+network is that reads the states, which goes on with layers of its own (`models.emotion.amser_states`) that start as
+Whisper's next ones: so the states cross no process, and the voice is heard where the recogniser cannot be.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from whisper.model import MultiHeadAttention
+
+from amser.features import trim_pauses
+from models.messages import Mel
+from models.whisper.conversion import load_audio_encoder
+
+LAYERS: Final = 2  # of the encoder that are run here
+POOLED_STATES: Final = 2  # encoder states, 20 ms each, in a row
+
+
+class VoiceEncoder:
+    """The first layers of the encoder of a Whisper model in CTranslate2's format.
+
+    Args:
+        model: its folder.
+        device: `cpu`, or `cuda`, which computes in half precision.
+        threads: of torch, in the whole process.
+        narrow: multiply in bfloat16 on a CPU; see `models.emotion.classifier.narrow`.
+    """
+
+    def __init__(self, model: Path, device: str = "cpu", threads: int = 1, *, narrow: bool = False) -> None:
+        torch.set_num_threads(threads)
+        self._dtype = torch.float32 if device == "cpu" else torch.float16
+        self._encoder = load_audio_encoder(model, LAYERS).to(device, self._dtype)
+        if narrow and device == "cpu":
+            self._dtype = torch.bfloat16
+            for part in self._encoder.modules():  # the norms stay as wide as Whisper has them
+                if isinstance(part, nn.Linear | nn.Conv1d):
+                    part.to(self._dtype)
+                if isinstance(part, MultiHeadAttention):
+                    part.qkv_attention = partial(attend, part.n_head)
+        self._device = device
+        self.width: int = self._encoder.positional_embedding.shape[1]
+
+    @torch.inference_mode()
+    def encode(self, mel: Mel) -> NDArray[np.float16]:
+        """The states of the speech between the pauses: (⌈T / 4⌉, width), T its frames.
+
+        They are the sums that flow from layer to layer, not normalised, each the mean of 40 ms.
+        """
+        speech = np.ascontiguousarray(trim_pauses(mel.values)[None], np.float32)
+        features = torch.from_numpy(speech).to(self._device, self._dtype)
+        hidden = gelu(self._encoder.conv2(gelu(self._encoder.conv1(features)))).transpose(1, 2)  # (1, ⌈T / 2⌉, width)
+        hidden = hidden + self._encoder.positional_embedding[: hidden.shape[1]].to(self._dtype)
+        for block in self._encoder.blocks:
+            hidden = block(hidden)
+        return pool_states(hidden[0].float().cpu().numpy())
+
+
+def attend(heads: int, queries: Tensor, keys: Tensor, values: Tensor, _mask: None = None) -> tuple[Tensor, None]:
+    """softmax(q kᵀ / √d) v of rows (1, n, width), in place of Whisper's `MultiHeadAttention.qkv_attention`.
+
+    Plain products: torch's fused kernel takes twice as long in bfloat16 on a CPU. Both are as far from float32.
+    """
+    scale = (queries.shape[2] // heads) ** -0.5
+    split = (rows.unflatten(2, (heads, -1)).transpose(1, 2) for rows in (queries * scale, keys, values))
+    queries, keys, values = split  # (1, heads, n, d)
+    weights = torch.softmax(queries @ keys.transpose(2, 3), dim=3)
+    return (weights @ values).transpose(1, 2).flatten(2), None
+
+
+def pool_states(states: NDArray[np.float32]) -> NDArray[np.float16]:
+    """(n, width) → (⌈n / 2⌉, width) float16: the mean of every two states; of an odd number the last one stays."""
+    starts = np.arange(0, len(states), POOLED_STATES)
+    sums = np.add.reduceat(states, starts, axis=0)
+    counts = np.diff(np.append(starts, len(states)))
+    pooled: NDArray[np.float16] = (sums / counts[:, None]).astype(np.float16)
+    return pooled

@@ -1,0 +1,135 @@
+"""An answer leaves out what it must, in order, and says so. The stages here answer, fail or hang as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+from recordings import envelope_of, silence
+
+from deployments.pipeline import Effort, Recognition, Stages, recognize
+from deployments.replica.deadline import DeadlinePassed, after
+from deployments.replica.execution import Timed
+from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
+
+MEL = Mel(np.zeros((80, 100), np.float16), -1.0, 1.0, "en", "none", None)
+TEXT = TokenFeatures(("hello",), np.zeros((1, 300), np.float32))
+DIED = RayActorError()
+FULL = BackPressureError(num_queued_requests=2, max_queued_requests=1)
+
+
+class Cluster:
+    """Stages that answer at once, but for those in `trouble`: an error, or seconds that they take."""
+
+    def __init__(self, **trouble: Exception | float) -> None:
+        self.asked: list[str] = []
+        self.read: TextFeatures | None = None
+        self._trouble = trouble
+
+    def stages(self) -> Stages:
+        async def describe() -> dict[str, dict[str, str]]:
+            return {}
+
+        async def classify(_: Mel, text_features: TextFeatures | None, __: float) -> Timed[Emotion]:
+            self.read = text_features
+            return await self._stage("fusion", Emotion("happy", {"happy": 1.0}))()
+
+        return Stages(
+            reconstruct=self._stage("mel", MEL),
+            transcribe=self._stage("asr", Transcript("hello", "en", -0.1)),
+            embed=self._stage("embedding", TEXT),
+            contextualize=self._stage("text_encoder", TEXT),
+            classify=classify,
+            describe=describe,
+        )
+
+    def _stage(self, name: str, answer: Any) -> Callable[..., Awaitable[Timed[Any]]]:
+        async def call(*_: object) -> Timed[Any]:
+            self.asked.append(name)
+            trouble = self._trouble.get(name)
+            if isinstance(trouble, Exception):
+                raise trouble
+            await asyncio.sleep(trouble or 0)
+            return Timed(answer, 1.0)
+
+        return call
+
+
+async def ask(cluster: Cluster, within_s: float = 0.5, **options: Any) -> Recognition:
+    return await recognize(envelope_of(silence(1)), cluster.stages(), deadline=after(within_s), **options)
+
+
+async def test_a_cluster_in_health_leaves_nothing_out() -> None:
+    cluster = Cluster()
+    answer = await ask(cluster)
+    assert answer.left_out == ()
+    assert answer.transcript is not None
+    assert cluster.read == TextFeatures("en", TEXT, TEXT)
+    assert answer.queues.keys() == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
+
+
+@pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
+@pytest.mark.parametrize("stage", ["embedding", "text_encoder"])
+async def test_without_a_text_branch_the_words_stay(stage: str, trouble: Exception | float) -> None:
+    cluster = Cluster(**{stage: trouble})
+    answer = await ask(cluster)
+    assert answer.left_out == ("text",)
+    assert answer.transcript is not None
+    assert answer.transcript.text == "hello"
+    assert cluster.read is None
+
+
+@pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
+async def test_without_a_recogniser_the_voice_is_heard_alone(trouble: Exception | float) -> None:
+    cluster = Cluster(asr=trouble)
+    answer = await ask(cluster)
+    assert answer.left_out == ("asr", "text")
+    assert answer.transcript is None
+    assert answer.emotion.label == "happy"
+    assert answer.timings.asr == 0
+    assert "text_encoder" not in cluster.asked
+
+
+@pytest.mark.parametrize(
+    ("effort", "asked", "left_out"),
+    [
+        (Effort.VOICE, ["mel", "fusion"], ("asr", "text")),
+        (Effort.WORDS, ["mel", "asr", "fusion"], ("text",)),
+    ],
+)
+async def test_under_pressure_stages_are_not_even_asked(
+    effort: Effort, asked: list[str], left_out: tuple[str, ...]
+) -> None:
+    cluster = Cluster()
+    answer = await ask(cluster, effort=effort)
+    assert cluster.asked == asked
+    assert answer.left_out == left_out
+
+
+@pytest.mark.parametrize("stage", ["asr", "text_encoder"])
+async def test_all_or_nothing_is_nothing(stage: str) -> None:
+    with pytest.raises(RayActorError):
+        await ask(Cluster(**{stage: DIED}), strict=True)
+
+
+@pytest.mark.parametrize("stage", ["mel", "fusion"])
+async def test_without_the_first_or_the_last_stage_there_is_no_answer(stage: str) -> None:
+    with pytest.raises(RayActorError):
+        await ask(Cluster(**{stage: DIED}))
+
+
+async def test_a_mistake_of_a_stage_is_no_reason_to_leave_it_out() -> None:
+    with pytest.raises(KeyError):
+        await ask(Cluster(asr=KeyError("a bug")))
+
+
+async def test_a_stage_that_hangs_leaves_time_for_those_after_it() -> None:
+    started = asyncio.get_running_loop().time()
+    answer = await ask(Cluster(asr=5.0, fusion=0.05), within_s=0.5)
+    assert answer.left_out == ("asr", "text")
+    assert asyncio.get_running_loop().time() - started < 0.5

@@ -1,0 +1,209 @@
+"""The shipped network: a voice, a text, and what it does where one of them is not there."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from recordings import weights
+from small_networks import SMALL, answers, as_if_trained, spoken
+from torch.nn import functional
+
+from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork
+from models.emotion.batch import FusionBatch, UtteranceFeatures, collate
+from models.emotion.config import FusionConfig
+from models.emotion.registry import build
+from models.whisper.conversion import load_audio_encoder
+from models.whisper.voice import LAYERS
+from training.data.extraction import RECOGNISER
+from training.fitting.curriculum import begin_as_whisper, join
+
+CONFIG = replace(SMALL, model="amser-states", modalities=("states", "words", "context"))
+BOTH = replace(CONFIG, modalities=("states", "mel", "words", "context"))
+MEL = replace(CONFIG, modalities=("mel", "words", "context"))
+
+
+def voiceless(frames: int = 120, seed: int = 0) -> UtteranceFeatures:
+    return replace(spoken(frames, seed=seed), encoder_states=np.zeros((0, 512), np.float16))
+
+
+def wordless(frames: int = 120, seed: int = 0) -> UtteranceFeatures:
+    """As the text stages describe an empty text: no words, and the special tokens."""
+    return spoken(frames, words=0, context=2, seed=seed)
+
+
+def scribbled(batch: FusionBatch, *names: str) -> FusionBatch:
+    """The batch with other values in some of its fields, and one row more in each."""
+    torch.manual_seed(7)
+    changes = {}
+    for entry in fields(batch):
+        value = getattr(batch, entry.name)
+        if entry.name not in names:
+            continue
+        if entry.name == "log_mel":
+            changes[entry.name] = 100 * torch.randn_like(value)
+        elif entry.name.endswith("_lengths"):
+            changes[entry.name] = value + 1
+        else:
+            changes[entry.name] = 100 * torch.randn(value.shape[0], value.shape[1] + 1, value.shape[2])
+    assert changes.keys() == set(names)
+    return replace(batch, **changes)
+
+
+@pytest.fixture(params=[CONFIG, BOTH, MEL], ids=["states", "states and mel", "mel"])
+def network(request: pytest.FixtureRequest) -> AmserStates:
+    torch.manual_seed(0)
+    built = as_if_trained(build(request.param))
+    assert isinstance(built, AmserStates)
+    torch.nn.init.normal_(built.no_voice)
+    torch.nn.init.normal_(built.no_text)
+    return built
+
+
+@torch.inference_mode()
+def test_without_a_voice_the_answer_is_that_of_the_words_whatever_fills_the_batch(network: AmserStates) -> None:
+    batch = collate([voiceless()])
+    output = network(batch)
+    changed = network(scribbled(batch, "states", "state_lengths", "log_mel"))
+    assert torch.isfinite(output.logits).all()
+    torch.testing.assert_close(changed.logits, output.logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(changed.embedding, output.embedding, rtol=1e-5, atol=1e-6)
+    other_words = network(collate([replace(voiceless(), words=spoken(9, seed=3).words)]))
+    assert not torch.allclose(other_words.logits, output.logits)
+
+
+@torch.inference_mode()
+def test_without_words_the_answer_is_that_of_the_voice_whatever_fills_the_batch(network: AmserStates) -> None:
+    batch = collate([wordless()])
+    output = network(batch)
+    changed = network(scribbled(batch, "words", "word_lengths", "context", "context_lengths"))
+    assert torch.isfinite(output.logits).all()
+    torch.testing.assert_close(changed.logits, output.logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(changed.embedding, output.embedding, rtol=1e-5, atol=1e-6)
+    other_voice = network(collate([wordless(seed=4)]))
+    assert not torch.allclose(other_voice.logits, output.logits)
+
+
+def test_an_empty_text_and_no_text_at_all_are_the_same(network: AmserStates) -> None:
+    nothing = replace(wordless(), context=np.zeros((0, 24), np.float32))
+    for one, other in zip(answers(network, [wordless()]), answers(network, [nothing]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_there_and_what_is_not_may_share_a_batch(network: AmserStates) -> None:
+    silent = replace(wordless(80), encoder_states=np.zeros((0, 512), np.float16))
+    several = [spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3), silent]
+    together, _ = answers(network, several)
+    alone = torch.cat([answers(network, [each])[0] for each in several])
+    assert torch.isfinite(together).all()
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_what_voice_and_text_say_alone_is_added_where_they_are_there(network: AmserStates) -> None:
+    batch = collate([spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3)])
+    with_both = network(batch).logits
+    voice, text = network.voice(batch).logits, network.text(batch).logits
+    network.voice_weight.zero_()
+    network.text_weight.zero_()
+    added = with_both - network(batch).logits
+    torch.testing.assert_close(added, torch.stack((voice[0] + text[0], text[1], voice[2])), rtol=1e-4, atol=1e-5)
+
+
+def test_a_voice_reads_states_or_mel_or_the_sum_of_both() -> None:
+    torch.manual_seed(0)
+    batch = collate([spoken(121), spoken(90, seed=1)])
+    rows = {}
+    for modalities in (("states",), ("mel",), ("states", "mel")):
+        network = as_if_trained(build(replace(SMALL, model="voice", modalities=modalities)))
+        assert isinstance(network, VoiceNetwork)
+        assert network.modalities == modalities
+        assert (network.states is not None, network.audio is not None) == ("states" in modalities, "mel" in modalities)
+        voice = network.describe(batch)
+        rows[modalities] = voice.rows.shape
+        assert torch.isfinite(voice.alone.logits).all()
+        assert not voice.rows[~voice.mask].any()
+    assert set(rows.values()) == {(2, 31, 16)}  # 25 rows a second, ⌈121 / 4⌉
+
+
+@torch.inference_mode()
+def test_rows_of_states_and_mel_are_added() -> None:
+    torch.manual_seed(0)
+    network = as_if_trained(build(replace(BOTH, model="voice")))
+    assert isinstance(network, VoiceNetwork)
+    assert network.states is not None
+    assert network.audio is not None
+    batch = collate([spoken(121), spoken(90, seed=1)])
+    states, mask = network.states(batch.states, batch.state_lengths)
+    frames, _ = network.audio(batch.log_mel, batch.mel_lengths)
+    torch.testing.assert_close(network.describe(batch).rows, states + frames * mask[:, :, None])
+
+
+@pytest.mark.parametrize("model", ["voice", "amser-states"])
+def test_a_voice_that_hears_nothing_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match="needs states or mel"):
+        build(replace(SMALL, model=model, modalities=("words", "context")))
+
+
+def test_training_starts_from_what_voice_and_text_say_alone() -> None:
+    torch.manual_seed(0)
+    network = build(CONFIG)
+    assert isinstance(network, AmserStates)
+    assert network.predictor.weight.abs().max() < 0.2 * network.voice.predictor.weight.abs().max()
+    assert (float(network.voice_weight), float(network.text_weight)) == (1, 1)
+
+
+@torch.inference_mode()
+def test_a_joined_network_keeps_what_voice_and_text_said() -> None:
+    torch.manual_seed(0)
+    voice = as_if_trained(build(replace(BOTH, model="voice")))
+    text = as_if_trained(build(replace(CONFIG, model="text")))
+    assert isinstance(voice, VoiceNetwork)
+    assert isinstance(text, TextNetwork)
+    network = join(voice, text).eval()
+    batch = collate([spoken(121), spoken(90, seed=1)])
+    assert network.config == replace(BOTH, model="amser-states")
+    torch.testing.assert_close(network.voice(batch).logits, voice(batch).logits, rtol=0, atol=0)
+    torch.testing.assert_close(network.text(batch).logits, text(batch).logits, rtol=0, atol=0)
+
+
+def test_a_joined_network_takes_the_width_of_its_text() -> None:
+    voice = build(replace(CONFIG, model="voice", context_width=768))
+    text = build(replace(CONFIG, model="text", context_width=40))
+    assert isinstance(voice, VoiceNetwork)
+    assert isinstance(text, TextNetwork)
+    assert join(voice, text).config.context_width == 40
+
+
+def branch_of(network: VoiceNetwork) -> StateBranch:
+    assert network.states is not None
+    return network.states
+
+
+@torch.inference_mode()
+def test_the_layers_begin_as_whispers_next_ones() -> None:
+    model = weights(RECOGNISER)
+    torch.manual_seed(0)
+    network = build(replace(CONFIG, model="voice", state_layers=2, state_heads=8))
+    assert isinstance(network, VoiceNetwork)
+    begin_as_whisper(network, RECOGNISER)
+    network.eval()
+    blocks = load_audio_encoder(model, LAYERS + 2).blocks[LAYERS:]
+    ours = theirs = torch.randn(2, 30, 512)
+    mask = torch.ones(2, 30, dtype=torch.bool)
+    for layer, block in zip(branch_of(network).layers, blocks, strict=True):
+        ours, theirs = layer(ours, mask), block(theirs)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert not torch.allclose(ours, functional.layer_norm(ours, (512,)))
+
+
+@pytest.mark.parametrize("config", [replace(CONFIG, state_layers=0), MEL], ids=["no layers", "no states"])
+def test_a_voice_without_such_layers_needs_no_weights(config: FusionConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.fitting.curriculum.model_path", lambda _: pytest.fail("weights were looked for"))
+    network = build(replace(config, model="voice"))
+    assert isinstance(network, VoiceNetwork)
+    before = [value.clone() for value in network.parameters()]
+    begin_as_whisper(network, RECOGNISER)
+    assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))

@@ -1,0 +1,89 @@
+"""Recipes: what a YAML file may say, and that those of the repository can be followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.emotion.registry import build
+from training.corpora.manifest import CLASSES
+from training.data.extraction import CodecSetting
+from training.fitting import recipe
+from training.fitting.recipe import Recipe
+
+CONFIGS = sorted((Path(recipe.__file__).parent / "configs").glob("*.yaml"))
+LEAST = "name: small\nlicence: none\nnetwork: {model: amser, hidden: 16}\n"
+
+
+def write(folder: Path, content: str) -> Path:
+    file = folder / "recipe.yaml"
+    file.write_text(content, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_every_recipe_of_the_repository_can_be_followed(file: Path) -> None:
+    read = Recipe.read(file)
+    assert read.name
+    assert read.licence
+    config = read.network_config(768)
+    assert config.classes == CLASSES
+    assert build(config).modalities
+    for text in (*read.views, *read.judged, *read.copied_at):
+        CodecSetting.parse(text)
+    for stage in ("training", "text_training", "fusion_training"):
+        assert read.stage(stage).epochs > 0
+    assert read.contrast().alpha >= 0
+    mixture = read.pair_mixture()
+    assert mixture.same + mixture.neutral + mixture.emotional + mixture.voice_alone + mixture.text_alone <= 1
+    assert read.waveform_augmenter(None).key()
+    assert (read.mel_augmenter() is None) == (read.mel_augmentation is None)
+    assert (read.state_augmenter() is None) == (read.state_augmentation is None)
+
+
+def test_the_recipes_of_the_papers_network_and_of_ours_are_there() -> None:
+    models = {Recipe.read(file).network["model"]: Recipe.read(file) for file in CONFIGS}
+    assert {"amser-plus", "amser-states"} <= models.keys()
+    assert models["amser-states"].in_stages
+    assert not models["amser-plus"].in_stages
+
+
+def test_lists_become_tuples_wherever_they_are(tmp_path: Path) -> None:
+    content = LEAST.replace("hidden: 16", "hidden: 16, conv_channels: [4, 6, 8]") + (
+        "views: [none]\nclasses: [sad, happy]\nwaveform: {rates: [0.9, 1.1]}\n"
+    )
+    read = Recipe.read(write(tmp_path, content))
+    assert read.views == ("none",)
+    config = read.network_config(24)
+    assert (config.classes, config.conv_channels, config.context_width) == (("sad", "happy"), (4, 6, 8), 24)
+    assert read.waveform_augmenter(None).rates == (0.9, 1.1)
+
+
+@pytest.mark.parametrize("line", ["codecs: [none]", "augmentation: {gain: 4}", "epochs: 3"])
+def test_a_key_that_does_not_exist_is_refused_by_name(tmp_path: Path, line: str) -> None:
+    with pytest.raises(TypeError, match=line.partition(":")[0]):
+        Recipe.read(write(tmp_path, LEAST + line))
+
+
+def test_a_key_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="licence"):
+        Recipe.read(write(tmp_path, "name: small\nnetwork: {}\n"))
+
+
+@pytest.mark.parametrize(
+    ("line", "stage"),
+    [("training: {label_smoothing: 0.1}", "training"), ("fusion_training: {alpha: 1}", "fusion_training")],
+)
+def test_a_setting_that_no_stage_has_is_refused(tmp_path: Path, line: str, stage: str) -> None:
+    read = Recipe.read(write(tmp_path, LEAST + line))
+    with pytest.raises(TypeError, match="label_smoothing|alpha"):
+        read.stage(stage)
+
+
+def test_what_the_file_does_not_say_has_its_default(tmp_path: Path) -> None:
+    read = Recipe.read(write(tmp_path, LEAST))
+    assert (read.classes, read.copies, read.text) == (CLASSES, 0, "asr")
+    assert read.mel_augmenter() is None
+    assert read.state_augmenter() is None
+    assert not read.in_stages

@@ -1,0 +1,47 @@
+"""All corpora that can be opened by name, and the one way to open any: a manifest, or an adapter and a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.corpora import (
+    crema_d,
+    emodb,
+    esd,
+    iemocap,
+    meld,
+    nemo,
+    ravdess,
+    tess,
+    vcemo,
+)
+from training.corpora.adapter import Adapter
+from training.corpora.manifest import Corpus, ManifestError, load_manifest
+
+MANIFEST_ENDING = ".tsv"
+ADAPTERS: dict[str, Adapter] = {
+    module.ADAPTER.name: module.ADAPTER for module in (iemocap, vcemo, ravdess, crema_d, emodb, tess, nemo, esd, meld)
+}
+
+
+def open_corpus(source: str, root: Path | None = None) -> Corpus:
+    """Read a corpus.
+
+    Args:
+        source: a manifest (`corpora/mine.tsv`), a corpus and its folder (`ravdess=corpora/ravdess`), or a corpus alone.
+        root: the folder of a corpus that is named alone; for a manifest, the folder that its paths are relative to.
+
+    Raises:
+        ManifestError: no corpus has that name, it has no folder, or it cannot be read.
+    """
+    name, _, folder = source.partition("=")
+    if name in ADAPTERS:
+        where = Path(folder) if folder else root
+        if where is None:
+            raise ManifestError(f"where is {name}? Name its folder: {name}=/folder")
+        return ADAPTERS[name].load(where)
+    if source.endswith(MANIFEST_ENDING) or Path(source).is_file():
+        return load_manifest(Path(source), root)
+    raise ManifestError(
+        f"{source!r} is neither a manifest ({MANIFEST_ENDING}) nor a corpus known here: {', '.join(ADAPTERS)}"
+    )

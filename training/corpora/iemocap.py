@@ -1,0 +1,73 @@
+"""IEMOCAP: ten actors in five dyadic sessions, scripted and improvised (Busso et al., LREV 42, 2008).
+
+    IEMOCAP_full_release/Session1 … Session5/
+        dialog/EmoEvaluation/<dialogue>.txt       [6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, 2.5, 2.5]
+        dialog/transcriptions/<dialogue>.txt      Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.
+        sentences/wav/<dialogue>/<utterance>.wav
+
+The protocol is the four-class one of the papers: angry 1,103, happy 1,636 (595 happy and 1,041 excited), neutral 1,708
+and sad 1,084; 5,531 utterances where the tree is complete. A fold is a session: leave one session out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.corpora.adapter import (
+    Adapter,
+    read_text,
+    sound_of,
+    sounds,
+    top_of,
+    visible,
+)
+from training.corpora.manifest import ManifestError, Record
+
+SESSION = "Session[1-5]"
+LABELLED = re.compile(r"^\[[\d.]+ - [\d.]+\]\s+(Ses\d\d\w+)\s+(\w+)\s", re.MULTILINE)
+TRANSCRIBED = re.compile(r"^(Ses\d\d\w+) \[[\d.-]+\]:[ \t]*(.*)$", re.MULTILINE)
+
+
+def read(root: Path) -> Iterator[Record]:
+    """The utterances of all sessions that are there, under labels such as `neu` and `xxx` (no majority)."""
+    for session in sorted(visible(top_of(root, SESSION), SESSION)):
+        evaluations = sorted(visible(session, "dialog/EmoEvaluation/*.txt"))
+        if not evaluations:
+            raise ManifestError(f"there is no dialog/EmoEvaluation/*.txt in {session}")
+        files = sounds(session, "sentences/wav/*/*")
+        for evaluation in evaluations:
+            transcription = read_text(session / "dialog" / "transcriptions" / evaluation.name)
+            texts: dict[str, str] = dict(TRANSCRIBED.findall(transcription))
+            for utterance, label in LABELLED.findall(read_text(evaluation)):
+                yield Record(
+                    utterance=utterance,
+                    audio=sound_of(utterance, files, evaluation),
+                    emotion=label,
+                    speaker=speaker_of(utterance),
+                    fold=int(utterance[3:5]),
+                    text=texts.get(utterance, "").strip(),
+                    language="en",
+                )
+
+
+def speaker_of(utterance: str) -> str:
+    """Session and gender: `Ses01M` of `Ses01F_impro01_M003`.
+
+    The letter before the number counts; that of the dialogue is only whose motion was captured.
+    """
+    return utterance[:5] + utterance.rpartition("_")[2][0]
+
+
+ADAPTER = Adapter(
+    name="iemocap",
+    title="IEMOCAP, interactive emotional dyadic motion capture database",
+    licence="research only, after a signed release form",
+    source="University of Southern California, SAIL: https://sail.usc.edu/iemocap/",
+    citation="Busso et al., IEMOCAP, Language Resources and Evaluation 42, 2008",
+    languages=("en",),
+    classes_of={"ang": "angry", "hap": "happy", "exc": "happy", "neu": "neutral", "sad": "sad"},
+    read=read,
+    note="four-class protocol, excited merges into happy: 5,531 utterances; fold = session",
+)

@@ -1,0 +1,1 @@
+"""What networks learn from: texts, features, augmentation, folds."""

@@ -1,0 +1,256 @@
+"""What training sees: an utterance at a random codec rate, a sentence, or a voice and a sentence made into a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.emotion.batch import (
+    FRAMES_PER_SECOND,
+    MAXIMUM_SECONDS,
+    UtteranceFeatures,
+    voice_alone,
+)
+from training.data.augmentation import MelAugmentation, StateAugmentation
+from training.data.texts import TextFeaturePair
+
+BATCHES_SORTED_TOGETHER = 6  # utterances of so many batches are sorted by length: little padding, still random
+NO_SPEECH = np.zeros((80, 1), np.float16)  # the log-Mel of a sentence that nobody says; no network reads it
+
+
+class Example(NamedTuple):
+    """One view of an utterance or sentence, and the number of its class."""
+
+    features: UtteranceFeatures
+    label: int
+
+
+class Sampler(Protocol):
+    """Draws examples; `labels` and `lengths` are those that an index usually has."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
+
+    def draw(self, index: int, random: np.random.Generator) -> Example:
+        """One view of what stands at the index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledUtterance:
+    """One utterance of a corpus with its features, as heard in several ways.
+
+    Attributes:
+        label: number of its class.
+        speaker: who speaks.
+        fold: group of speakers; None where the corpus has no folds.
+        features: by codec setting, and by the name of an augmented copy.
+    """
+
+    label: int
+    speaker: str
+    fold: int | None
+    features: Mapping[str, UtteranceFeatures]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSentence:
+    """The features of a sentence and the numbers of its classes, most often one."""
+
+    features: TextFeaturePair
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSubstitution:
+    """Takes a corpus's own text away at random.
+
+    A corpus of a few fixed sentences would teach the network that any other text is noise it has never seen. Sentences
+    labelled neutral, from another corpus, and silence make it ignore what says nothing.
+
+    Attributes:
+        no_text: what the text stages make of an empty text, so that training sees it as it is served.
+        sentences: what to put in place of the text.
+        replace: probability of another sentence.
+        omit: probability of no text at all.
+    """
+
+    no_text: TextFeaturePair
+    sentences: Sequence[TextFeaturePair] = ()
+    replace: float = 0.5
+    omit: float = 0.05
+
+    def __call__(self, utterance: UtteranceFeatures, random: np.random.Generator) -> UtteranceFeatures:
+        """The utterance with its own text, another, or none."""
+        draw = random.random()
+        if draw < self.omit:
+            return with_sentence(utterance, self.no_text)
+        if draw < self.omit + self.replace and self.sentences:
+            return with_sentence(utterance, self.sentences[int(random.integers(len(self.sentences)))])
+        return utterance
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenSampler:
+    """Utterances of a corpus.
+
+    Attributes:
+        utterances: what to draw from.
+        views: features to choose from, one an utterance and epoch.
+        augment: changes to the Mel; None for none, and for networks that read Mel and encoder states side by side.
+        substitute: changes to the text; None for none.
+        augment_states: changes to the encoder states; None as for the Mel.
+    """
+
+    utterances: Sequence[LabelledUtterance]
+    views: Sequence[str]
+    augment: MelAugmentation | None = None
+    substitute: TextSubstitution | None = None
+    augment_states: StateAugmentation | None = None
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([utterance.label for utterance in self.utterances])
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [utterance.features[self.views[0]].log_mel.shape[1] for utterance in self.utterances]
+
+    def draw(self, index: int, random: np.random.Generator) -> Example:
+        """See `Sampler.draw`."""
+        utterance = self.utterances[index]
+        features = utterance.features[self.views[int(random.integers(len(self.views)))]]
+        if self.substitute is not None:
+            features = self.substitute(features, random)
+        if self.augment is not None:
+            mel = self.augment(features.log_mel, random)[:, : int(MAXIMUM_SECONDS * FRAMES_PER_SECOND)]
+            features = replace(features, log_mel=mel)
+        if self.augment_states is not None:
+            features = replace(features, encoder_states=self.augment_states(features.encoder_states, random))
+        return Example(features, utterance.label)
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceSampler:
+    """Sentences without a voice; one that has several classes is drawn as one of them."""
+
+    sentences: Sequence[LabelledSentence]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return np.array([sentence.labels[0] for sentence in self.sentences])
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [len(sentence.features.context) for sentence in self.sentences]
+
+    def draw(self, index: int, random: np.random.Generator) -> Example:
+        """See `Sampler.draw`."""
+        sentence = self.sentences[index]
+        label = sentence.labels[int(random.integers(len(sentence.labels)))]
+        return Example(sentence_alone(sentence.features), label)
+
+
+@dataclass(frozen=True, slots=True)
+class PairMixture:
+    """How voices and sentences are paired: shares of what training draws; what is left keeps the utterance's own words.
+
+    Attributes:
+        same: a sentence of the voice's class.
+        neutral: a sentence labelled neutral, which leaves the voice to decide.
+        emotional: where the voice is neutral, an emotional sentence, whose class is the pair's; else as `same`.
+        voice_alone: no sentence (modality dropout).
+        text_alone: a sentence of the voice's class without the voice (modality dropout).
+    """
+
+    same: float = 0.3
+    neutral: float = 0.15
+    emotional: float = 0.1
+    voice_alone: float = 0.05
+    text_alone: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PairSampler:
+    """Voices with sentences of another corpus: pairs that nobody ever spoke.
+
+    Attributes:
+        spoken: the voices.
+        sentences: features of sentences for each class, each at least one.
+        neutral: number of the class neutral.
+        mixture: how they are paired.
+    """
+
+    spoken: SpokenSampler
+    sentences: Sequence[Sequence[TextFeaturePair]]
+    neutral: int
+    mixture: PairMixture
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.spoken.labels
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return self.spoken.lengths
+
+    def draw(self, index: int, random: np.random.Generator) -> Example:
+        """See `Sampler.draw`."""
+        features, label = self.spoken.draw(index, random)
+        mixture = self.mixture
+        shares = (mixture.same, mixture.neutral, mixture.emotional, mixture.voice_alone, mixture.text_alone)
+        kind = int(np.searchsorted(np.cumsum(shares), random.random(), side="right"))
+        if kind == 1:
+            return Example(with_sentence(features, self._sentence(self.neutral, random)), label)
+        if kind == 3:
+            return Example(voice_alone(features), label)
+        if kind == 5:
+            return Example(features, label)
+        if kind == 2 and label == self.neutral:
+            label = int(random.choice([other for other in range(len(self.sentences)) if other != self.neutral]))
+        sentence = self._sentence(label, random)
+        width = features.encoder_states.shape[1]
+        return Example(sentence_alone(sentence, width) if kind == 4 else with_sentence(features, sentence), label)
+
+    def _sentence(self, label: int, random: np.random.Generator) -> TextFeaturePair:
+        choices = self.sentences[label]
+        return choices[int(random.integers(len(choices)))]
+
+
+def with_sentence(features: UtteranceFeatures, sentence: TextFeaturePair) -> UtteranceFeatures:
+    """The same voice with other words."""
+    return replace(features, words=sentence.words, context=sentence.context)
+
+
+def sentence_alone(sentence: TextFeaturePair, state_width: int = 512) -> UtteranceFeatures:
+    """Words without a voice."""
+    return UtteranceFeatures(NO_SPEECH, sentence.words, sentence.context, np.zeros((0, state_width), np.float16))
+
+
+def shuffled_batches(lengths: Sequence[int], size: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Batches of indices, random in order, alike in length.
+
+    Args:
+        lengths: of each utterance.
+        size: utterances in a batch; a remainder of one joins the batch before it, because BatchNorm and contrastive
+            losses need company.
+        random: where the order comes from.
+    """
+    order = random.permutation(len(lengths))
+    sizes = np.asarray(lengths)
+    batches: list[NDArray[np.int64]] = []
+    for begin in range(0, len(order), size * BATCHES_SORTED_TOGETHER):
+        chunk = order[begin : begin + size * BATCHES_SORTED_TOGETHER]
+        chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
+        batches.extend(chunk[start : start + size] for start in range(0, len(chunk), size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    for position in random.permutation(len(batches)):
+        yield batches[int(position)]

@@ -1,0 +1,108 @@
+"""From texts to features: the two text stages of the cluster, run on many, kept where they are very many."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from models.resolve import Resolved, resolve
+from models.text.context_encoder import ContextEncoder
+from models.text.word_vectors import WordVectors
+from models.weights import cache_folder
+
+WORD_VECTORS = "spacy-en-core-web-md"
+TEXT_ENCODER = "all-mpnet-base-v2"
+TEXTS_AT_ONCE = 32  # alike in length
+KEPT_FROM = 1000  # different texts; fewer are read in less time than a file takes to explain
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeaturePair:
+    """The features of one text: words float16 (n, 300) and context float16 (m, width), as in `UtteranceFeatures`."""
+
+    words: NDArray[np.float16]
+    context: NDArray[np.float16]
+
+
+class TextFeatureExtractor:
+    """The models of the two text stages, loaded when a text is first read.
+
+    Args:
+        text_encoder: a model of the catalogue, a folder, or the id of a Hugging Face model on this machine.
+        cache_root: where features of many texts are kept; `features/` in Amser's cache folder by default.
+    """
+
+    def __init__(self, text_encoder: str = TEXT_ENCODER, cache_root: Path | None = None) -> None:
+        self._context = resolve(text_encoder)
+        self._words = resolve(WORD_VECTORS)
+        self._cache_root = cache_root or cache_folder() / "features"
+        self._models: tuple[WordVectors, ContextEncoder] | None = None
+
+    @property
+    def text_encoder(self) -> Resolved:
+        """The contextual encoder: its name, where it is, and which weights exactly."""
+        return self._context
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprints of the weights, by the roles `words` and `context`."""
+        return {"words": self._words.fingerprint, "context": self._context.fingerprint}
+
+    @property
+    def context_width(self) -> int:
+        """Width of a token state."""
+        return self._load()[1].width
+
+    def extract(self, texts: Sequence[str]) -> dict[str, TextFeaturePair]:
+        """The features of every different text."""
+        different = sorted(set(texts), key=lambda text: (len(text), text))
+        if len(different) < KEPT_FROM:
+            return dict(zip(different, self._describe(different), strict=True))
+        digest = hashlib.sha256("\n".join([*different, *self.fingerprints.values()]).encode()).hexdigest()
+        file = self._cache_root / f"texts-{digest[:16]}.npz"
+        if not file.is_file():
+            self._cache_root.mkdir(parents=True, exist_ok=True)
+            _write(file, self._describe(different))
+        return dict(zip(different, _read(file), strict=True))
+
+    def _describe(self, texts: Sequence[str]) -> list[TextFeaturePair]:
+        words, encoder = self._load()
+        pairs: list[TextFeaturePair] = []
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        for start in track(starts, "features of texts", disable=len(texts) < KEPT_FROM):
+            group = texts[start : start + TEXTS_AT_ONCE]
+            for text, context in zip(group, encoder.encode(group), strict=True):
+                vectors = words.embed(text).values
+                pairs.append(TextFeaturePair(vectors.astype(np.float16), context.values.astype(np.float16)))
+        return pairs
+
+    def _load(self) -> tuple[WordVectors, ContextEncoder]:
+        if self._models is None:
+            self._models = WordVectors(Path(self._words.location)), ContextEncoder(self._context.location)
+        return self._models
+
+
+def _write(file: Path, pairs: Sequence[TextFeaturePair]) -> None:
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.savez(
+            stream,
+            words=np.concatenate([pair.words for pair in pairs]),
+            word_counts=[len(pair.words) for pair in pairs],
+            context=np.concatenate([pair.context for pair in pairs]),
+            context_counts=[len(pair.context) for pair in pairs],
+        )
+    partial.replace(file)
+
+
+def _read(file: Path) -> list[TextFeaturePair]:
+    with np.load(file, allow_pickle=False) as arrays:
+        words = np.split(arrays["words"], np.cumsum(arrays["word_counts"])[:-1])
+        context = np.split(arrays["context"], np.cumsum(arrays["context_counts"])[:-1])
+    return [TextFeaturePair(*pair) for pair in zip(words, context, strict=True)]

@@ -1,0 +1,262 @@
+"""Judge a checkpoint on any corpus: `python -m training.evaluate --manifest FILE --codec svd-f16:0.125 --json
+FILE`.
+
+Every utterance goes through the stages of the cluster (`training.data.extraction`), compression first, then through the
+checkpoint. Prints accuracy with intervals and the confusion matrix; writes one JSON row a codec setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from models.emotion.batch import UtteranceFeatures, voice_alone
+from models.emotion.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    CheckpointError,
+    CheckpointInfo,
+    load,
+)
+from models.emotion.network import FusionNetwork
+from models.weights import UnknownModel, fingerprint
+from training.corpora.catalogue import open_corpus
+from training.corpora.manifest import Corpus, ManifestError
+from training.data.extraction import RECOGNISER, THREADS, CodecSetting, extract
+from training.data.texts import TextFeatureExtractor
+from training.fitting.loop import predict
+from training.judging.calibration import expected_calibration_error
+from training.judging.metrics import Scores, confusion, score
+
+TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
+EXAMPLES = """
+examples:
+  python -m training.evaluate --manifest corpora/nemo.tsv
+  python -m training.evaluate --manifest corpora/nemo.tsv --codec none svd-f16:0.125 --json rows.json
+
+Features are kept in Amser's cache folder, so a second run starts at once.
+"""
+VERSIONS_OF = ("torch", "numpy", "transformers", "ctranslate2", "spacy")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Answers on one corpus at one codec setting.
+
+    Attributes:
+        setting: the codec and rate.
+        scores: figures over the classes that the corpus has.
+        matrix: counts (classes, classes), row the true class.
+        calibration_error: expected calibration error of the probabilities.
+    """
+
+    setting: CodecSetting
+    scores: Scores
+    matrix: NDArray[np.int64]
+    calibration_error: float
+
+
+def judge(corpus: Corpus, setting: CodecSetting, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Judged:
+    """Compare probabilities (n, classes) with a corpus's labels.
+
+    A class that the corpus does not have can still be answered, and then is wrong.
+
+    Raises:
+        ManifestError: the corpus has a class that the network does not.
+    """
+    foreign = set(corpus.classes_present) - set(classes)
+    if foreign:
+        raise ManifestError(f"{corpus.name} has {', '.join(sorted(foreign))}, which the network does not know")
+    truth = np.array([classes.index(record.emotion) for record in corpus.records])
+    return compare(setting, probabilities, truth)
+
+
+def compare(setting: CodecSetting, probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> Judged:
+    """Compare probabilities (n, classes) with class numbers (n,)."""
+    answers = probabilities.argmax(1)
+    error = expected_calibration_error(probabilities, truth)
+    return Judged(setting, score(truth, answers), confusion(truth, answers, probabilities.shape[1]), error)
+
+
+def row(
+    judged: Judged, model: str, corpus: str, protocol: str, classes: Sequence[str], modalities: Sequence[str]
+) -> dict[str, Any]:
+    """The JSON row of a result."""
+    scores = judged.scores
+    return {
+        "model": model,
+        "corpus": corpus,
+        "protocol": protocol,
+        "classes": [name for name, counts in zip(classes, judged.matrix, strict=True) if counts.any()],
+        "codec": judged.setting.name,
+        "rate": judged.setting.setting.rate,
+        "step": judged.setting.setting.step,
+        "modalities": "+".join(modalities),
+        "wa": scores.wa.value,
+        "ua": scores.ua.value,
+        "macro_f1": scores.macro_f1.value,
+        "weighted_f1": scores.weighted_f1.value,
+        "ua_low": scores.ua.low,
+        "ua_high": scores.ua.high,
+        "ece": judged.calibration_error,
+        "n": scores.n,
+        "confusion": judged.matrix.tolist(),
+        **environment(),
+    }
+
+
+def listened_to(network: FusionNetwork, utterances: Sequence[UtteranceFeatures]) -> tuple[str, ...]:
+    """What a network reads of these utterances: no text where none of them has words that it knows."""
+    if any(len(utterance.words) for utterance in utterances):
+        return network.modalities
+    return tuple(name for name in network.modalities if name not in ("words", "context"))
+
+
+def environment() -> dict[str, Any]:
+    """Hardware and versions that a figure was measured with."""
+    return {
+        "hardware": {"machine": platform.machine(), "processor": _processor(), "threads": torch.get_num_threads()},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+    }
+
+
+def scores_table(title: str, rows: Sequence[tuple[str, Scores]]) -> Table:
+    """A table of figures, one named row a set of answers."""
+    table = Table("", "n", "WA", "UA", "macro F1", "weighted F1", title=title)
+    for name, scores in rows:
+        figures = (scores.wa, scores.ua, scores.macro_f1, scores.weighted_f1)
+        table.add_row(name, str(scores.n), *map(str, figures))
+    return table
+
+
+def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> Table:
+    """Answers (columns) for each true class (rows); classes without utterances have no row."""
+    table = Table("true \\ answer", *classes, "recall", title="confusion")
+    for name, counts in zip(classes, matrix, strict=True):
+        if total := counts.sum():
+            recall = counts[classes.index(name)] / total
+            table.add_row(name, *(str(count) for count in counts), f"{recall:.2f}")
+    return table
+
+
+def protocol_of(corpus: Corpus, info: CheckpointInfo) -> str:
+    """How a figure on this corpus must be read."""
+    return TRAINING_DATA_WARNING if corpus.name in info.corpora else "cross-corpus, nothing trained on this corpus"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(THREADS)
+    console = Console()
+    try:
+        extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
+        network, info = load(options.checkpoint, {"asr": fingerprint(options.whisper)} | extractor.fingerprints)
+        corpus = open_corpus(options.corpus, options.root)
+        settings = [CodecSetting.parse(text) for text in options.codec]
+        results = []
+        for setting in settings:
+            features = extract(corpus, setting, extractor, recogniser=options.whisper)
+            heard = [
+                each if record.language in (None, *info.text_languages) else voice_alone(each)
+                for each, record in zip(features, corpus.records, strict=True)
+            ]
+            probabilities = predict(network, heard, info.temperature)
+            results.append(judge(corpus, setting, probabilities, info.config.classes))
+    except (UnknownModel, ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
+        print(f"training.evaluate: {error}", file=sys.stderr)
+        return 2
+    _print(console, corpus, results, info)
+    if options.json:
+        protocol = protocol_of(corpus, info)
+        rows = [
+            row(result, info.name, corpus.name, protocol, info.config.classes, listened_to(network, heard))
+            for result in results
+        ]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _print(console: Console, corpus: Corpus, results: Sequence[Judged], info: CheckpointInfo) -> None:
+    if corpus.unknown_labels:
+        console.print(f"left out, label unknown: {_counts(corpus.unknown_labels)}")
+    console.print(scores_table(f"{info.name} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
+    for each in results:
+        console.print(confusion_table(each.matrix, info.config.classes), f"at {each.setting}")
+        console.print(f"expected calibration error {each.calibration_error:.3f}")
+    console.print(f"[bold]{protocol_of(corpus, info)}[/bold]")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{label!r} ({count})" for label, count in counts.items())
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description=(
+            "Judge a checkpoint on a corpus: every utterance goes through the stages of the cluster, compression and "
+            "recognition too, and what comes out is compared with its label."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--corpus",
+        "--manifest",
+        required=True,
+        metavar="CORPUS",
+        help="a manifest (TSV with path, emotion, speaker and, better, language), or NAME=FOLDER",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder that its paths are relative to (default: the nearest one above the manifest that has the files)",
+    )
+    parser.add_argument(
+        "--whisper", default=RECOGNISER, metavar="MODEL", help=f"the recogniser (default: {RECOGNISER})"
+    )
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
+    parser.add_argument(
+        "--codec",
+        nargs="+",
+        default=["svd-f16:0.125"],
+        metavar="CODEC",
+        help="none, or a codec and its rate; a row each (default: svd-f16:0.125)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE",
+        help="the network (default: the checkpoint that comes with Amser)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

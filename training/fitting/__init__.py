@@ -1,0 +1,1 @@
+"""How networks learn: objective, loop, curriculum, cross-validation."""

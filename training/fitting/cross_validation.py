@@ -1,0 +1,256 @@
+"""A network for each fold of speakers: trained in processes of their own, kept on disk so that a run can go on."""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty, Queue
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from models.emotion.amser_states import TextNetwork, VoiceNetwork
+from models.emotion.batch import UtteranceFeatures
+from models.emotion.checkpoint import CheckpointInfo, load, save
+from models.emotion.config import FusionConfig
+from models.emotion.network import FusionNetwork
+from training.data.dataset import LabelledUtterance, TextSubstitution
+from training.data.extraction import THREADS
+from training.data.folds import Split
+from training.data.pairs import paired
+from training.fitting.curriculum import Report, fit_statistics, train_at_once, train_fusion
+from training.fitting.loading import SentenceBank
+from training.fitting.loop import Epoch, logits_of, predict
+from training.fitting.progress import TrainingProgress
+from training.fitting.recipe import Recipe
+from training.judging.calibration import fit_temperature
+
+REFRESH_SECONDS = 0.5  # of the progress display
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What every fold trains from.
+
+    Attributes:
+        utterances: all of a corpus.
+        substitution: other texts, for networks that are trained at once.
+        bank: sentences, for those that are trained in stages.
+        text: trained from them.
+    """
+
+    utterances: Sequence[LabelledUtterance]
+    substitution: TextSubstitution | None = None
+    bank: SentenceBank | None = None
+    text: TextNetwork | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network of one fold.
+
+    Attributes:
+        split: who was in which group; of the final network, everyone in training.
+        network: in evaluation mode.
+        temperature: from the validation group.
+        validation: its score there.
+        epochs: that its stages took, by name.
+    """
+
+    split: Split
+    network: FusionNetwork
+    temperature: float
+    validation: float
+    epochs: dict[str, int]
+
+    def probabilities(self, utterances: Sequence[UtteranceFeatures]) -> NDArray[np.float32]:
+        """Calibrated, (n, classes)."""
+        return predict(self.network, utterances, self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    recipe: Recipe
+    config: FusionConfig
+    material: Material
+    split: Split
+    folder: Path
+    log_folder: Path | None
+    reports: Queue[tuple[str, Epoch]]
+
+
+def cross_validate(
+    recipe: Recipe,
+    config: FusionConfig,
+    material: Material,
+    splits: Sequence[Split],
+    folder: Path,
+    *,
+    workers: int = 1,
+    console: Console | None = None,
+    log_folder: Path | None = None,
+) -> list[Trained]:
+    """Train a network for each split, `workers` at a time.
+
+    Args:
+        recipe: how.
+        config: of the network.
+        material: what from.
+        splits: who teaches, ends the training and is the test.
+        folder: where networks and the state of unfinished ones are kept; what is there is not trained again.
+        workers: processes, one thread each.
+        console: where progress is shown; None for nowhere.
+        log_folder: for TensorBoard.
+    """
+    console = console or Console(quiet=True)
+    if material.bank is not None:  # a gigabyte that only the text needs, which is trained already
+        material = replace(material, bank=replace(material.bank, training=(), development=(), test=()))
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool,
+        TrainingProgress(recipe.stage("training").epochs, console) as progress,
+    ):
+        reports: Queue[tuple[str, Epoch]] = manager.Queue()
+        missing = [each for each in splits if not _file(folder, each).is_file()]
+        futures = [
+            pool.submit(_train_and_keep, _Job(recipe, config, material, each, folder, log_folder, reports))
+            for each in missing
+        ]
+        training = True
+        while training:
+            training = bool(wait(futures, REFRESH_SECONDS).not_done)
+            with suppress(Empty):  # once more after the last network: it may have reported since
+                while True:
+                    progress.report(*reports.get_nowait())
+        for future in futures:
+            future.result()
+    return [_read(folder, each) for each in splits]
+
+
+def train(
+    recipe: Recipe,
+    config: FusionConfig,
+    material: Material,
+    split: Split,
+    show: Report,
+    *,
+    stop_after: dict[str, int] | None = None,
+    state_folder: Path | None = None,
+    log_folder: Path | None = None,
+) -> Trained:
+    """One network; `show` is told of every epoch. Without a validation group stages take the epochs of `stop_after`."""
+    training = [material.utterances[index] for index in split.training]
+    validation = [material.utterances[index] for index in split.validation]
+    stop_after = stop_after or {}
+    writer = SummaryWriter(log_folder / f"fold-{split.fold}") if log_folder else None
+
+    def report(stage: str, epoch: Epoch) -> None:
+        show(f"fold {split.fold}, {stage}" if split.fold else stage, epoch)
+        if writer is not None:
+            writer.add_scalar(f"{stage}/loss", epoch.loss, epoch.number)
+            if epoch.validation is not None:
+                writer.add_scalar(f"{stage}/validation", epoch.validation, epoch.number)
+
+    first = replace(config, model="voice") if recipe.in_stages else config
+    fitted = train_at_once(
+        recipe,
+        first,
+        training,
+        validation,
+        material.substitution,
+        report,
+        stop_after=stop_after.get("training"),
+        state_file=state_folder / f"fold-{split.fold}.state" if state_folder else None,
+    )
+    epochs = {"training": fitted.best_epoch}
+    if recipe.in_stages:
+        assert material.bank is not None
+        assert material.text is not None
+        voice = cast(VoiceNetwork, fitted.network)
+        fitted = train_fusion(
+            recipe,
+            voice,
+            material.text,
+            training,
+            validation,
+            material.bank,
+            report,
+            statistics=fit_statistics(recipe, training),
+            stop_after=stop_after.get("fusion_training"),
+        )
+        epochs["fusion_training"] = fitted.best_epoch
+    temperature = temperature_of(recipe, fitted.network, validation, material.bank) if validation else 1.0
+    return Trained(split, fitted.network, temperature, fitted.validation, epochs)
+
+
+def temperature_of(
+    recipe: Recipe, network: FusionNetwork, validation: Sequence[LabelledUtterance], bank: SentenceBank | None
+) -> float:
+    """What calibrates a network on utterances with their own words and, where there are sentences, on pairs."""
+    features = [each.features[view] for view in recipe.views for each in validation]
+    labels = [each.label for _ in recipe.views for each in validation]
+    if bank is not None:
+        pairs = paired(validation, recipe.views[0], bank.pairs["dev"])
+        features, labels = features + pairs.features, labels + pairs.labels
+    return fit_temperature(logits_of(network, features), labels)
+
+
+def _end_with_parent() -> None:
+    """Let this worker die when whoever started it is killed, in place of training for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+def _train_and_keep(job: _Job) -> None:
+    torch.set_num_threads(THREADS)
+    trained = train(
+        job.recipe,
+        job.config,
+        job.material,
+        job.split,
+        lambda name, epoch: job.reports.put((name, epoch)),
+        state_folder=job.folder,
+        log_folder=job.log_folder,
+    )
+    info = CheckpointInfo(
+        name=f"{job.recipe.name}, fold {job.split.fold}",
+        config=trained.network.config,
+        encoders={},
+        codecs=job.recipe.views,
+        corpora=(),
+        metrics={"validation": trained.validation} | {f"epochs, {name}": n for name, n in trained.epochs.items()},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        licence=job.recipe.licence,
+        temperature=trained.temperature,
+    )
+    save(_file(job.folder, job.split), trained.network, info)
+
+
+def _read(folder: Path, split: Split) -> Trained:
+    network, info = load(_file(folder, split))
+    epochs = {
+        name.removeprefix("epochs, "): int(value) for name, value in info.metrics.items() if name.startswith("epochs")
+    }
+    return Trained(split, network, info.temperature, info.metrics["validation"], epochs)
+
+
+def _file(folder: Path, split: Split) -> Path:
+    return folder / f"fold-{split.fold}.safetensors"

@@ -1,0 +1,89 @@
+"""The floor: logistic regression on the recogniser's encoder states, averaged over time.
+
+It trains in seconds and knows nothing of order or words; a network that does not beat it has not earned its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from models.emotion.batch import UtteranceFeatures
+
+INVERSE_REGULARIZATION = 0.003  # strong, for there are more values than utterances
+MAXIMUM_ITERATIONS = 300
+UNSEEN_LOGIT = -30.0  # of a class that the training did not hold
+
+
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """A fitted probe.
+
+    Attributes:
+        model: standardisation and regression, of scikit-learn.
+        classes: how many columns its answers have.
+    """
+
+    model: Any
+    classes: int
+
+    @classmethod
+    def fit(
+        cls,
+        utterances: Sequence[UtteranceFeatures],
+        labels: Sequence[int] | NDArray[np.integer],
+        classes: int | None = None,
+    ) -> LinearProbe:
+        """Learn from the encoder states of utterances.
+
+        Args:
+            utterances: at least one of each of two classes.
+            labels: one integer from 0 an utterance.
+            classes: how many classes there are; None counts up to the highest label.
+        """
+        model = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(C=INVERSE_REGULARIZATION, class_weight="balanced", max_iter=MAXIMUM_ITERATIONS),
+        )
+        model.fit(statistics_over_time(utterances), np.asarray(labels))
+        return cls(model, int(np.max(labels)) + 1 if classes is None else classes)
+
+    def as_layer(self) -> nn.Linear:
+        """The same as one layer (2 width) → (classes): its softmax gives what `predict` does."""
+        scaler, regression = self.model[0], self.model[-1]
+        coefficients, intercepts = regression.coef_, regression.intercept_
+        if len(regression.classes_) == 2:  # scikit-learn keeps one row for both
+            coefficients, intercepts = np.vstack((0 * coefficients, coefficients)), np.append(0.0, intercepts)
+        weight = np.zeros((self.classes, len(scaler.scale_)))
+        bias = np.full(self.classes, UNSEEN_LOGIT)
+        weight[regression.classes_] = coefficients / scaler.scale_
+        bias[regression.classes_] = intercepts - weight[regression.classes_] @ scaler.mean_
+        layer = nn.Linear(weight.shape[1], self.classes)
+        layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        return layer
+
+    def predict(self, utterances: Sequence[UtteranceFeatures]) -> NDArray[np.float32]:
+        """Probabilities (n, classes); a class that the training did not hold gets zero."""
+        probabilities = np.zeros((len(utterances), self.classes), np.float32)
+        probabilities[:, self.model.classes_] = self.model.predict_proba(statistics_over_time(utterances))
+        return probabilities
+
+
+def statistics_over_time(utterances: Sequence[UtteranceFeatures]) -> NDArray[np.float32]:
+    """Mean and deviation of each utterance's encoder states: (n, 2 width), zeros for one without states."""
+    statistics = []
+    for utterance in utterances:
+        states = utterance.encoder_states.astype(np.float32)  # float16 would lose the sums
+        if not len(states):
+            states = np.zeros((1, states.shape[1]), np.float32)
+        statistics.append(np.concatenate((states.mean(0), states.std(0))))
+    return np.stack(statistics)

@@ -1,0 +1,147 @@
+"""A training configuration: one YAML file says which network, on which views of a corpus, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.emotion.config import FusionConfig
+from training.corpora.manifest import CLASSES
+from training.data.augmentation import MelAugmentation, StateAugmentation
+from training.data.dataset import PairMixture
+from training.data.extraction import RECOGNISER
+from training.data.waveform_augmentation import WaveformAugmentation
+from training.fitting.loop import TrainingConfig
+from training.fitting.objective import ObjectiveConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a YAML file says.
+
+    Attributes:
+        name: of the checkpoint.
+        licence: condition that the data puts on the weights.
+        network: as in `FusionConfig` without its classes; `model` among it.
+        recogniser: a Whisper of the weight catalogue; `network` gives its state_width and state_heads.
+        classes: names of the emotions; utterances of others are left out.
+        views: codec settings that training draws from, and that validation averages over.
+        judged: settings that the test folds are judged at.
+        copies: how many times the corpus is changed in its waveform (R20) and added to the views.
+        copied_at: codec settings that the copies' utterances draw from, so that one checkpoint serves all rates.
+        waveform: how the copies are changed, as in `WaveformAugmentation`; empty for its defaults.
+        mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
+        state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
+        text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
+        text_languages: ISO 639-1 codes; of utterances in other languages the voice alone is learnt from.
+        substitute_sentences: how many neutral sentences stand ready to replace a text, for networks in one stage.
+        replace_text: probability that one does.
+        omit_text: probability that there is no text at all.
+        objective: as in `ObjectiveConfig`.
+        training: as in `TrainingConfig`; of the voice, where voice, text and fusion are trained one after another.
+        text_training: the same for the text.
+        text_most: sentences of one class, at most, that the text learns from.
+        fusion_training: the same for the fusion.
+        pair_sentences: sentences for each class that training pairs with voices.
+        mixture: as in `PairMixture`.
+        corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
+        sentences: folder of GoEmotions' tables, likewise.
+        noise: folder of recordings that copies are mixed with, likewise.
+    """
+
+    name: str
+    licence: str
+    network: Mapping[str, Any]
+    recogniser: str = RECOGNISER
+    classes: tuple[str, ...] = CLASSES
+    views: tuple[str, ...] = ("none", "svd-f16:0.125")
+    judged: tuple[str, ...] = ("none", "svd-f16:0.125")
+    copies: int = 0
+    copied_at: tuple[str, ...] = ("none", "svd-f16:0.125", "svd-f16:0.1875", "svd-f16:0.25", "svd-f16:0.5")
+    waveform: Mapping[str, Any] = field(default_factory=dict)
+    mel_augmentation: Mapping[str, Any] | None = None
+    state_augmentation: Mapping[str, Any] | None = None
+    text: str = "asr"
+    text_languages: tuple[str, ...] = ("en",)
+    substitute_sentences: int = 300
+    replace_text: float = 0.5
+    omit_text: float = 0.05
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    text_training: Mapping[str, Any] = field(default_factory=dict)
+    text_most: int = 7000
+    fusion_training: Mapping[str, Any] = field(default_factory=dict)
+    pair_sentences: int = 1200
+    mixture: Mapping[str, Any] = field(default_factory=dict)
+    corpus: str | None = None
+    sentences: Path | None = None
+    noise: Path | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a YAML file; an unknown or missing key raises TypeError."""
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = {name: _tuples(value) for name, value in content.items()}
+        return cls(**values | {name: Path(values[name]) for name in ("sentences", "noise") if values.get(name)})
+
+    def with_data(self, corpus: str | None, sentences: Path | None, noise: Path | None) -> Recipe:
+        """The same with other data; None keeps what the file names.
+
+        Raises:
+            ValueError: neither names a corpus.
+        """
+        if corpus is None and self.corpus is None:
+            raise ValueError("there is nothing to train on: name a corpus with --corpus, or in the recipe")
+        return replace(
+            self,
+            corpus=corpus or self.corpus,
+            sentences=sentences or self.sentences,
+            noise=noise or self.noise,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All of it but where the data is: what a network depends on, whatever a folder is called."""
+        return {name: value for name, value in asdict(self).items() if name not in ("corpus", "sentences", "noise")}
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether voice, text and fusion are trained one after another."""
+        return bool(self.network.get("model") == "amser-states")
+
+    def network_config(self, context_width: int) -> FusionConfig:
+        """Which network, and its sizes, for a text encoder of that width."""
+        sizes = {name: _tuples(size) for name, size in self.network.items()}
+        return FusionConfig(classes=self.classes, context_width=context_width, **sizes)
+
+    def mel_augmenter(self) -> MelAugmentation | None:
+        """Changes to each drawn Mel."""
+        return None if self.mel_augmentation is None else MelAugmentation(**self.mel_augmentation)
+
+    def state_augmenter(self) -> StateAugmentation | None:
+        """Changes to each drawn utterance's encoder states."""
+        return None if self.state_augmentation is None else StateAugmentation(**self.state_augmentation)
+
+    def waveform_augmenter(self, background: Path | None) -> WaveformAugmentation:
+        """Changes to the waveforms of the copies, with recordings of noise from a folder."""
+        ranges = {name: _tuples(value) for name, value in self.waveform.items()}
+        return WaveformAugmentation(background=background, **ranges)
+
+    def stage(self, name: str) -> TrainingConfig:
+        """How `training`, `text_training` or `fusion_training` goes."""
+        return TrainingConfig(**getattr(self, name))
+
+    def contrast(self) -> ObjectiveConfig:
+        """What to minimise."""
+        return ObjectiveConfig(**self.objective)
+
+    def pair_mixture(self) -> PairMixture:
+        """How voices and sentences are paired."""
+        return PairMixture(**self.mixture)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,168 @@
+"""A trained network for other encoders: what depends on them is trained anew, the rest stays, and both are judged.
+
+Voice, text and fusion were trained one after another (`training.fitting.curriculum`). Another text encoder needs another
+text and fusion: the voice stays as it is, bit for bit. Another Whisper needs another voice and fusion, and the text
+stays. `training.adapt` is the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import cast
+
+from rich.console import Console
+from torch import nn
+
+from models.emotion.amser_states import AmserStates, TextNetwork, VoiceNetwork
+from models.emotion.batch import UtteranceFeatures
+from models.emotion.checkpoint import CheckpointInfo
+from training.corpora.manifest import Corpus
+from training.data.dataset import LabelledUtterance
+from training.data.folds import split
+from training.data.pairs import paired
+from training.data.texts import TextFeatureExtractor
+from training.fitting.cross_validation import temperature_of
+from training.fitting.curriculum import (
+    fit_statistics,
+    text_f1,
+    train_at_once,
+    train_fusion,
+    train_text,
+)
+from training.fitting.loading import SentenceBank, load_sentences, load_utterances
+from training.fitting.loop import predict
+from training.fitting.progress import TrainingProgress
+from training.fitting.recipe import Recipe
+from training.judging.metrics import unweighted_accuracy
+
+GREATEST_LOSS = 0.05  # of unweighted accuracy; what loses more should not take the place of what was there
+WHISPER_HEAD_WIDTH = 64  # of every attention head, in every size of Whisper
+
+TEXT_ALONE = "text alone, macro F1"
+OWN_WORDS, PAIRS = "own words, UA", "pairs, UA"
+VOICE_ALONE, WORDS_ALONE = "voice alone, UA", "words alone, UA"
+
+
+@dataclass(frozen=True, slots=True)
+class RefittingData:
+    """What a network is trained from and judged on, as its encoders describe it.
+
+    Attributes:
+        recipe: how to train; it names the recogniser.
+        training: utterances to learn from.
+        validation: of speakers that end a training.
+        held_out: of the speakers of the first fold, to judge and calibrate by.
+        bank: sentences.
+    """
+
+    recipe: Recipe
+    training: Sequence[LabelledUtterance]
+    validation: Sequence[LabelledUtterance]
+    held_out: Sequence[LabelledUtterance]
+    bank: SentenceBank
+
+    @classmethod
+    def load(
+        cls, corpus: Corpus, sentences: Path, noise: Path | None, recipe: Recipe, extractor: TextFeatureExtractor
+    ) -> RefittingData:
+        """Read the features of a corpus with folds and of GoEmotions, or make those that are not in the cache."""
+        utterances = load_utterances(corpus, recipe, extractor, noise)
+        first = split(utterances)[0]
+        training, validation, held_out = (
+            [utterances[index] for index in group] for group in (first.training, first.validation, first.test)
+        )
+        return cls(recipe, training, validation, held_out, load_sentences(sentences, recipe, extractor))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Figures of a network with the held-out speakers, by name, and the temperature that suits it there."""
+
+    figures: Mapping[str, float]
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refitted:
+    """A network for other encoders, and how many epochs each of its stages took."""
+
+    network: AmserStates
+    epochs: dict[str, int]
+
+
+def refit_text(network: AmserStates, context_width: int, refitting_data: RefittingData, console: Console) -> Refitted:
+    """The same voice with a new text, for token states of that width, and a new fusion."""
+    recipe = refitting_data.recipe
+    config = replace(network.config, context_width=context_width)
+    with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+        text = train_text(recipe, config, refitting_data.bank, progress.report)
+    fused = _fuse(network.voice, cast(TextNetwork, text.network), network.statistics, refitting_data, console)
+    return replace(fused, epochs={"text_training": text.best_epoch} | fused.epochs)
+
+
+def refit_voice(network: AmserStates, refitting_data: RefittingData, console: Console) -> Refitted:
+    """The same text with a new voice, whose layers begin as those of the recipe's Whisper, and a new fusion."""
+    recipe = refitting_data.recipe
+    width = refitting_data.training[0].features[recipe.views[0]].encoder_states.shape[1]
+    config = replace(network.config, model="voice", state_width=width, state_heads=width // WHISPER_HEAD_WIDTH)
+    with TrainingProgress(recipe.stage("training").epochs, console) as progress:
+        voice = train_at_once(recipe, config, refitting_data.training, refitting_data.validation, None, progress.report)
+    statistics = fit_statistics(recipe, refitting_data.training)
+    fused = _fuse(cast(VoiceNetwork, voice.network), network.text, statistics, refitting_data, console)
+    return replace(fused, epochs={"training": voice.best_epoch} | fused.epochs)
+
+
+def _fuse(
+    voice: VoiceNetwork,
+    text: TextNetwork,
+    statistics: nn.Linear | None,
+    refitting_data: RefittingData,
+    console: Console,
+) -> Refitted:
+    recipe, groups = refitting_data.recipe, (refitting_data.training, refitting_data.validation)
+    with TrainingProgress(recipe.stage("fusion_training").epochs, console) as progress:
+        fitted = train_fusion(recipe, voice, text, *groups, refitting_data.bank, progress.report, statistics=statistics)
+    return Refitted(cast(AmserStates, fitted.network), {"fusion_training": fitted.best_epoch})
+
+
+def judge(network: AmserStates, refitting_data: RefittingData) -> Judgement:
+    """What a network reaches with the held-out speakers: with their own words, and with sentences of the test part."""
+    recipe, held_out, bank = refitting_data.recipe, refitting_data.held_out, refitting_data.bank
+    pairs = paired(held_out, recipe.views[-1], bank.pairs["test"])
+    own_words = [each.features[view] for view in recipe.views for each in held_out]
+    own_labels = [each.label for _ in recipe.views for each in held_out]
+
+    def accuracy(utterances: Sequence[UtteranceFeatures], labels: Sequence[int]) -> float:
+        return unweighted_accuracy(labels, predict(network, utterances).argmax(1))
+
+    figures = {
+        TEXT_ALONE: text_f1(network.text, bank.test),
+        OWN_WORDS: accuracy(own_words, own_labels),
+        PAIRS: accuracy(pairs.features, pairs.labels),
+        VOICE_ALONE: accuracy(pairs.voices, pairs.labels),
+        WORDS_ALONE: accuracy(pairs.sentences, pairs.labels),
+    }
+    return Judgement(figures, temperature_of(recipe, network, held_out, bank))
+
+
+def figures_of_cross_validation(info: CheckpointInfo, views: Sequence[str]) -> dict[str, float]:
+    """What a checkpoint's network reached with speakers that were new to it, over the views; empty if it does not say.
+
+    `training.train` writes such figures, one for each codec setting.
+    """
+    names = [f"ua, {view}" for view in views]
+    return {OWN_WORDS: mean(info.metrics[name] for name in names)} if info.metrics.keys() >= set(names) else {}
+
+
+def losses(old: Mapping[str, float], new: Mapping[str, float]) -> list[str]:
+    """Why a network should not take the place of another one; empty where it may."""
+    if not old:
+        return ["the checkpoint does not say what it reached with new speakers: there is nothing to compare with"]
+    return [
+        f"{name} falls by {100 * (old[name] - new[name]):.1f} points; {100 * GREATEST_LOSS:.0f} are the most"
+        for name in (OWN_WORDS, PAIRS)
+        if name in old and old[name] - new[name] > GREATEST_LOSS
+    ]

@@ -1,0 +1,1 @@
+"""Learns the tables of the codec `klt`: `python -m training.klt`."""

@@ -1,0 +1,293 @@
+"""Train a network: `python -m training.train --config FILE [--corpus CORPUS] [--sentences DIR] [--noise DIR]
+[--final]`.
+
+Speaker-independent cross-validation first: fold k is the test, speakers of the next fold end the training, the others
+teach. With `--final`, a network is then trained on everything for the median number of epochs, and written as a
+checkpoint that carries the cross-validated figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median, median_high
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from amser.codecs import klt_tables
+from models.emotion.amser_states import TextNetwork
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load, save
+from models.emotion.config import FusionConfig
+from models.weights import UnknownModel, cache_folder, fingerprint
+from training.corpora.catalogue import open_corpus
+from training.corpora.manifest import Corpus, ManifestError
+from training.data.dataset import LabelledUtterance
+from training.data.extraction import THREADS, CodecSetting
+from training.data.folds import Split, split
+from training.data.texts import TextFeatureExtractor
+from training.evaluate import compare, confusion_table, row, scores_table
+from training.fitting.cross_validation import Material, Trained, cross_validate, train
+from training.fitting.curriculum import text_f1, train_text
+from training.fitting.loading import (
+    PARTS,
+    SentenceBank,
+    load_sentences,
+    load_substitution,
+    load_utterances,
+)
+from training.fitting.progress import TrainingProgress
+from training.fitting.recipe import Recipe
+from training.judging.metrics import score
+
+DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-states.yaml"
+EXAMPLES = """
+examples:
+  python -m training.train --corpus corpora/ravdess.tsv --sentences goemotions/ --noise esc10/ --json folds.json
+  python -m training.train --corpus iemocap=/data/IEMOCAP_full_release --config my.yaml --final --checkpoint my.st
+
+Features and the networks of finished folds are kept in Amser's cache folder: a run that was interrupted goes on where
+it stopped, and a second run starts at once. `python -m training.corpora` lists the corpora that are known by name.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    torch.set_num_threads(THREADS)
+    try:
+        recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise)
+        extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
+        corpus = open_corpus(str(recipe.corpus), options.root)
+        config = recipe.network_config(extractor.context_width)
+        material = load_material(console, recipe, config, corpus, extractor)
+        splits = split(material.utterances)
+    except (UnknownModel, ManifestError, FileNotFoundError, TypeError, ValueError) as error:
+        print(f"training.train: {error}", file=sys.stderr)
+        return 2
+    folds = cross_validate(
+        recipe,
+        config,
+        material,
+        splits,
+        networks_folder(recipe, corpus, extractor),
+        workers=options.workers,
+        console=console,
+        log_folder=options.log_folder,
+    )
+    rows = report_folds(console, recipe, corpus, material.utterances, folds)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if options.final:
+        final = train_final(console, recipe, config, material, folds)
+        metrics = {
+            f"{name}, {setting}": each[name]
+            for setting, each in zip(recipe.judged, rows, strict=True)
+            for name in ("ua", "wa", "macro_f1", "weighted_f1")
+        }
+        info = describe_final(recipe, final, (corpus.name,), extractor, metrics)
+        save(options.checkpoint, final.network, info)
+        console.print(f"{options.checkpoint}: {options.checkpoint.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def load_material(
+    console: Console,
+    recipe: Recipe,
+    config: FusionConfig,
+    corpus: Corpus,
+    extractor: TextFeatureExtractor,
+    settings: Sequence[str] = (),
+) -> Material:
+    """What the recipe trains from, with the corpus at `settings` too; trains the text where that is a stage.
+
+    Raises:
+        ManifestError: sentences are needed, but there are none.
+    """
+    utterances = load_utterances(corpus, recipe, extractor, recipe.noise, settings)
+    if not recipe.in_stages:
+        return Material(utterances, load_substitution(recipe.sentences, recipe, extractor))
+    if "neutral" not in recipe.classes:
+        raise ManifestError(f"pairs need the class neutral, but the recipe has {', '.join(recipe.classes)}")
+    if recipe.sentences is None:
+        raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
+    bank = load_sentences(recipe.sentences, recipe, extractor)
+    text = _text(console, recipe, config, bank, _text_file(recipe, config, extractor))
+    console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
+    return Material(utterances, None, bank, text)
+
+
+def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: SentenceBank, file: Path) -> TextNetwork:
+    """The trained text, kept in a file."""
+    if not file.is_file():
+        with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
+            state = file.with_suffix(".state")
+            network = train_text(recipe, config, bank, progress.report, state_file=state).network
+        info = CheckpointInfo(recipe.name, network.config, encoders={}, codecs=(), corpora=())
+        save(file, network, info)
+    return cast(TextNetwork, load(file)[0])
+
+
+def _text_file(recipe: Recipe, config: FusionConfig, extractor: TextFeatureExtractor) -> Path:
+    """Where a text is kept that learns as this recipe says: other voices may share it."""
+    content = [recipe.text_training, recipe.text_most, recipe.objective, asdict(config), extractor.fingerprints]
+    return _kept("text", [*content, *_tables(recipe)]).with_suffix(".safetensors")
+
+
+def networks_folder(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Path:
+    """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
+    content: dict[str, object] = {
+        "recipe": recipe.settings(),
+        "corpus": [[record.utterance, record.emotion, record.speaker, record.fold] for record in corpus.records],
+        "recogniser": fingerprint(recipe.recogniser),
+        "text": extractor.fingerprints,
+        "sentences": _tables(recipe),
+        "changes": recipe.waveform_augmenter(recipe.noise).key() if recipe.copies else None,
+    }
+    if any(setting.startswith("klt") for setting in (*recipe.views, *recipe.copied_at)):
+        content["klt"] = klt_tables.digest()
+    return _kept(recipe.name, content)
+
+
+def _kept(name: str, content: object) -> Path:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return cache_folder() / "networks" / f"{name}-{digest[:16]}"
+
+
+def _tables(recipe: Recipe) -> list[str | None]:
+    return [] if recipe.sentences is None else [_digest(recipe.sentences / f"{part}.tsv") for part in PARTS]
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def train_final(
+    console: Console, recipe: Recipe, config: FusionConfig, material: Material, folds: Sequence[Trained]
+) -> Trained:
+    """A network from everything, for as many epochs and with the temperature that the folds had in the median."""
+    everyone = Split(0, tuple(range(len(material.utterances))), (), ())
+    epochs = {stage: median_high(each.epochs[stage] for each in folds) for stage in folds[0].epochs}
+    with TrainingProgress(max(epochs.values()), console) as progress:
+        final = train(recipe, config, material, everyone, progress.report, stop_after=epochs)
+    return Trained(everyone, final.network, median(each.temperature for each in folds), 0.0, epochs)
+
+
+def describe_final(
+    recipe: Recipe, final: Trained, corpora: tuple[str, ...], extractor: TextFeatureExtractor, metrics: dict[str, float]
+) -> CheckpointInfo:
+    """What the checkpoint says of itself."""
+    return CheckpointInfo(
+        name=recipe.name,
+        config=final.network.config,
+        encoders={"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints,
+        codecs=tuple(dict.fromkeys((*recipe.views, *recipe.copied_at))),
+        corpora=corpora,
+        metrics=metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        licence=recipe.licence,
+        temperature=final.temperature,
+        text_languages=recipe.text_languages,
+    )
+
+
+def pooled(folds: Sequence[Trained], utterances: Sequence[LabelledUtterance], view: str) -> NDArray[np.float32]:
+    """Probabilities of all test groups in the corpus's order: every utterance was in one of them."""
+    together = np.zeros((len(utterances), len(folds[0].network.config.classes)), np.float32)
+    for fold in folds:
+        members = list(fold.split.test)
+        together[members] = fold.probabilities([utterances[index].features[view] for index in members])
+    return together
+
+
+def report_folds(
+    console: Console,
+    recipe: Recipe,
+    corpus: Corpus,
+    utterances: Sequence[LabelledUtterance],
+    folds: Sequence[Trained],
+) -> list[dict[str, Any]]:
+    """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
+    rows = []
+    truth = np.array([utterance.label for utterance in utterances])
+    for view in recipe.judged:
+        probabilities = pooled(folds, utterances, view)
+        answers = probabilities.argmax(1)
+        named = [
+            (f"fold {fold.split.fold}, epochs {fold.epochs}", score(truth[members], answers[members]))
+            for fold, members in ((fold, list(fold.split.test)) for fold in folds)
+        ]
+        judged = compare(CodecSetting.parse(view), probabilities, truth)
+        console.print(scores_table(f"{corpus.name} at {view}", [*named, ("all folds", judged.scores)]))
+        console.print(confusion_table(judged.matrix, recipe.classes))
+        console.print(f"expected calibration error {judged.calibration_error:.3f}")
+        protocol = f"speaker-independent, {len(folds)} folds"
+        content = row(judged, recipe.name, corpus.name, protocol, recipe.classes, folds[0].network.modalities)
+        rows.append(content | {"text": recipe.text, "folds": [asdict(figures) for _, figures in named]})
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train",
+        description=(
+            "Train a network on a corpus: cross-validation over its folds of speakers first, then, with --final, a "
+            "network on all of it."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--corpus",
+        "--manifest",
+        metavar="CORPUS",
+        help="a manifest (TSV with path, emotion, speaker, fold and, better, language), or NAME=FOLDER (default: the "
+        "recipe's)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder that a manifest's paths are relative to (default: the nearest one above it that has the files)",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_RECIPE, metavar="FILE", help="the recipe (default: what Amser ships)"
+    )
+    parser.add_argument(
+        "--sentences",
+        type=Path,
+        metavar="DIR",
+        help="GoEmotions: a folder with train.tsv, dev.tsv, test.tsv and labels.txt (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: the recipe's)"
+    )
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"
+    )
+    parser.add_argument("--log-folder", type=Path, metavar="DIR", help="write TensorBoard logs there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a row of pooled figures a codec setting there")
+    parser.add_argument("--final", action="store_true", help="then train on everything and write the checkpoint")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=DEFAULT_CHECKPOINT,
+        metavar="FILE",
+        help="where --final writes (default: the checkpoint that comes with Amser)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
