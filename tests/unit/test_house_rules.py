@@ -1,47 +1,41 @@
-"""Who may import whom, and how long a file may be: the rules of the house, held by `ast`."""
+"""Who may import whom, and how long a file may be: the rules of the house, held by `ast`.
+
+docs/decisions/0002 says why. Floors from the ground: amser; edge_sim, models; load_tests, deployments, training;
+benchmarks, demo.
+"""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("amser", "training.klt", "deployments", "fusion", "edge_sim", "load_tests", "benchmarks", "demo")
-OURS = {*PACKAGES, "tests"}
-LONGEST_FILE = 400  # lines
-MAY_IMPORT = {  # of ours
+MAY_IMPORT = {  # of our packages; never one of the same floor or of a higher one
     "amser": set(),
-    "training.klt": {"amser", "deployments"},  # it asks the recogniser what its words depend on
     "edge_sim": {"amser"},
+    "models": {"amser"},
     "load_tests": {"amser", "edge_sim"},
-    "fusion": {"amser", "deployments"},  # its extraction runs the stages that are served
-    "deployments": {"amser", "fusion"},
+    "deployments": {"amser", "models"},
+    "training": {"amser", "models"},
+    "benchmarks": {"amser", "edge_sim", "models", "load_tests", "deployments", "training"},
+    "demo": {"amser", "edge_sim", "models", "load_tests", "deployments", "training"},
 }
-RUN_SERVED_STAGES = {"training.data.extraction", "training.data.texts"}
-READS_SERVED_WEIGHTS = {"training.fitting.curriculum"}  # layers of the network begin as Whisper's
-NETWORK = {  # a checkpoint, and every network that one can hold
-    "models.emotion.checkpoint",
-    "models.emotion.registry",
-    "models.emotion.network",
-    "models.emotion.amser_states",
-    "models.emotion.attention",
-    "models.emotion.batch",
-    "models.emotion.branches",
-    "models.emotion.published.frames",
-    "models.emotion.published.umons",
-    "models.emotion.published.xu",
-    "models.emotion.published.yoon",
-}
+PACKAGES = tuple(MAY_IMPORT)
+ENTRY_POINT = "__main__"
+LONGEST_FILE = 400  # lines
+LARGEST_FOLDER = 16  # Python files on one level
 SIGNAL_PATH_NEEDS = {"numpy", "scipy", "constriction", "google_crc32c"}
+DEVICE_NEEDS_NONE_OF = {"torch", "ray", "transformers", "spacy", "fastapi"}
 
 
 def modules(package: str) -> list[Path]:
-    return sorted(path for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def name_of(file: Path) -> str:
@@ -58,7 +52,7 @@ def imports(file: Path) -> Iterator[str]:
             assert node.module is not None
             for alias in node.names:
                 inner = ROOT.joinpath(*node.module.split("."), alias.name)
-                is_module = inner.with_suffix(".py").is_file() or inner.is_dir()
+                is_module = inner.with_suffix(".py").is_file() or (inner / "__init__.py").is_file()
                 yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
@@ -67,61 +61,64 @@ def package_of(module: str) -> str:
 
 
 def ours(file: Path) -> set[str]:
-    """What a file imports of ours, beyond its own package."""
-    return {module for module in imports(file) if package_of(module) in OURS - {file.relative_to(ROOT).parts[0]}}
+    """The modules of ours that a file imports."""
+    return {module for module in imports(file) if package_of(module) in {*PACKAGES, "tests"}}
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_a_package_imports_no_other_than_it_may(package: str) -> None:
+def circle_in(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names that lead back to the first of them; empty where the graph has no circle."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def child_of(folder: str, module: str) -> str | None:
+    """The file or sub-folder of `folder` that holds a module; None where it is elsewhere, or the folder's own face."""
+    return module.removeprefix(f"{folder}.").partition(".")[0] if module.startswith(f"{folder}.") else None
+
+
+def folders(package: str) -> list[str]:
+    return sorted({".".join(file.parent.relative_to(ROOT).parts) for file in modules(package)})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_lower_floors_alone(package: str) -> None:
     assert modules(package)
-    forbidden = {
-        name_of(file): foreign
+    allowed = MAY_IMPORT[package] | {package}
+    foreign = {
+        name_of(file): upward
         for file in modules(package)
-        if (foreign := {module for module in ours(file) if package_of(module) not in MAY_IMPORT[package]})
+        if (upward := {module for module in ours(file) if package_of(module) not in allowed})
     }
-    assert forbidden == {}
+    assert foreign == {}
 
 
-def test_the_training_runs_the_served_stages_in_few_places() -> None:
-    """The others ask `models.weights` alone: where a model is, and which it is exactly."""
-    using = {
-        name_of(file): served
-        for file in modules("fusion")
-        if (served := {each for each in ours(file) if package_of(each) == "deployments"} - {"models.weights"})
-    }
-    assert using.keys() == RUN_SERVED_STAGES | READS_SERVED_WEIGHTS
-    for module in READS_SERVED_WEIGHTS:
-        assert using[module] <= {"models.whisper.conversion", "models.whisper.voice"}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_file_imports_itself_by_a_detour(package: str) -> None:
+    graph = {name_of(file): ours(file) - {name_of(file)} for file in modules(package)}
+    assert circle_in(graph) == []
 
 
-def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
-    needed = {package_of(module) for file in modules("amser") for module in imports(file)}
-    optional = {"httpx"} if (ROOT / "amser" / "client.py").is_file() else set()
-    assert needed - set(sys.stdlib_module_names) - {"amser"} <= SIGNAL_PATH_NEEDS | optional
+@pytest.mark.parametrize("folder", [folder for package in PACKAGES for folder in folders(package)])
+def test_what_lies_in_a_folder_forms_no_circle(folder: str) -> None:
+    """Files and sub-folders, each taken as a whole. An entry point stands above its folder: nothing imports it."""
+    graph: dict[str, set[str]] = {}
+    for file in modules(package_of(folder)):
+        child = child_of(folder, name_of(file))
+        if child is not None:
+            graph.setdefault(child, set()).update(
+                other for module in ours(file) if (other := child_of(folder, module)) not in (None, child)
+            )
+    assert circle_in(graph) == []
+    assert not any(ENTRY_POINT in others for others in graph.values())
 
 
-def test_what_is_served_of_the_training_is_the_network_alone() -> None:
-    served = {module for file in modules("deployments") for module in ours(file) if package_of(module) == "fusion"}
-    assert served <= NETWORK
-    assert "models.emotion.checkpoint" in served
-
-
-def test_the_network_imports_nothing_of_ours_but_the_signal_path_and_itself() -> None:
-    reached, ahead = set[str](), {"models.emotion.checkpoint"}
-    while ahead:
-        module = ahead.pop()
-        reached.add(module)
-        file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-        of_ours = {imported for imported in imports(file) if package_of(imported) in OURS}
-        ahead |= {imported for imported in of_ours if package_of(imported) != "amser"} - reached
-    assert reached == NETWORK
-
-
-def test_nothing_imports_benchmarks_tests_or_demo() -> None:
-    ends = {"benchmarks", "tests", "demo"}
-    for package in set(PACKAGES) - ends:
-        for file in modules(package):
-            assert not {module for module in ours(file) if package_of(module) in ends}, file
+@pytest.mark.parametrize("folder", [folder for package in PACKAGES for folder in folders(package)])
+def test_a_folder_is_small_enough_to_be_seen_at_once(folder: str) -> None:
+    files = [file for file in ROOT.joinpath(*folder.split(".")).glob("*.py") if file.stem != "__init__"]
+    assert len(files) <= LARGEST_FOLDER
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -134,11 +131,24 @@ def test_a_file_is_short_enough_to_be_read(package: str) -> None:
     assert too_long == {}
 
 
+def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
+    files = [file for file in modules("amser") if "client" not in file.parts and file.name != "__main__.py"]
+    needed = {package_of(module) for file in files for module in imports(file)}
+    assert needed - set(sys.stdlib_module_names) - {"amser"} <= SIGNAL_PATH_NEEDS
+
+
+def test_a_device_needs_nothing_of_the_cluster() -> None:
+    needed = {package_of(module) for file in modules("amser") for module in imports(file)}
+    assert needed & DEVICE_NEEDS_NONE_OF == set()
+
+
+def test_a_model_knows_neither_ray_nor_http() -> None:
+    needed = {package_of(module) for file in modules("models") for module in imports(file)}
+    assert needed & {"ray", "fastapi", "starlette", "httpx"} == set()
+
+
 def test_the_test_command_of_the_readme_exists() -> None:
-    readme, makefile = ROOT / "README.md", ROOT / "Makefile"
-    if not readme.is_file():
-        pytest.skip("there is no README.md yet")
-    commands = set(re.findall(r"\bmake ([a-z]+)", readme.read_text(encoding="utf-8")))
-    targets = set(re.findall(r"^([a-z]+):", makefile.read_text(encoding="utf-8"), re.MULTILINE))
-    assert "test" in commands
+    commands = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= commands
     assert commands <= targets
