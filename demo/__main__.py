@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from demo.fleet import Result, speak
-from demo.report import summarize, summary_table, turns_table
+from demo.report import picture, summarize, summary_table, turns_table
 from deployments.local_cluster import ClusterFailed, LocalCluster
 from edge_sim import conversation as turns
 from models.weights import WeightsMissing, cache_folder, model_path
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, start: Start | None = None) -> 
         start: what makes the cluster; a `LocalCluster` if None.
     """
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, record=options.svg is not None)
     if not console.is_terminal:
         console.width = WIDTH_OF_A_PIPE
     signal.signal(signal.SIGTERM, _terminate)
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     log = cache_folder() / "demo.log"
     parser.add_argument("--log", type=Path, default=log, metavar="FILE", help="what Ray prints (default: %(default)s)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write what is printed there too, as a picture")
     return parser
 
 
@@ -126,6 +127,8 @@ def _run(options: argparse.Namespace, console: Console, start: Start) -> int:
         console.print(turns_table(results, conversation))
         docs = f"{cluster.url}/docs" + ("" if options.keep else ", as long as the cluster serves: see below")
         console.print(summary_table(summary, options.devices, docs, options.log))
+        if options.svg:
+            options.svg.write_text(picture(console), encoding="utf-8")
         if options.keep:
             console.print("\nServing until Ctrl-C.")
             threading.Event().wait()

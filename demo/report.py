@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from statistics import median
 
 import numpy as np
 from rich import box
+from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -109,3 +111,9 @@ def summary_table(summary: Summary, devices: int, docs: str, log: Path) -> Table
     table.add_row("API", docs)
     table.add_row("log", Text(str(log)))
     return table
+
+
+def picture(console: Console) -> str:
+    """What a recording console has printed so far, as an SVG that fetches nothing: without rich's web fonts."""
+    drawn = console.export_svg(title="make demo", clear=False)
+    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")

@@ -172,6 +172,17 @@ def test_the_demo_prints_each_turn_once_and_the_numbers(
         assert expected in printed
 
 
+def test_what_the_demo_prints_becomes_a_picture_that_fetches_nothing(
+    run: Callable[..., tuple[int, list[str]]], tmp_path: Path
+) -> None:
+    file = tmp_path / "demo.svg"
+    assert run("--svg", str(file)) == (0, ["ended"])
+    picture = file.read_text(encoding="utf-8")
+    assert "Good&#160;morning." in picture
+    assert "requests/s" in picture
+    assert "url(http" not in picture
+
+
 def test_ctrl_c_ends_the_cluster_with_a_calm_line(
     run: Callable[..., tuple[int, list[str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
