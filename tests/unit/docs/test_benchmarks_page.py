@@ -1,0 +1,237 @@
+"""The tables of docs/benchmarks.md say what the rows of benchmarks/results say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+
+Row = dict[str, Any]
+Table = list[list[str]]
+
+
+def rows(file: str) -> list[Row]:
+    found: list[Row] = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    return found
+
+
+def tables(section: str) -> list[Table]:
+    """The tables of a section, each without its head."""
+    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()[2:]] for block in blocks
+    ]
+
+
+def prose(section: str) -> str:
+    return " ".join(PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0].split())
+
+
+def signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def of(found: list[Row], **what: object) -> Row:
+    """The one row that has these values."""
+    (row,) = [each for each in found if all(each.get(name) == value for name, value in what.items())]
+    return row
+
+
+# --- What the first column of a table says, as the rows name it -------------------------------------------------------
+
+TRANSPORTS = {
+    "16-bit PCM": ("pcm", "16-bit"),
+    "PCM": ("pcm", "16-bit"),
+    "`klt` low": ("klt", "low"),
+    "`klt` standard": ("klt", "standard"),
+    "`klt` standard, the default of a device": ("klt", "standard"),
+    "`klt` robust": ("klt", "robust"),
+    "`klt` step 10": ("klt", "10"),
+    "`svd-f16` 12.5 %": ("svd-f16", "0.125"),
+    "`svd-f16` 12.5 %, the papers'": ("svd-f16", "0.125"),
+    "`svd-i8` 12.5 %": ("svd-i8", "0.125"),
+    "Opus 8k": ("opus", "8k"),
+    "Opus 12k": ("opus", "12k"),
+    "Opus 16k": ("opus", "16k"),
+    "MP3 16k": ("mp3", "16k"),
+    "MP3 24k": ("mp3", "24k"),
+    "AAC 16k": ("aac", "16k"),
+    "AAC 48k": ("aac", "48k"),
+    "interpolation 4 × 2": ("interpolation", "4x2"),
+}
+SYSTEMS = ("openai-whisper-monolith", "faster-whisper-monolith", "distributed", "fused")
+VARIANTS = ("all", "whole answers only", "none of the four")
+POLICIES = {
+    "Ray's default": "Ray's default",
+    "Ray's, best targets found": "Ray's, the same, target 0.7, 20 s down",
+    "whole application": "whole application",
+}
+PAIRED = {"voice and words": "paired", "voice alone": "paired, voice alone", "words alone": "paired, words alone"}
+
+
+def transport(found: list[Row], name: str, **what: object) -> Row:
+    kind, setting = TRANSPORTS[name]
+    return of(found, transport=kind, setting=setting, **what)
+
+
+def words(row: Row) -> str:
+    difference = f" ({signed(row['wer_delta'], 1)} ± {row['wer_delta_se']:.1f})"
+    return f"{row['wer']:.2f}" + (difference if row["transport"] != "pcm" else "")
+
+
+# --- The sections -----------------------------------------------------------------------------------------------------
+
+
+def test_bits_for_words() -> None:
+    clean, babble = tables("Bits for words")
+    for name, kbps, share, wer in clean:
+        row = transport(rows("codec.json"), name)
+        expected = ["256", "100"] if name == "16-bit PCM" else [f"{row['kbps']:.2f}", f"{row['percent_of_pcm']:.2f}"]
+        assert [kbps, share, wer] == [*expected, words(row)]
+    for name, kbps, wer in babble:
+        row = transport(rows("codec_noise.json"), name, condition="babble-10db")
+        assert [kbps, wer] == [f"{row['kbps']:.2f}", words(row)]
+
+
+def test_emotion_through_transports() -> None:
+    said = dict(re.findall(r"(PCM|`[\w-]+` [\w.]+(?: %)?|Opus 8k) (0\.\d{3})", prose("Bits for words")))
+    judged = [row for row in rows("codec.json") if row["ua"] is not None]
+    assert said == {name: f"{transport(judged, name)['ua']:.3f}" for name in said}
+    assert len(said) == 5
+
+
+def test_work_on_the_device() -> None:
+    for name, kbps, total in tables("Work on the device")[0]:
+        frontend = "asrfront" if name.startswith("`") else None
+        row = transport(rows("edge.json"), name, frontend=frontend)
+        assert [kbps, total] == [f"{row['kbit_per_s']:.2f}", f"{row['total_ms_per_s']:.2f}"]
+
+
+def test_radio_and_battery() -> None:
+    found = rows("transport.json")
+    for name, *cells in tables("Radio and battery")[0]:
+        wifi, lte = (
+            transport(found, name, device="phone", radio=radio, mode="batch", connection="keep-alive")
+            for radio in ("wifi", "lte")
+        )
+        expected = [f"{wifi['bytes_on_air']:,.0f}"]
+        for row in (wifi, lte):
+            joules = f"{row['radio_joules']:.2f} + {row['compute_joules']:.2f}"
+            expected += [f"{row['seconds_per_utterance']:.2f}", joules]
+        assert cells == expected
+
+
+def test_words_and_their_cost() -> None:
+    found = rows("asr.json")
+    for engine, context, *cells in tables("Words and their cost")[0]:
+        plain, compressed = (
+            of(found, engine=engine, context=context, codec=codec) for codec in ("none", "svd-f16:0.125")
+        )
+        assert cells == [f"{plain['wer']:.2f}", f"{compressed['wer']:.2f}", f"{plain['cpu_seconds']:.0f}"]
+
+
+def test_serving() -> None:
+    for system, (_, *cells) in zip(SYSTEMS, tables("Serving")[0], strict=True):
+        speed, read = of(rows("serving.json"), system=system), of(rows("serving_words.json"), system=system)
+        assert cells == [
+            f"{speed['requests_per_second']:.2f}",
+            f"{speed['p50_ms']:.0f} / {speed['p99_ms']:.0f}",
+            f"{speed['cpu_seconds_per_request']:.2f}",
+            f"{read['wer']:.2f}",
+        ]
+
+
+@pytest.mark.parametrize("file", ["serving.json", "serving_words.json", "serving_ravdess.json"])
+def test_the_ratios_of_serving(file: str) -> None:
+    for sentence in rows(file)[0]["compared"]:
+        (ratio,) = re.findall(r"= ([\d.]+) ×", sentence)
+        assert ratio in prose("Serving")
+
+
+def test_distributed_or_fused() -> None:
+    for profile, mode, *cells in tables("Distributed or fused")[0]:
+        one, eight = (of(rows("composition.json"), profile=profile, mode=mode, clients=clients) for clients in (1, 8))
+        assert cells == [
+            f"{one['requests_per_second']:.2f}",
+            f"{eight['requests_per_second']:.2f}",
+            f"{one['p50_ms']:.0f} / {one['p99_ms']:.0f}",
+            f"{one['cpu_ms']:.0f}",
+        ]
+
+
+def test_overload() -> None:
+    for variant, (_, *cells) in zip(VARIANTS, tables("Overload")[0], strict=True):
+        for rate, cell in zip((4, 8, 12, 16, 22), cells, strict=True):
+            found = [row for row in rows("flow.json") if row["variant"] == variant and row["rate"] == rate]
+            whole = f" ({found[0]['whole']:.1f})" if variant == "all" else ""
+            assert cell == (f"{found[0]['goodput']:.1f}{whole}" if found else "")
+
+
+def test_capacity() -> None:
+    found = json.loads((RESULTS / "capacity.json").read_text(encoding="utf-8"))
+    held = found["trials"][0]
+    assert f"{held['rate']:g} requests a second" in prose("Capacity")
+    assert f"{held['arrivals']} requests, none late" in prose("Capacity")
+    assert held["violations"] == 0
+    broken = found["trials"][2]
+    assert f"{broken['rate']:.1f} a second break it" in prose("Capacity")
+    assert f"{broken['violations']} of {broken['arrivals']} late" in prose("Capacity")
+
+
+def test_prediction() -> None:
+    for row, (profile, load, rate, *cells) in zip(rows("prediction.json"), tables("Prediction")[0], strict=True):
+        assert [profile, load, rate] == [row["profile"], f"{100 * row['share']:.0f} %", f"{row['rate']:.1f}"]
+        assert cells == [
+            f"{row[f'measured_{mark}_ms']:.0f} → {row[f'predicted_{mark}_ms']:.0f}"
+            f" ({signed(row[f'error_{mark}_percent'], 0)} %)"
+            for mark in ("p50", "p95", "p99")
+        ]
+
+
+def test_autoscaling() -> None:
+    for trace, policy, *cells in tables("Autoscaling")[0]:
+        row = of(rows("autoscaling.json"), trace=trace, policy=POLICIES[policy])
+        assert cells == [f"{row['late_percent'][0]:.1f}", f"{row['replica_s'][0]:,.0f}"]
+
+
+def test_generator() -> None:
+    (row,) = rows("generator.json")
+    assert f"{row['requests_per_second']:.0f} requests a second" in prose("Generator")
+    assert f"{row['generator_cores']:.3f} of a core" in prose("Generator")
+    assert f"within {row['p99_late_ms']:.1f} ms" in prose("Generator")
+
+
+def test_emotion() -> None:
+    found = [row for row in rows("emotion.json") if len(row["classes"]) == 7]
+    networks, pairs = tables("Emotion")
+
+    def ua(row: Row) -> str:
+        return f"{row['ua']:.3f}"
+
+    for name, _, *cells in networks:
+        model = name.split(",")[0]
+        own = [row for row in found if row["model"] == model and row["table"] != "pairs"]
+        plain, svd = of(own, codec="none"), of(own, codec="svd-f16", rate=0.125)
+        if model == "amser-states":
+            intervals = [f"{ua(row)} [{row['ua_low']:.3f}, {row['ua_high']:.3f}]" for row in (plain, svd)]
+            assert cells == [*intervals, *(ua(of(own, codec="klt", step=step)) for step in (23, 30))]
+        else:
+            assert cells == [ua(plain), ua(svd), "", ""]
+    for name, *cells in pairs:
+        own = [row for row in found if row["protocol"] == f"{PAIRED[name]}, speaker-independent, 5 folds"]
+        assert cells == [ua(of(own, codec=codec)) for codec in ("none", "svd-f16", "klt")]
+
+
+def test_the_cost_of_emotion() -> None:
+    (row,) = rows("fusion_cost.json")
+    words_ms, voice_ms, fusion_ms = (f"{row[f'{part}_cpu_ms']:.0f}" for part in ("words", "voice", "fusion"))
+    expected = f"words takes {words_ms} ms, encoding the voice {voice_ms} ms more, fusing {fusion_ms} ms"
+    assert expected in prose("Cost of emotion")
