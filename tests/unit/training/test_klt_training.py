@@ -165,10 +165,10 @@ def test_tables_write_what_they_were_learnt_from_in_fewer_bytes_and_with_less_er
 
 def test_the_command_explains_itself() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "klt_training", "--help"], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "training.klt", "--help"], capture_output=True, text=True, timeout=300, check=False
     )
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert shown.stdout.startswith("usage: python -m klt_training")
+    assert shown.stdout.startswith("usage: python -m training.klt")
     assert all(option in shown.stdout for option in ("--manifest", "--output", "--weights", "--draws", "--licence"))
 
 
@@ -181,17 +181,17 @@ def test_a_command_without_a_manifest_exits_with_2(capsys: pytest.CaptureFixture
 
 def test_a_manifest_that_is_missing_exits_with_2_and_one_line(tmp_path: Path) -> None:
     missing = tmp_path / "missing.tsv"
-    command_line = [sys.executable, "-m", "klt_training", "--manifest", str(missing)]
+    command_line = [sys.executable, "-m", "training.klt", "--manifest", str(missing)]
     ended = subprocess.run(command_line, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"klt_training: {missing} cannot be read: No such file or directory\n"
+    assert ended.stderr == f"training.klt: {missing} cannot be read: No such file or directory\n"
 
 
 def test_a_manifest_that_is_no_text_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "speech.flac"
     manifest.write_bytes(b"fLaC\xff\xfe")
     assert command.main(["--manifest", str(manifest)]) == 2
-    assert capsys.readouterr().err == f"klt_training: {manifest} cannot be read: no UTF-8\n"
+    assert capsys.readouterr().err == f"training.klt: {manifest} cannot be read: no UTF-8\n"
 
 
 @pytest.mark.parametrize("content", ["", HEADER, "path\tspeaker\na.flac\t1\n", "path,speaker,text\na.flac,1,hello\n"])
@@ -211,7 +211,7 @@ def test_recordings_that_are_not_there_exit_with_2(tmp_path: Path, capsys: pytes
     assert f"gone.flac is not beside or above {manifest}" in capsys.readouterr().err
 
 
-def test_the_command_learns_from_every_third_reader_and_says_so(
+def test_the_command_learns_from_every_third_speaker_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt: list[tuple[str, int]] = []
@@ -224,9 +224,9 @@ def test_the_command_learns_from_every_third_reader_and_says_so(
     monkeypatch.setattr(command, "measure", measure)
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
     (tmp_path / "lists").mkdir()
-    rows = [f"{extractor}.wav\t{extractor}\tGOOD MORNING {extractor}\n" for extractor in "ABCD"]
-    for extractor in "ABCD":
-        soundfile.write(tmp_path / f"{extractor}.wav", noise(1.0), 16_000)
+    rows = [f"{speaker}.wav\t{speaker}\tGOOD MORNING {speaker}\n" for speaker in "ABCD"]
+    for speaker in "ABCD":
+        soundfile.write(tmp_path / f"{speaker}.wav", noise(1.0), 16_000)
     (tmp_path / "lists" / "speech.tsv").write_text(HEADER + "".join(rows))
     output = tmp_path / "learnt.npz"
     assert command.main(["--manifest", str(tmp_path / "lists" / "speech.tsv"), "--output", str(output)]) == 0
@@ -234,6 +234,6 @@ def test_the_command_learns_from_every_third_reader_and_says_so(
     with np.load(output) as content:
         arrays = dict(content)
     about = json.loads(bytes(arrays.pop("about")))
-    assert (about["speakers"], about["frames"], about["words_by"]) == (["A", "D"], 200, "whisper-base")
+    assert (about["readers"], about["frames"], about["words_by"]) == (["A", "D"], 200, "whisper-base")
     assert Tables(arrays, about).plan(32, 20).order.size > 0
     assert [path.name for path in tmp_path.glob("*.npz")] == ["learnt.npz"]

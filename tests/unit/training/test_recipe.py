@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import training
 from models.emotion.registry import build
 from training.corpora.manifest import CLASSES
 from training.data.extraction import CodecSetting
-from training.fitting import recipe
 from training.fitting.recipe import Recipe
 
-CONFIGS = sorted((Path(recipe.__file__).parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
 LEAST = "name: small\nlicence: none\nnetwork: {model: amser, hidden: 16}\n"
 
 
