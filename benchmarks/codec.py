@@ -22,7 +22,7 @@ from typing import Any, Final
 from rich.console import Console
 from whisper.normalizers import EnglishTextNormalizer
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.codecs.klt_tables import tables as klt_tables
 from amser.features import Float32
 from benchmarks.asr import read_manifest

@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.client.frontend import DEFAULT_FRONTEND, FRONTENDS, StreamingLogMel, log_mel
 from amser.errors import SignalError
 from amser.features import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, Float32, clamp_to_floor

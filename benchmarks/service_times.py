@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.optimize import nnls
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.client.device import Device, DeviceSettings
 from amser.features import FRAMES_PER_SECOND, Float32
 from amser.wire import Limits, unpack

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.features import SAMPLE_RATE, Float32
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.transport import plot

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.features import SAMPLE_RATE, Float32
 
 MERGED_BELOW_S: Final = 0.3  # a speaker who pauses for less has not ended the turn

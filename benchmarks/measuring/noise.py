@@ -15,7 +15,7 @@ from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 
-from amser.client.audio import read
+from amser.audio import read
 from amser.features import Float32
 
 Kind = Literal["clean", "babble", "noise"]

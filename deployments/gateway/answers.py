@@ -12,10 +12,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from amser import wire
+from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
 from amser.features import AudioError
 from deployments.gateway.admission import Overloaded
-from deployments.gateway.audio import AudioTooLong, BrokenAudio, UndecodableAudio
 from deployments.gateway.problems import Refusal
 from deployments.pipeline import Recognition
 from models.messages import Transcript
@@ -59,11 +59,11 @@ class Answer(BaseModel):
 
 _STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
     wire.Malformed: HTTPStatus.BAD_REQUEST,
-    BrokenAudio: HTTPStatus.BAD_REQUEST,
+    DamagedAudio: HTTPStatus.BAD_REQUEST,
     wire.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     AudioTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     wire.Unsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    UndecodableAudio: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnknownFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     wire.Unusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     AudioError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

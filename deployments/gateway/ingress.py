@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,12 +22,11 @@ from starlette.requests import ClientDisconnect
 from whisper.tokenizer import LANGUAGES
 
 from amser import codecs, wire
-from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
 from amser.rate_hint import HEADER as RATE_HINT
 from deployments.autoscaling import ARRIVALS
-from deployments.gateway import audio
 from deployments.gateway.admission import Admission
 from deployments.gateway.answers import Answer, answer, refusal, server_timing
+from deployments.gateway.audio import envelope_of
 from deployments.gateway.preferences import (
     DEADLINE_HEADER,
     PREFER_HEADER,
@@ -47,7 +45,6 @@ logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its f
 
 MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
 READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
-DEVICE_OF_AUDIO: Final = "audio-upload"
 
 Read = tuple[wire.Envelope, str, int]  # with the name of the codec or audio format, and the bytes of the body
 Reader = Callable[[Request], Awaitable[Read]]
@@ -122,12 +119,15 @@ class Ingress:
         "/v1/emotion/audio",
         response_model=Answer,
         responses=_PROBLEMS,
-        openapi_extra=_binary_body("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4"),
+        openapi_extra=_binary_body(
+            "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
+        ),
     )
     async def emotion_of_audio(self, request: Request, language: str | None = None) -> Response:
-        """The same for a WAV, FLAC, MP3, OGG or M4A file of up to 30 s, for clients without the codec.
+        """The same for an audio file of up to 30 s, for clients without the codec.
 
-        `language` is an ISO 639-1 code; without it the language is detected.
+        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is a
+        code of the recogniser's; without it the language is detected.
         """
         del language  # read in `_from_audio`; named here for the documentation
         return await self._answer(request, self._from_audio)
@@ -188,7 +188,7 @@ class Ingress:
     async def _from_audio(self, request: Request) -> Read:
         body = await self._body(request, self._requests.max_audio_bytes)
         language = request.query_params.get("language")
-        envelope, name = (await self._decoding.run(self._envelope_of_audio, body, language)).value
+        envelope, name = (await self._decoding.run(envelope_of, body, language, self._requests.max_frames)).value
         return envelope, name, len(body)
 
     async def _recognize(self, envelope: wire.Envelope, preferences: Preferences) -> Recognition:
@@ -210,23 +210,6 @@ class Ingress:
         if self._flow.cancellation:
             return await recognition
         return await asyncio.shield(asyncio.ensure_future(recognition))
-
-    def _envelope_of_audio(self, content: bytes, language: str | None) -> tuple[wire.Envelope, str]:
-        waveform, name = audio.decode(content, self._requests.max_frames)
-        mel = log_mel(waveform)[:, : self._requests.max_frames]
-        encoded = codecs.encode(mel, "mel-f16")
-        envelope = wire.Envelope(
-            codec=encoded.codec,
-            profile="whisper80",
-            frames=mel.shape[1],
-            seconds=min(len(waveform) / SAMPLE_RATE, mel.shape[1] / FRAMES_PER_SECOND),
-            language=language,
-            device_id=DEVICE_OF_AUDIO,
-            utterance_id=uuid.uuid4(),
-            captured_at=datetime.now(UTC),
-            payload=encoded.payload,
-        )
-        return envelope, name
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """The whole body, but never more than `limit` bytes of it in memory."""

@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-from amser.client.audio import UnreadableAudio
+from amser.audio import UnreadableAudio
 from edge_sim.transports.aac import Aac
 from edge_sim.transports.base import AudioTransport, Transport, UnknownSetting, UnknownTransport
 from edge_sim.transports.features import SETTINGS, Features

@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 
-from amser.client.audio import UnreadableAudio
+from amser.audio import UnreadableAudio
 from amser.features import SAMPLE_RATE, Float32, log_mel, validate
 from edge_sim.transports.base import ROUTE_OF_AUDIO, UnknownSetting
 

@@ -72,5 +72,5 @@ class AudioTransport(Transport, Protocol):
         """The audio: float32, shape (samples,), mono, 16 kHz, aligned with what was encoded and as long.
 
         Raises:
-            amser.client.audio.UnreadableAudio: the payload is damaged.
+            amser.audio.UnreadableAudio: the payload is damaged.
         """

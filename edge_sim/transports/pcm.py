@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from amser.client.audio import UnreadableAudio
+from amser.audio import UnreadableAudio
 from amser.features import Float32
 from edge_sim.transports.audio_file import AudioFile, write
 

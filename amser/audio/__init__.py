@@ -1,0 +1,18 @@
+"""Audio files → waveform, for devices and for the gateway alike: the one part of `amser` that needs PyAV.
+
+`containers` tells formats apart and refuses headers that claim the impossible; `decoding` lets FFmpeg decode the rest.
+"""
+
+from amser.audio.containers import DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, UnreadableAudio
+from amser.audio.decoding import AudioTooLong, decode, read
+
+__all__ = [
+    "FORMATS",
+    "DEMUXERS",
+    "AudioTooLong",
+    "DamagedAudio",
+    "UnknownFormat",
+    "UnreadableAudio",
+    "decode",
+    "read",
+]

@@ -1,0 +1,121 @@
+# ruff: noqa: N818 - the names of the errors say what happened; their base class says that it is an error
+"""Which audio format a file is, and whether its header can be true.
+
+FFmpeg knows hundreds of formats, and playlists among them open other files and addresses: it is told the format and
+never guesses. It also believes headers: it reserves what a WAV chunk claims, and builds filters for any sampling rate.
+"""
+
+from __future__ import annotations
+
+import os
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from amser.features import RESAMPLED_FROM, AudioError, UnsupportedAudio
+
+DEMUXERS: Final = MappingProxyType(  # FFmpeg's demuxer for each format
+    {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov", "aac": "aac", "webm": "webm"}
+)
+FORMATS: Final = ", ".join(name.upper() for name in DEMUXERS)
+MOST_CHANNELS: Final = 32
+LENGTH_UNKNOWN_FROM: Final = 0x7FFF_F000  # bytes that a WAV claims to have where a program wrote it to a pipe
+
+_ID3_HEADER: Final = 10  # bytes
+_WAVE: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")  # RIFX is big-endian; the last two are for files over 4 GB
+
+
+class UnreadableAudio(AudioError):
+    """A file that is no audio of a known format, or is damaged."""
+
+
+class UnknownFormat(UnreadableAudio):
+    """None of the formats of `DEMUXERS`, or one without sound in it."""
+
+
+class DamagedAudio(UnreadableAudio):
+    """One of the formats, but cut off or corrupt."""
+
+
+def format_of(file: BinaryIO) -> str | None:
+    """The format that the first bytes announce, a key of `DEMUXERS`; None for any other.
+
+    Raises:
+        DamagedAudio: an ID3 tag is longer than the file.
+    """
+    begin = _behind_id3(file)
+    file.seek(begin)
+    head = file.read(12)
+    if head[:4] in _WAVE and head[8:12] in (b"WAVE", b""):
+        return "wav"
+    if head[4:8] == b"ftyp":
+        return "m4a"
+    known = {b"fLaC": "flac", b"OggS": "ogg", b"\x1a\x45\xdf\xa3": "webm"}.get(head[:4])
+    if known is not None:
+        return known
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:  # 12 bits of sync, layer 0
+        return "aac"
+    if begin or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 == 0xE2):  # 11 bits of sync, layer III
+        return "mp3"
+    return None
+
+
+def check_wav(file: BinaryIO) -> None:
+    """Walks the chunks of a WAV up to its samples.
+
+    Raises:
+        DamagedAudio: a chunk claims more bytes than there are. FFmpeg would reserve as many, or decode what there is of
+            a file that is cut off and say nothing.
+        UnsupportedAudio: see `check_setup`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    order: Final = "big" if file.read(4) == b"RIFX" else "little"
+    at = 12
+    while at + 8 <= size:
+        file.seek(at)
+        kind, claimed = file.read(4), int.from_bytes(file.read(4), order)
+        left = size - at - 8
+        is_samples = kind == b"data"
+        if claimed > left and not (is_samples and claimed >= LENGTH_UNKNOWN_FROM):
+            cause = f"the WAV's chunk {kind!r} claims {claimed} bytes"
+            raise DamagedAudio(cause, f"the {left} that the file has left")
+        if kind == b"fmt ":
+            fields = file.read(8)
+            check_setup(int.from_bytes(fields[4:8], order), int.from_bytes(fields[2:4], order))
+        if is_samples:
+            return
+        at += 8 + claimed + claimed % 2
+
+
+def check_setup(rate: int, channels: int) -> None:
+    """Refuses what no recording of speech has, before a filter or a plane is made for it.
+
+    Args:
+        rate: samples per second.
+        channels: their number.
+
+    Raises:
+        UnsupportedAudio: as named.
+    """
+    lowest, highest = RESAMPLED_FROM
+    if not lowest <= rate <= highest:
+        raise UnsupportedAudio(f"the sample rate is {rate} Hz", f"{lowest} to {highest} Hz")
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UnsupportedAudio(f"the audio has {channels} channels", f"1 to {MOST_CHANNELS}")
+
+
+def _behind_id3(file: BinaryIO) -> int:
+    """Where the file goes on behind its ID3 tags, in bytes: 0 where it has none."""
+    size = file.seek(0, os.SEEK_END)
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(_ID3_HEADER)
+        if head[:3] != b"ID3" or len(head) < _ID3_HEADER:
+            return at
+        length = 0
+        for byte in head[6:]:  # four times seven bits
+            length = length << 7 | byte & 0x7F
+        at += _ID3_HEADER + length
+        if at > size:
+            raise DamagedAudio(f"the ID3 tag ends at byte {at}", f"within the {size} bytes of the file")

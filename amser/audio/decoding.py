@@ -1,0 +1,197 @@
+# ruff: noqa: N818 - the names of the errors say what happened; their base class says that it is an error
+"""Audio file → waveform at 16 kHz, mono: PyAV (FFmpeg) decodes and resamples, within bounds on what a file claims."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from amser.audio.containers import DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, check_setup, check_wav, format_of
+from amser.features import HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, to_mono, validate
+
+# An M4A's last frame is filled up with zeros, which FFmpeg leaves in place: samples at 16 kHz, 2048 at 8 kHz at most
+LARGEST_FILL: Final = 4096
+MIXED_AT_ONCE: Final = 30 * SAMPLE_RATE  # samples whose channels are in memory together
+RESYNCHRONISING: Final = frozenset({"mp3", "aac"})  # frames that are found again behind tags and padding
+
+logger = logging.getLogger("amser")
+
+
+class AudioTooLong(AudioError):
+    """More than was asked for."""
+
+
+def read(path: Path) -> Float32:
+    """The first audio stream of a file, as a microphone would have given it.
+
+    Returns:
+        float32, shape (samples,), mono, 16 kHz, full scale ±1.
+
+    Raises:
+        OSError: the file cannot be opened.
+        amser.features.AudioError: see `decode`; or empty, too short or not finite.
+    """
+    with path.open("rb") as file:  # not the path itself: FFmpeg would take `a:b.wav` for an address
+        waveform, _ = decode(file)
+    return validate(waveform)
+
+
+def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]:
+    """The first audio stream of a file, and the name of its format, a key of `DEMUXERS`.
+
+    Decoding stops soon after the first sample too many, whatever the file's header says of its length. An M4A's header
+    says where in its last frame it ends.
+
+    Args:
+        file: seekable; it is read from its beginning.
+        max_frames: of log-Mel, 10 ms each; None reads on to the end.
+
+    Returns:
+        float32, shape (samples,), mono, 16 kHz, full scale ±1; it may be empty or hold values that are not finite.
+
+    Raises:
+        UnknownFormat: no audio in one of `DEMUXERS`.
+        DamagedAudio: cut off or corrupt.
+        UnsupportedAudio: a sample rate or a number of channels that no recording of speech has.
+        AudioTooLong: more than `max_frames`.
+    """
+    name = format_of(file)
+    if name is None:
+        raise UnknownFormat("the file is no audio that can be read", FORMATS)
+    if name == "wav":
+        check_wav(file)
+    file.seek(0)
+    # FFmpeg reads metadata behind the samples of a WAV where it can seek, and reserves whatever their chunks claim
+    source = _Forwards(file) if name == "wav" else file
+    mixer = _Mixer()
+    try:
+        with av.open(source, mode="r", format=DEMUXERS[name], metadata_errors="ignore") as container:
+            stated = _decode(container, name, mixer, max_frames)
+    except AudioError:
+        raise  # a ValueError too, and says already what is wrong
+    except (av.FFmpegError, ValueError) as error:
+        raise _damaged(error, mixer.samples) from error
+    waveform = mixer.waveform()
+    if 0 < waveform.size - stated <= LARGEST_FILL:
+        waveform = waveform[: stated or None]
+    if max_frames is not None and waveform.size >= (max_frames + 1) * HOP_LENGTH:
+        raise _too_long(max_frames)
+    return waveform, name
+
+
+def _decode(container: InputContainer, name: str, mixer: _Mixer, max_frames: int | None) -> int:
+    """Fills the mixer. Returns the samples at 16 kHz that the container states; 0 where it states none."""
+    if not container.streams.audio:
+        raise UnknownFormat(f"there is no audio in the {name.upper()} file", FORMATS)
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise UnknownFormat(f"the audio in the {name.upper()} file is of a codec that FFmpeg does not know", FORMATS)
+    if stream.codec_context.sample_rate:  # some containers leave it to the first frame
+        check_setup(stream.codec_context.sample_rate, stream.codec_context.channels)
+    for frame in _frames(container, stream, name in RESYNCHRONISING):
+        mixer.push(frame)
+        if max_frames is not None and mixer.samples >= (max_frames + 1) * HOP_LENGTH + LARGEST_FILL:
+            raise _too_long(max_frames)
+    mixer.flush()
+    if name != "m4a" or stream.duration is None or stream.time_base is None:
+        return 0
+    return round(stream.duration * stream.time_base * SAMPLE_RATE)  # asked last: of a fragmented file it grows
+
+
+def _frames(container: InputContainer, stream: AudioStream, resynchronising: bool) -> Iterator[AudioFrame]:
+    """Decoded frames. What lies between or behind the frames of a format that resynchronises is skipped."""
+    decoded = skipped = 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            skipped += packet.size
+            if not resynchronising:
+                raise
+            continue
+        decoded += len(frames)
+        for frame in frames:
+            assert isinstance(frame, AudioFrame)
+            yield frame
+    if skipped and not decoded:
+        raise ValueError("none of its frames can be decoded")
+    if skipped:
+        logger.warning("%d bytes of the recording are no audio and were skipped", skipped)
+
+
+class _Forwards:
+    """A file that can be read but not searched."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+
+
+class _Mixer:
+    """Frames → mono at 16 kHz. A stream may change its rate and its channels.
+
+    Attributes:
+        samples: received so far, at 16 kHz.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._mono: list[Float32] = []
+        self._held: list[Float32] = []  # (samples, channels), to be mixed together
+        self._held_samples = 0
+        self._setup: tuple[str, str, int] | None = None
+        self._resampler: AudioResampler | None = None
+
+    def push(self, frame: AudioFrame) -> None:
+        setup = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if setup != self._setup:
+            self.flush()
+            check_setup(frame.sample_rate, frame.layout.nb_channels)
+            # Interleaved: PyAV runs past the table of planes where there are eight or more. The channels stay, since
+            # FFmpeg's own mix to mono adds them up to 1.4 times full scale.
+            self._setup, self._resampler = setup, AudioResampler(format="flt", rate=SAMPLE_RATE)
+        assert self._resampler is not None
+        self._take(self._resampler.resample(frame))
+
+    def flush(self) -> None:
+        """The end of a stream, or of frames that are alike."""
+        if self._resampler is not None:
+            self._take(self._resampler.resample(None))
+            self._mix()
+        self._setup = self._resampler = None
+
+    def waveform(self) -> Float32:
+        return np.concatenate(self._mono) if self._mono else np.zeros(0, np.float32)
+
+    def _take(self, pieces: list[AudioFrame]) -> None:
+        for piece in pieces:
+            self._held.append(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))
+            self.samples += piece.samples
+            self._held_samples += piece.samples
+        if self._held_samples >= MIXED_AT_ONCE:
+            self._mix()
+
+    def _mix(self) -> None:
+        if self._held:
+            self._mono.append(to_mono(np.concatenate(self._held)))
+            self._held, self._held_samples = [], 0
+
+
+def _damaged(error: Exception, samples: int) -> DamagedAudio:
+    reason = (error.strerror if isinstance(error, av.FFmpegError) else str(error)) or type(error).__name__
+    if not samples:
+        return DamagedAudio(f"the audio cannot be decoded: {reason}", "an intact file")
+    return DamagedAudio(f"the audio is damaged after {samples / SAMPLE_RATE:.1f} s: {reason}", "an intact file")
+
+
+def _too_long(max_frames: int) -> AudioTooLong:
+    seconds = max_frames * HOP_LENGTH / SAMPLE_RATE
+    return AudioTooLong(f"the recording is longer than {seconds:g} s", f"up to {seconds:g} s")
