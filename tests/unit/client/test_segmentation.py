@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from amser.audio import read
 from amser.client import segmentation
-from amser.client.audio import read
 from amser.client.segmentation import SegmentationSettings, Span, SpeechDetector
 from amser.features import SAMPLE_RATE
 from edge_sim.conversation import read_rttm
