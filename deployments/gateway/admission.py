@@ -1,8 +1,8 @@
-"""Who is let in, and how much of the pipeline runs for them: answers in time, or a refusal at once.
+"""Admission control: which requests are accepted, and how much of the pipeline runs for each.
 
-The door knows what it let in and has not yet seen leave, and how fast such work has been leaving of late: that predicts
+The gateway knows which accepted requests have no answer yet, and how fast such work was finished of late: that predicts
 how long the next request takes (Little's law, L = λ W, with L and λ measured in work). A request that would miss its
-deadline is answered without its text branch, without its words, or not at all.
+deadline is answered without its text branch, without its words, or refused at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Overloaded(Exception):  # noqa: N818 - an error by its base class
     """No answer could be ready in time.
 
     Attributes:
-        retry_after_s: when one could, if nobody else came in between.
+        retry_after_s: when one could, if no other request came in between.
     """
 
     def __init__(self, retry_after_s: int) -> None:
@@ -39,7 +39,7 @@ class Overloaded(Exception):  # noqa: N818 - an error by its base class
 
 
 class Lane:
-    """Requests that wait for the same stages: how much work is under way, and how fast it gets done.
+    """Requests that wait for the same stages: how much work is in progress, and how fast it gets done.
 
     Args:
         clock: seconds, never going back.
@@ -48,48 +48,46 @@ class Lane:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._now = clock()
-        self._under_way = 0.0
+        # The work of each request in progress. Not their sum: floats that are added and subtracted seldom end at 0
+        self._in_progress: list[float] = []
         self._done = self._busy = 0.0  # work, and the seconds that it took, fading with MEMORY_S
         self._margin = FIRST_MARGIN
 
     def expected_s(self, work: float) -> float:
-        """How long so much work will hardly ever take if it comes in now; 0 as long as nothing was measured."""
+        """Seconds that so much work rarely exceeds if it is accepted now; 0 as long as nothing was measured."""
         if self._is_long_idle():
-            return 0.0  # what was slow once, such as a stage that stood still, is not to keep the door shut for good
+            return 0.0  # a stage that stood still once must not lead to refusals for good
         return self._margin * self._mean_s(work)
 
     def room_in_s(self, work: float, within_s: float) -> float:
-        """Seconds until so much work would be done `within_s`, if nothing else came in."""
+        """Seconds until so much work would be done `within_s`, if no other request came in."""
         return max(0.0, self._mean_s(work) - within_s / self._margin)
 
     @contextmanager
     def occupied(self, work: float) -> Iterator[None]:
-        """The work is under way; one that ends well is learnt from."""
+        """The work is in progress. The time it took is learnt from, unless it failed."""
         self._pass_time()
         mean_s, started = self._mean_s(work), self._now
-        self._under_way += work
+        self._in_progress.append(work)
         try:
             yield
         except BaseException:
             self._pass_time()
-            self._leave(work)
+            self._in_progress.remove(work)
             raise
         self._pass_time()
-        self._leave(work)
+        self._in_progress.remove(work)
         self._done += work
         if mean_s:
             self._learn(late=self._now - started > self._margin * mean_s)
 
     def _mean_s(self, work: float) -> float:
-        return (self._under_way + work) * self._busy / self._done if self._done else 0.0
-
-    def _leave(self, work: float) -> None:
-        self._under_way = max(0.0, self._under_way - work)
+        return (sum(self._in_progress) + work) * self._busy / self._done if self._done else 0.0
 
     def _pass_time(self) -> None:
-        """Only busy time counts: an idle cluster is no slow one."""
+        """Only busy time counts: an idle cluster is not a slow one."""
         now = self._clock()
-        if self._under_way > 0:
+        if self._in_progress:
             elapsed = now - self._now
             kept = exp(-elapsed / MEMORY_S)
             self._done *= kept
@@ -99,7 +97,7 @@ class Lane:
         self._now = now
 
     def _is_long_idle(self) -> bool:
-        return self._under_way <= 0 and self._clock() - self._now > MEMORY_S
+        return not self._in_progress and self._clock() - self._now > MEMORY_S
 
     def _learn(self, late: bool) -> None:
         """Moves the margin to where the share KEPT is quicker (Robbins and Monro 1951)."""
@@ -109,7 +107,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that was let in: run it while `lane.occupied(work)`."""
+    """An accepted request: run it while `lane.occupied(work)`."""
 
     effort: Effort
     lane: Lane
@@ -117,7 +115,7 @@ class Admitted:
 
 
 class Admission:
-    """The door's judgement. One for each replica of the door: each learns what its own requests get of the cluster.
+    """Accepts or refuses requests. One for each replica of the gateway, since each learns from its own requests.
 
     Args:
         degrade: whether less than the whole pipeline is an answer.

@@ -1,9 +1,9 @@
 """Requests that wait at the same stage are computed together, beside the event loop of its replica.
 
-A batch starts as soon as a model thread is free, with what waits then: to wait for company would cost time, and company
-gathers anyway while the batch before it is computed. Whoever waits longest leads the next batch and is joined by those
-most like it in size, since a batch takes as long as its largest item. What nobody waits for any more (the client left,
-the deadline passed) is left out before anything is computed. One item that cannot be computed fails alone.
+A batch starts as soon as a model thread is free, with the items that wait then: delaying it to fill it up would cost
+time, and items gather anyway while the batch before it is computed. The item that has waited longest comes first and is
+joined by those most like it in size, since a batch takes as long as its largest item. Items that nobody waits for any
+more (the client left, the deadline passed) are dropped before they are computed. One that cannot be computed fails alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Waiting(Generic[Item, Result]):
     done: asyncio.Future[Timed[Result]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def is_wanted(self) -> bool:
-        """Whether somebody still waits for it; tells those whose deadline has passed."""
+        """Whether a client still waits for it; fails it where its deadline has passed."""
         if not self.done.done() and remaining(self.deadline) <= 0:
             self.done.set_exception(DeadlinePassed("the deadline passed before a model was free"))
         return not self.done.done()
@@ -74,7 +74,7 @@ class Batcher(Generic[Item, Result]):
         """
         waiting = _Waiting[Item, Result](item, self._size(item), deadline)
         self._waiting.append(waiting)
-        # Those whom the stage before answered together come in one turn of the loop, and are computed together
+        # Items that the stage before answered together arrive in one turn of the loop, and are computed together
         asyncio.get_running_loop().call_soon(self._start_batches)
         return await waiting.done  # cancelled where the client leaves, and then left out of every batch
 
@@ -112,9 +112,10 @@ class Batcher(Generic[Item, Result]):
         try:
             answer = await loop.run_in_executor(self._executor, timed, self._run, [each.item for each in batch])
         except Exception as error:
-            if len(batch) > 1:  # one of them is to blame, and the others are not to pay for it
+            if len(batch) > 1:  # one item is to blame: each is tried by itself, if its client still waits by then
                 for each in batch:
-                    await self._answer([each])
+                    if each.is_wanted():
+                        await self._answer([each])
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return

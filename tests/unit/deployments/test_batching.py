@@ -1,4 +1,4 @@
-"""Batches: who is computed with whom, who is left out, and who pays for a mistake."""
+"""Batches: which items are computed together, which are dropped, and which fail."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_a_request_alone_starts_at_once() -> None:
     assert model.batches == [[21]]
 
 
-async def test_those_who_come_together_are_computed_together() -> None:
+async def test_items_that_arrive_together_are_computed_together() -> None:
     model = Model()
     model.open()
     batcher = Batcher("test", model.run, batch_size=3)
@@ -69,7 +69,7 @@ async def test_what_waits_while_a_batch_computes_is_the_next_batch() -> None:
     assert model.batches == [[1], [2, 3, 4], [5]]
 
 
-async def test_the_oldest_leads_and_those_most_like_it_in_size_join() -> None:
+async def test_the_oldest_item_comes_first_and_is_joined_by_those_most_like_it_in_size() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=2, size=lambda item: item)
     tasks = await submitted(batcher, [1, 100, 7, 90, 8])
@@ -126,6 +126,24 @@ async def test_one_poisoned_item_fails_alone() -> None:
     assert [answers[0], answers[1], answers[3]] == [2, 4, 8]
     assert isinstance(answers[2], ValueError)
     assert model.batches == [[1], [2, 3, 4], [2], [3], [4]]
+
+
+async def test_a_retry_leaves_out_what_nobody_waits_for_any_more() -> None:
+    model = Model(poison=3)
+    batcher = Batcher("test", model.run, batch_size=8)
+    tasks = await submitted(batcher, [1, 2, 3, 4, 5])
+    late = asyncio.create_task(batcher.submit(6, after(0.1)))
+    await asyncio.sleep(0.02)
+    model.open(1)
+    await asyncio.sleep(0.15)  # the batch of five waits in `run` while one client leaves and one deadline passes
+    tasks[1].cancel()
+    model.open()
+    answers = await asyncio.gather(*tasks, late, return_exceptions=True)
+    assert [answers[0], answers[3], answers[4]] == [2, 8, 10]
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert isinstance(answers[2], ValueError)
+    assert isinstance(answers[5], DeadlinePassed)
+    assert model.batches == [[1], [2, 3, 4, 5, 6], [3], [4], [5]]
 
 
 async def test_after_a_failure_the_next_one_is_computed() -> None:
