@@ -1,10 +1,10 @@
-"""What Amser ships: Amser+ that hears through the recogniser's encoder, and can do without voice or text.
+"""The network that ships with Amser: Amser+ on the recogniser's encoder states, usable without voice or without text.
 
 The lower states of Whisper's encoder, which the ASR stage computes, join the log-Mel as a fourth modality. Their branch
-goes on with layers of its own that start as Whisper's next ones: these are what learns to hear emotion. A voice network
-and a text network, each of use alone, are fused as in Amser+ (R12); their own answers are added to the fused one, so
-that what is missing costs no more than what it would have said. So is that of a plain logistic regression on mean and
-deviation of the states: it errs elsewhere than the voice network (docs/decisions/0004).
+adds layers of its own, initialised from Whisper's next ones and trained for emotion. A voice network and a text
+network, each usable alone, are fused as in Amser+ (R12). Their own logits are added to the fused ones, so that a
+missing modality costs no more than its own contribution. The logits of a logistic regression on mean and deviation of
+the states are added too: it errs on other utterances than the voice network (docs/decisions/0004).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.emotion.branches import AudioBranch, ContextBranch, WordBranch
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionOutput, JointNetwork, Rows, fuse
 
-FIRST_JOINT_SCALE = 0.1  # of the fused answer: training starts from what voice and text say alone
+FIRST_JOINT_SCALE = 0.1  # of the fused logits: training starts near the sum of the voice and text logits
 
 
 class EncoderLayer(nn.Module):
@@ -70,16 +70,16 @@ class StateBranch(nn.Module):
         return next((value.dtype for value in self.layers.parameters()), torch.float32)
 
 
-class Voice(NamedTuple):
-    """Rows (B, n, hidden), 25 a second, with mask (B, n), and what they say alone."""
+class EncodedVoice(NamedTuple):
+    """Rows (B, n, hidden), 25 a second, with mask (B, n), and the answer of the voice alone."""
 
     rows: Tensor
     mask: Tensor
     alone: FusionOutput
 
 
-class Text(NamedTuple):
-    """Rows of words (B, n, hidden) and of context (B, m, hidden) with their masks, and what they say alone."""
+class EncodedText(NamedTuple):
+    """Rows of words (B, n, hidden) and of context (B, m, hidden) with masks, and the answer of the text alone."""
 
     words: Tensor
     word_mask: Tensor
@@ -100,7 +100,7 @@ class VoiceNetwork(JointNetwork):
         self.audio = AudioBranch(config) if "mel" in config.modalities else None
         self.add_joint_head(config.heads)
 
-    def describe(self, batch: FusionBatch) -> Voice:
+    def encode(self, batch: FusionBatch) -> EncodedVoice:
         """Rows and answer of B voices."""
         if self.states is None:
             assert self.audio is not None
@@ -109,11 +109,11 @@ class VoiceNetwork(JointNetwork):
             rows, mask = self.states(batch.states, batch.state_lengths)
             if self.audio is not None:
                 frames, _ = self.audio(batch.log_mel, batch.mel_lengths)
-                rows = rows + _as_long_as(frames, rows) * mask[:, :, None]
-        return Voice(rows, mask, self.answer_joint(rows, mask))
+                rows = rows + _match_length(frames, rows) * mask[:, :, None]
+        return EncodedVoice(rows, mask, self.answer_joint(rows, mask))
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        return self.describe(batch).alone
+        return self.encode(batch).alone
 
 
 class TextNetwork(JointNetwork):
@@ -129,17 +129,17 @@ class TextNetwork(JointNetwork):
         self.joint = SA(config.hidden, config.heads, config.feed_forward, config.dropout)
         self.add_joint_head(config.heads)
 
-    def describe(self, batch: FusionBatch) -> Text:
+    def encode(self, batch: FusionBatch) -> EncodedText:
         """Rows and answer of B texts."""
         words, word_mask = self.words(batch.words, batch.word_lengths)
         context, context_mask = self.context(batch.context, batch.context_lengths)
         context = self.context_norm(context)
         mask = torch.cat((word_mask, context_mask), 1)
         joint = self.joint(torch.cat((words, context), 1), mask)
-        return Text(words, word_mask, context, context_mask, self.answer_joint(joint, mask))
+        return EncodedText(words, word_mask, context, context_mask, self.answer_joint(joint, mask))
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        return self.describe(batch).alone
+        return self.encode(batch).alone
 
 
 class AmserStates(JointNetwork):
@@ -154,7 +154,7 @@ class AmserStates(JointNetwork):
         self.voice_words = CoAttention(*sizes, config.layers, config.dropout)
         self.fused_context = CoAttention(*sizes, config.layers, config.dropout)
         self.joint = SA(*sizes, config.dropout)
-        self.statistics = _silent_head(config) if self.voice.states is not None else None
+        self.statistics = _zero_head(config) if self.voice.states is not None else None
         self.no_voice = nn.Parameter(torch.zeros(config.hidden))
         self.no_text = nn.Parameter(torch.zeros(config.hidden))
         self.add_joint_head(config.heads)
@@ -164,22 +164,22 @@ class AmserStates(JointNetwork):
             self.predictor.weight.mul_(FIRST_JOINT_SCALE)
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        voice, text = self.voice.describe(batch), self.text.describe(batch)
+        voice, text = self.voice.encode(batch), self.text.encode(batch)
         joint, joint_mask = fuse(
             self.voice_words,
             self.fused_context,
             self.joint,
-            _or_stand_in(voice.rows, voice.mask, batch.has_voice, self.no_voice),
-            _or_stand_in(text.words, text.word_mask, batch.has_text, self.no_text),
-            _or_stand_in(text.context, text.context_mask, batch.has_text, self.no_text),
+            _or_placeholder(voice.rows, voice.mask, batch.has_voice, self.no_voice),
+            _or_placeholder(text.words, text.word_mask, batch.has_text, self.no_text),
+            _or_placeholder(text.context, text.context_mask, batch.has_text, self.no_text),
             self.config.common_length,
         )
         answer = self.answer_joint(joint, joint_mask)
-        heard = self.voice_weight * voice.alone.logits
+        voice_logits = self.voice_weight * voice.alone.logits
         if self.statistics is not None:
-            heard = heard + self.statistics(statistics_over_time(batch.states, batch.state_lengths))
-        read = self.text_weight * text.alone.logits
-        logits = answer.logits + heard * batch.has_voice[:, None] + read * batch.has_text[:, None]
+            voice_logits = voice_logits + self.statistics(statistics_over_time(batch.states, batch.state_lengths))
+        text_logits = self.text_weight * text.alone.logits
+        logits = answer.logits + voice_logits * batch.has_voice[:, None] + text_logits * batch.has_text[:, None]
         return FusionOutput(logits, answer.embedding)
 
 
@@ -192,22 +192,22 @@ def statistics_over_time(states: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat((mean, variance.sqrt()), 1)
 
 
-def _silent_head(config: FusionConfig) -> nn.Linear:
-    """Adds nothing until a fitted one takes its place (`training.fitting.curriculum`)."""
+def _zero_head(config: FusionConfig) -> nn.Linear:
+    """A layer of zeros: adds nothing until fitted weights are loaded into it (`training.fitting.curriculum`)."""
     head = nn.Linear(2 * config.state_width, len(config.classes))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
 
 
-def _or_stand_in(rows: Tensor, mask: Tensor, present: Tensor, stand_in: Tensor) -> Rows:
-    """Rows (B, n, hidden) with mask (B, n); where `present` (B,) is False, one row `stand_in` in their place."""
+def _or_placeholder(rows: Tensor, mask: Tensor, present: Tensor, placeholder: Tensor) -> Rows:
+    """Rows (B, n, hidden) with mask (B, n); where `present` (B,) is False, one row `placeholder` in their place."""
     first = torch.zeros_like(mask)
     first[:, 0] = True
-    absent = first[:, :, None] * stand_in
+    absent = first[:, :, None] * placeholder
     return torch.where(present[:, None, None], rows, absent), torch.where(present[:, None], mask, first)
 
 
-def _as_long_as(rows: Tensor, others: Tensor) -> Tensor:
+def _match_length(rows: Tensor, others: Tensor) -> Tensor:
     """Cut or pad rows (B, n, hidden) with zeros to the length of others."""
     return functional.pad(rows, (0, 0, 0, others.shape[1] - rows.shape[1]))

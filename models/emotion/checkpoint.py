@@ -1,7 +1,7 @@
 """A trained network as one safetensors file: weights, sizes, what it was trained on and which encoders it expects.
 
-Nothing in it can carry code. The network only makes sense of features from the very encoders it was trained with, so a
-checkpoint names their weights by fingerprint, and loading it beside others is refused.
+The format cannot carry code. A network is only valid with features of the encoders that it was trained with, so a
+checkpoint names their weights by fingerprint, and loading it beside other encoders is refused.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class CheckpointInfo:
         corpora: names of the corpora it learnt from.
         metrics: measured figures, by name.
         created: ISO 8601, UTC.
-        licence: the condition that the data puts on the weights.
+        licence: terms of the data it learnt from, corpus by corpus.
         temperature: what logits are divided by, so that probabilities are as often right as they say (Guo et al.,
             ICML 2017).
-        text_languages: ISO 639-1 codes of the languages that its text has learnt; of others the voice alone is heard.
+        text_languages: ISO 639-1 codes of the languages that its text has learnt; of others only the voice is used.
     """
 
     name: str

@@ -49,11 +49,10 @@ class EmotionClassifier:
         """The calibrated probabilities of the classes; they sum to one.
 
         Args:
-            mel: what was said.
-            states: how, see `VoiceEncoder.encode`; no rows where nobody listened.
-            text_features: its text; None hears the voice alone. Words of a language that the network has not learnt are
-            left
-                out too, and the answer says so.
+            mel: the log-Mel.
+            states: its encoder states, see `VoiceEncoder.encode`; no rows for a request without a voice encoder.
+            text_features: of its text; None uses the voice alone. Words of a language that the network has not learnt
+                are left out too, and the answer says so.
         """
         foreign = (
             text_features is not None and bool(text_features.words.tokens) and not self.reads(text_features.language)

@@ -1,4 +1,4 @@
-"""Which network, and its sizes: what a checkpoint carries beside the weights."""
+"""Name and sizes of a network, as recipes give them and checkpoints carry them beside the weights."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ class FusionConfig:
         projection_width: width of the embedding for contrastive learning.
         dropout: within branches and attention.
         head_dropout: before the head.
-        modalities: what `models.emotion.amser_states` reads of `mel`, `states`, `words` and `context`; the published
-        networks
-            and the rivals read what their papers say.
-        state_layers: layers that it puts on top of the encoder states.
+        modalities: what `models.emotion.amser_states` reads of `mel`, `states`, `words` and `context`; the networks of
+            `models.emotion.published` read what their papers say.
+        state_layers: layers that `models.emotion.amser_states` puts on top of the encoder states.
         state_heads: attention heads of these layers; 8 in Whisper base.
     """
 

@@ -1,9 +1,9 @@
-"""The two published networks that turn log-Mel, words and context into an emotion, and what every network shares.
+"""The base classes of every emotion network, and the fusion that two of them share (Amser+, IoT-J 2025, section IV).
 
-`Amser` (ICASSP 2025, R13) fuses audio with context; `AmserPlus` (IoT-J 2025, section IV, R9 to R18) audio with words,
-then the result with context. Branches bring each modality to one width, co-attention fuses them, two heads answer.
-`models.emotion.registry` finds a network by its name. Padding never changes an answer: convolutions see zeros where an
-unpadded input would end, and every later layer is masked.
+`models.emotion.amser_states` is the network that ships, `models.emotion.published` holds those of the papers, and
+`models.emotion.registry` finds each by its name. Branches bring each modality to one width, co-attention fuses them,
+two heads give logits and an embedding. Padding never changes an answer: convolutions see zeros where an unpadded input
+would end, and every later layer is masked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rows = tuple[Tensor, Tensor]  # (B, n, hidden) and the bool mask (B, n) of those
 
 
 class FusionOutput(NamedTuple):
-    """What the two heads say of B utterances.
+    """The output of the two heads for B utterances.
 
     Attributes:
         logits: (B, classes), before softmax.
@@ -61,7 +61,7 @@ class FusionNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        """Answer B utterances."""
+        """Logits and embeddings of B utterances."""
 
     def standardize_by(self, mean: Tensor, deviation: Tensor) -> None:
         """Give the audio branch, if there is one, the mean and deviation of each Mel band in the training data."""
@@ -75,7 +75,7 @@ class FusionNetwork(nn.Module, ABC):
         self.projector = nn.Linear(width, self.config.projection_width)
 
     def answer(self, vectors: Tensor) -> FusionOutput:
-        """(B, width) → what both heads say."""
+        """(B, width) → the output of both heads."""
         return FusionOutput(self.predictor(vectors), functional.normalize(self.projector(vectors), dim=1))
 
 
@@ -94,7 +94,7 @@ class JointNetwork(FusionNetwork):
         self.add_heads(hidden)
 
     def answer_joint(self, joint: Tensor, mask: Tensor) -> FusionOutput:
-        """Joint rows (B, n, hidden) with bool mask (B, n) → what both heads say."""
+        """Joint rows (B, n, hidden) with bool mask (B, n) → the output of both heads."""
         pooled = self.pooling(joint, mask)
         return self.answer(functional.relu(self.shared(self.head_dropout(pooled))))
 

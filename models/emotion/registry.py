@@ -1,4 +1,4 @@
-"""Every network by the name that `FusionConfig.model` and checkpoints give it."""
+"""Every network by the name that recipes and checkpoints use (`FusionConfig.model`): ours and the published ones."""
 
 from __future__ import annotations
 

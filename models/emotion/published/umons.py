@@ -27,7 +27,7 @@ class Umons(FusionNetwork):
     - Published sequences are cut or padded to 60 rows before the LSTM. Here each LSTM reads its whole sequence, audio
       at 25 rows a second, and its states are pooled to `common_length`, so that nothing is cut and all rows are real.
     - A block is guided by the words as they enter it, and adds its input to its output, as the authors' code does.
-    - `head_dropout` before the heads is ours: the rivals are regularised as our own networks are.
+    - `head_dropout` before the heads is ours: the baselines are regularised as our own networks are.
     """
 
     modalities = ("mel", "words")

@@ -1,6 +1,7 @@
 """Yoon: "Multimodal Speech Emotion Recognition Using Audio and Text" (Yoon et al., SLT 2018), section 3.3.
 
-The multimodal dual recurrent encoder (MDRE): one GRU hears, one reads, and only their last states meet.
+The multimodal dual recurrent encoder (MDRE): one GRU encodes audio, one encodes words, and their last states are
+concatenated.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Yoon(FusionNetwork):
     def forward(self, batch: FusionBatch) -> FusionOutput:
         frames, audio_mask = self.audio(batch.log_mel, batch.mel_lengths)
         word_mask = mask_of(batch.word_lengths, batch.words.shape[1])
-        heard = self.audio_dense(last_state(self.audio_gru, self.dropout(frames), audio_mask))
-        read = self.word_dense(last_state(self.word_gru, self.dropout(batch.words), word_mask))
-        return self.answer(self.head_dropout(torch.cat((heard, read), 1)))
+        audio = self.audio_dense(last_state(self.audio_gru, self.dropout(frames), audio_mask))
+        words = self.word_dense(last_state(self.word_gru, self.dropout(batch.words), word_mask))
+        return self.answer(self.head_dropout(torch.cat((audio, words), 1)))
 
 
 def last_state(gru: nn.GRU, rows: Tensor, mask: Tensor) -> Tensor:

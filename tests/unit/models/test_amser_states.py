@@ -1,4 +1,4 @@
-"""The shipped network: a voice, a text, and what it does where one of them is not there."""
+"""The shipped network: voice and text, and what it answers where one of them is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.emotion.registry import build
 from models.whisper.conversion import load_audio_encoder
 from models.whisper.voice import LAYERS
 from training.data.extraction import RECOGNISER
-from training.fitting.curriculum import begin_as_whisper, join
+from training.fitting.curriculum import initialise_from_whisper, join
 
 CONFIG = replace(SMALL, model="amser-states", modalities=("states", "words", "context"))
 BOTH = replace(CONFIG, modalities=("states", "mel", "words", "context"))
@@ -34,7 +34,7 @@ def wordless(frames: int = 120, seed: int = 0) -> UtteranceFeatures:
     return spoken(frames, words=0, context=2, seed=seed)
 
 
-def scribbled(batch: FusionBatch, *names: str) -> FusionBatch:
+def overwritten(batch: FusionBatch, *names: str) -> FusionBatch:
     """The batch with other values in some of its fields, and one row more in each."""
     torch.manual_seed(7)
     changes = {}
@@ -63,10 +63,10 @@ def network(request: pytest.FixtureRequest) -> AmserStates:
 
 
 @torch.inference_mode()
-def test_without_a_voice_the_answer_is_that_of_the_words_whatever_fills_the_batch(network: AmserStates) -> None:
+def test_without_a_voice_the_answer_depends_on_the_words_alone(network: AmserStates) -> None:
     batch = collate([voiceless()])
     output = network(batch)
-    changed = network(scribbled(batch, "states", "state_lengths", "log_mel"))
+    changed = network(overwritten(batch, "states", "state_lengths", "log_mel"))
     assert torch.isfinite(output.logits).all()
     torch.testing.assert_close(changed.logits, output.logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(changed.embedding, output.embedding, rtol=1e-5, atol=1e-6)
@@ -75,10 +75,10 @@ def test_without_a_voice_the_answer_is_that_of_the_words_whatever_fills_the_batc
 
 
 @torch.inference_mode()
-def test_without_words_the_answer_is_that_of_the_voice_whatever_fills_the_batch(network: AmserStates) -> None:
+def test_without_words_the_answer_depends_on_the_voice_alone(network: AmserStates) -> None:
     batch = collate([wordless()])
     output = network(batch)
-    changed = network(scribbled(batch, "words", "word_lengths", "context", "context_lengths"))
+    changed = network(overwritten(batch, "words", "word_lengths", "context", "context_lengths"))
     assert torch.isfinite(output.logits).all()
     torch.testing.assert_close(changed.logits, output.logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(changed.embedding, output.embedding, rtol=1e-5, atol=1e-6)
@@ -92,7 +92,7 @@ def test_an_empty_text_and_no_text_at_all_are_the_same(network: AmserStates) -> 
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_there_and_what_is_not_may_share_a_batch(network: AmserStates) -> None:
+def test_utterances_with_and_without_voice_or_words_may_share_a_batch(network: AmserStates) -> None:
     silent = replace(wordless(80), encoder_states=np.zeros((0, 512), np.float16))
     several = [spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3), silent]
     together, _ = answers(network, several)
@@ -102,7 +102,7 @@ def test_what_is_there_and_what_is_not_may_share_a_batch(network: AmserStates) -
 
 
 @torch.inference_mode()
-def test_what_voice_and_text_say_alone_is_added_where_they_are_there(network: AmserStates) -> None:
+def test_the_logits_of_voice_and_text_are_added_where_they_are_present(network: AmserStates) -> None:
     batch = collate([spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3)])
     with_both = network(batch).logits
     voice, text = network.voice(batch).logits, network.text(batch).logits
@@ -121,7 +121,7 @@ def test_a_voice_reads_states_or_mel_or_the_sum_of_both() -> None:
         assert isinstance(network, VoiceNetwork)
         assert network.modalities == modalities
         assert (network.states is not None, network.audio is not None) == ("states" in modalities, "mel" in modalities)
-        voice = network.describe(batch)
+        voice = network.encode(batch)
         rows[modalities] = voice.rows.shape
         assert torch.isfinite(voice.alone.logits).all()
         assert not voice.rows[~voice.mask].any()
@@ -138,16 +138,16 @@ def test_rows_of_states_and_mel_are_added() -> None:
     batch = collate([spoken(121), spoken(90, seed=1)])
     states, mask = network.states(batch.states, batch.state_lengths)
     frames, _ = network.audio(batch.log_mel, batch.mel_lengths)
-    torch.testing.assert_close(network.describe(batch).rows, states + frames * mask[:, :, None])
+    torch.testing.assert_close(network.encode(batch).rows, states + frames * mask[:, :, None])
 
 
 @pytest.mark.parametrize("model", ["voice", "amser-states"])
-def test_a_voice_that_hears_nothing_is_refused(model: str) -> None:
+def test_a_voice_without_states_or_mel_is_refused(model: str) -> None:
     with pytest.raises(ValueError, match="needs states or mel"):
         build(replace(SMALL, model=model, modalities=("words", "context")))
 
 
-def test_training_starts_from_what_voice_and_text_say_alone() -> None:
+def test_training_starts_near_the_sum_of_the_voice_and_text_logits() -> None:
     torch.manual_seed(0)
     network = build(CONFIG)
     assert isinstance(network, AmserStates)
@@ -156,7 +156,7 @@ def test_training_starts_from_what_voice_and_text_say_alone() -> None:
 
 
 @torch.inference_mode()
-def test_a_joined_network_keeps_what_voice_and_text_said() -> None:
+def test_a_joined_network_keeps_the_logits_of_voice_and_text() -> None:
     torch.manual_seed(0)
     voice = as_if_trained(build(replace(BOTH, model="voice")))
     text = as_if_trained(build(replace(CONFIG, model="text")))
@@ -188,7 +188,7 @@ def test_the_layers_begin_as_whispers_next_ones() -> None:
     torch.manual_seed(0)
     network = build(replace(CONFIG, model="voice", state_layers=2, state_heads=8))
     assert isinstance(network, VoiceNetwork)
-    begin_as_whisper(network, RECOGNISER)
+    initialise_from_whisper(network, RECOGNISER)
     network.eval()
     blocks = load_audio_encoder(model, LAYERS + 2).blocks[LAYERS:]
     ours = theirs = torch.randn(2, 30, 512)
@@ -205,5 +205,5 @@ def test_a_voice_without_such_layers_needs_no_weights(config: FusionConfig, monk
     network = build(replace(config, model="voice"))
     assert isinstance(network, VoiceNetwork)
     before = [value.clone() for value in network.parameters()]
-    begin_as_whisper(network, RECOGNISER)
+    initialise_from_whisper(network, RECOGNISER)
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))

@@ -127,7 +127,7 @@ def test_other_encoders_are_refused_by_name_and_fingerprint(
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"fusion\.train"):
+    with pytest.raises(FileNotFoundError, match=r"training\.train"):
         load(tmp_path / "absent.safetensors")
     text = tmp_path / "text.safetensors"
     text.write_text("hello, this is not a checkpoint at all")

@@ -1,4 +1,4 @@
-"""The rivals' own parts, and the linear probe."""
+"""The parts of the published baselines, and the linear probe."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_probe_tells_apart_what_differs_in_the_mean(classes: int | None) -> 
 
 
 @pytest.mark.parametrize("labels", [[0, 1] * 20, [0, 1, 3, 1] * 10], ids=["two classes", "one class unseen"])
-def test_the_probe_as_a_layer_on_a_padded_batch_says_what_the_probe_says(labels: list[int]) -> None:
+def test_the_probe_as_a_layer_answers_a_padded_batch_as_the_probe_does(labels: list[int]) -> None:
     source = np.random.default_rng(0)
     utterances = [with_states(source.normal(label, 1 + label, (5 + n, 8))) for n, label in enumerate(labels)]
     probe = LinearProbe.fit(utterances, labels, 5)

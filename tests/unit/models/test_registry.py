@@ -1,4 +1,4 @@
-"""What every network promises: padding and order never change an answer, and all of it learns."""
+"""What holds for every network: padding and order never change an answer, and every parameter is trained."""
 
 from __future__ import annotations
 
