@@ -1,8 +1,8 @@
-"""`python -m amser`: a device on the command line."""
+"""`python -m amser`: the client's command line."""
 
 import sys
 
-from amser.client.commands.send import main
+from amser.client.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

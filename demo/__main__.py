@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
+from amser.client.commands.terminal import FAILED, INTERRUPTED, OK, Parser, columns, complain
 from demo.fleet import Result, speak
 from demo.report import picture, summarize, summary_table, turns_table
 from deployments.local_cluster import ClusterFailed, LocalCluster
-from edge_sim import conversation as turns
+from edge_sim import conversation as sample
 from models.weights import WeightsMissing, cache_folder, model_path
 
-OK, FAILED, INTERRUPTED, TERMINATED = 0, 1, 130, 143  # exit codes
+TERMINATED: Final = 143  # exit code
 MOST_DEVICES: Final = 64
 MOST_SECONDS: Final = 600
-WIDTH_OF_A_PIPE: Final = 100  # columns, where the output is no terminal
 LINES_SHOWN: Final = 12  # of a reason, and of the log, where the cluster does not start
 
 
@@ -55,9 +55,7 @@ def main(arguments: Sequence[str] | None = None, start: Start | None = None) -> 
         start: what makes the cluster; a `LocalCluster` if None.
     """
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False, record=options.svg is not None)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
+    console = Console(highlight=False, record=options.svg is not None, width=columns())
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(options, console, start or _local_cluster)
@@ -65,18 +63,18 @@ def main(arguments: Sequence[str] | None = None, start: Start | None = None) -> 
         console.print("Stopped. The cluster has ended.")
         return INTERRUPTED
     except (WeightsMissing, PortTaken) as error:
-        console.print(str(error), markup=False)
+        return complain(str(error), program="demo")
     except ClusterFailed as error:
         _explain(error, options.log, console)
     return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m demo",
         description="Starts a cluster on this machine, lets simulated devices speak the turns of a telephone "
         "conversation to it, and shows the words and the emotion of each turn with what it cost.",
-        epilog="Exit codes: 0 every request was answered, 1 not so, 130 stopped by Ctrl-C.",
+        epilog="Exit codes: 0 every request was answered, 1 not so, 2 wrong usage, 130 stopped by Ctrl-C.",
     )
     parser.add_argument("--seconds", type=_within(MOST_SECONDS), default=20, metavar="N", help="default: %(default)s")
     parser.add_argument("--devices", type=_within(MOST_DEVICES), default=8, metavar="N", help="default: %(default)s")
@@ -109,7 +107,7 @@ def _local_cluster(options: argparse.Namespace) -> LocalCluster:
 
 
 def _run(options: argparse.Namespace, console: Console, start: Start) -> int:
-    conversation = turns.load(model_path("sample-conversation"))
+    conversation = sample.load(model_path("sample-conversation"))
     options.log.unlink(missing_ok=True)  # of the run before
     console.print("Starting a cluster on this machine: Ray, and the deployments of serve_config.yaml.")
     began = time.monotonic()
@@ -124,7 +122,7 @@ def _run(options: argparse.Namespace, console: Console, start: Start) -> int:
         with _spoken(options.seconds, console) as progress:
             results = speak(conversation, cluster.url, options.devices, options.seconds, progress)
         summary = summarize(results, conversation, time.monotonic() - began)
-        console.print(turns_table(results, conversation))
+        console.print(turns_table(results, conversation, console.width))
         docs = f"{cluster.url}/docs" + ("" if options.keep else ", as long as the cluster serves: see below")
         console.print(summary_table(summary, options.devices, docs, options.log))
         if options.svg:

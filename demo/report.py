@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amser.client.device import Answer
-from amser.client.turns import emotion
+from amser.client.turns import costs, costs_shown, emotion
 from demo.fleet import Result
 from edge_sim.conversation import Speech
 
@@ -62,33 +62,36 @@ def summarize(results: Sequence[Result], conversation: Sequence[Speech], seconds
     )
 
 
-def turns_table(results: Sequence[Result], conversation: Sequence[Speech]) -> Table:
-    """A row for each turn; its times are medians over all devices that spoke it."""
+def turns_table(results: Sequence[Result], conversation: Sequence[Speech], width: int) -> Table:
+    """A row for each turn; its times are medians over all devices that spoke it. Fits a terminal of `width` columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("from–to\n(s)", justify="right", no_wrap=True)
     table.add_column("speaker", no_wrap=True)
     table.add_column("words", ratio=1)
     table.add_column("emotion", no_wrap=True)
-    for name in ("bytes", "% of\nPCM", "device\nms", "answer\nms"):
+    for name in costs_shown(width):
         table.add_column(name, justify="right", no_wrap=True)
     for index, speech in enumerate(conversation):
         turn = speech.turn
         answers = [result.answer for result in results if result.turn == index and result.answer is not None]
-        table.add_row(f"{turn.start_s:.1f}–{turn.end_s:.1f}", turn.speaker, *_cells(answers))
+        table.add_row(f"{turn.start_s:.1f}–{turn.end_s:.1f}", turn.speaker, *_cells(answers, width))
     return table
 
 
-def _cells(answers: Sequence[Answer]) -> tuple[Text | str, ...]:
+def _cells(answers: Sequence[Answer], width: int) -> tuple[Text | str, ...]:
     if not answers:
         return (Text("no answer", style="dim"),)
     answer = answers[0]
     return (
         Text(answer.text) if answer.text else Text("no words", style="dim"),
         emotion(answer),
-        f"{answer.bytes_sent:,}",
-        f"{100 * answer.bytes_sent / answer.pcm_bytes:.1f}",
-        f"{median(answer.device_ms for answer in answers):.1f}",
-        f"{median(answer.answer_ms for answer in answers):,.0f}",
+        *costs(
+            answer.bytes_sent,
+            answer.pcm_bytes,
+            median(answer.device_ms for answer in answers),
+            median(answer.answer_ms for answer in answers),
+            width,
+        ),
     )
 
 

@@ -30,17 +30,15 @@ from amser.client.spool_view import Result, Waiting
 
 LONGEST_LINK_PAUSE_S: Final = 60.0  # a link that is back is noticed within a minute
 LONGEST_OWN_PAUSE_S: Final = 900.0  # of an utterance whose requests keep failing: it gets out of the others' way
-HIGHEST_EXPONENT: Final = (
-    32  # beyond it a bound is certainly above the longest pause, and at some point above any float
-)
+HIGHEST_EXPONENT: Final = 32  # beyond it a bound is above the longest pause, and at some point above any float
 IDLE_S: Final = 1.0  # how often a watch looks into a spool where nothing waits
 YIELD_S: Final = 0.1  # for how long a watch lets go of the spool between batches: others ask for it every 0.05 s
 
 NEVER_CONNECTED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 CLIENT_ERRORS: Final = range(400, 500)
 # What these say is about the address, the credentials or the moment: with the right ones the same utterance is welcome.
-NOT_THE_UTTERANCE: Final = WORTH_A_RETRY | {401, 403, 404, 405, 407}
-RETRIED: Final = NOT_THE_UTTERANCE | {408}
+NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407, 429, 503})
+RETRIED: Final = NOT_THE_UTTERANCE | WORTH_A_RETRY
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +76,9 @@ class Delivery:
     """Empties a spool over one keep-alive connection. A context manager; used by one thread at a time.
 
     All waiting happens here: the device makes one attempt. A failure pauses the link, then the oldest is first again.
-    An utterance that fails more than once after the cluster may have seen it also waits for a time of its own: one that
-    breaks every exchange holds back no other.
+    An utterance that fails more than once after the cluster may have seen it also waits for a time of its own, up to a
+    quarter of an hour: one that breaks every exchange, or never gets its answer by the deadline, holds back no other.
+    It is tried until the spool drops it for its age.
 
     Args:
         device: who sends, and where to; its `attempts` are not used.

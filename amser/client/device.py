@@ -18,11 +18,11 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     stop_after_attempt,
-    stop_before_delay,
     stop_when_event_set,
     wait_random_exponential,
 )
 from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_base
 
 from amser import codecs, rate_hint
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
@@ -36,7 +36,8 @@ ROUTE: Final = "/v1/emotion"
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-WORTH_A_RETRY: Final = frozenset({429, 503})
+# The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
+WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
@@ -73,6 +74,7 @@ class Refused(SendFailed):
         detail: what is wrong with this request; empty where the server does not say.
         problem: the whole document; empty where the server sent none.
         retry_after_s: how long the server asked to wait; None where it did not.
+        took_s: from the request to this answer.
     """
 
     def __init__(self, response: httpx.Response) -> None:
@@ -81,6 +83,7 @@ class Refused(SendFailed):
         self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
         self.detail = str(self.problem.get("detail") or "")
         self.retry_after_s = _retry_after(response.headers.get("Retry-After"))
+        self.took_s = response.elapsed.total_seconds()
         limit = self.problem.get("limit")
         parts = [self.detail, f"accepted: {limit}" if limit else ""]
         super().__init__(f"{self.status} {self.title}" + "".join(f"; {part}" for part in parts if part))
@@ -103,8 +106,8 @@ class DeviceSettings:
         language: ISO 639 code that the speaker is known to speak; None has it detected.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
-        attempts: at most, where the cluster cannot be reached or is full.
-        give_up_s: no further attempt begins after this.
+        attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
+        give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
         ValueError: the URL is none of a cluster, or the codec is not known or does not have this setting.
@@ -268,12 +271,12 @@ class Device:
         return self.choice.step
 
     def send(self, utterance: Utterance) -> Answer:
-        """Sends an utterance and waits for its answer; tries again where the cluster cannot be reached or is full.
+        """Sends an utterance and waits for its answer; tries again where the cluster cannot be reached or has no time.
 
         A kept connection that turns out to be broken is no other case: the utterance keeps its id in every attempt.
 
         Raises:
-            Refused: the cluster will not take this utterance, or was full at every attempt.
+            Refused: the cluster will not take this utterance, or had no time at any attempt.
             Unreachable, AnswerTimedOut, UnexpectedAnswer: as named.
             RuntimeError: the device was not entered.
         """
@@ -282,7 +285,7 @@ class Device:
             retry=retry_if_exception(_worth_a_retry),
             wait=_wait,
             stop=stop_after_attempt(self.settings.attempts)
-            | stop_before_delay(self.settings.give_up_s)
+            | _OutOfTime(self.settings.give_up_s)
             | stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
             reraise=True,
@@ -309,6 +312,8 @@ class Device:
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"{self.settings.url} cannot be reached: {reason}") from error
+        except httpx.RequestError as error:  # a body that its Content-Encoding does not describe
+            raise UnexpectedAnswer(f"{self.settings.url} answered with something unreadable: {error}") from error
         if response.status_code != httpx.codes.OK:
             raise Refused(response)
         return response
@@ -316,6 +321,21 @@ class Device:
 
 def _worth_a_retry(error: BaseException) -> bool:
     return isinstance(error, Unreachable) or (isinstance(error, Refused) and error.status in WORTH_A_RETRY)
+
+
+class _OutOfTime(stop_base):
+    """Whether the next attempt would begin too late; or end too late, where the last ran into the cluster's deadline.
+
+    Such an attempt would be cut off by the device itself, and its reason lost.
+    """
+
+    def __init__(self, give_up_s: float) -> None:
+        self._give_up_s = give_up_s
+
+    def __call__(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        needed_s = error.took_s if isinstance(error, Refused) and error.status == httpx.codes.GATEWAY_TIMEOUT else 0.0
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep + needed_s >= self._give_up_s
 
 
 def _wait(state: RetryCallState) -> float:
@@ -341,7 +361,7 @@ def _retry_after(value: str | None) -> float | None:
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
     try:
         document = response.json()
-    except ValueError:  # a proxy in between has pages of its own
+    except (ValueError, RecursionError):  # a proxy in between has pages of its own
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -363,6 +383,6 @@ def _answer(utterance: Utterance, response: httpx.Response, answer_ms: float, at
             degraded=tuple(raw["degraded"]),
             raw=raw,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}"
         raise UnexpectedAnswer(f"{response.url} answered with something else than an emotion ({what})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -110,7 +111,8 @@ class SpoolView:
         self.path = path
         self._lock = threading.RLock()
         if not path.is_file():
-            raise SpoolError(f"there is no spool at {path}. One is made with: python -m amser send FILE --spool {path}")
+            command = f"python -m amser send FILE --spool {shlex.quote(str(path))}"
+            raise SpoolError(f"there is no spool at {path}. One is made with: {command}")
         with self._typed_errors():
             self._db = self._connect("ro")
             try:
@@ -192,7 +194,7 @@ class SpoolView:
     def _advice(self) -> str:
         return (
             "It was left as it is: move it away to go on with a new one, "
-            f"and see what can be saved with: sqlite3 {self.path} .recover"
+            f"and see what can be saved with: sqlite3 {shlex.quote(str(self.path))} .recover"
         )
 
 

@@ -1,9 +1,9 @@
-"""What the command line prints of the turns that a device sent."""
+"""Turns of recordings and what the cluster answered: the table, the totals and the JSON lines of the command line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from rich.text import Text
 
 from amser.client.device import Answer
 
+ALL_COLUMNS_FROM = 96  # columns of a terminal; a narrower one leaves the costs that --json has as well to it
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One utterance of a file and what became of it.
+class SentTurn:
+    """One utterance of a recording and its outcome: an answer, a failure, or neither where there is no speech.
 
     Attributes:
-        file: where it is from.
-        start_s, end_s: where in the file.
-        answer: None where it failed, or where nobody speaks in the file.
-        failure: why; None where it did not fail.
+        file: the recording.
+        start_s, end_s: where in it.
+        answer: of the cluster; None where it failed, or where the recording holds no speech.
+        failure: why it failed; None where it did not.
     """
 
     file: Path
@@ -33,33 +35,45 @@ class Turn:
     failure: str | None = None
 
 
-def table(turns: Sequence[Turn]) -> Table:
-    """A row for each turn."""
+def report(turns: Sequence[SentTurn], width: int) -> Iterator[Table | Text | str]:
+    """What is printed of turns on a terminal that is `width` columns wide: a table, the failures, the totals."""
+    yield table(turns, width)
+    yield from failures(turns)
+    yield totals(turns)
+
+
+def table(turns: Sequence[SentTurn], width: int) -> Table:
+    """A row for each turn. Where the width is short, the words get what per cent and device time would take."""
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    rows.add_column("file", no_wrap=True, overflow="ellipsis", max_width=20)
+    rows.add_column("file", no_wrap=True, overflow="ellipsis", max_width=20 if width >= ALL_COLUMNS_FROM else 14)
     rows.add_column("turn (s)", justify="right", no_wrap=True)
     rows.add_column("words", ratio=1)
     rows.add_column("emotion", no_wrap=True)
-    for name in ("bytes", "% of\nPCM", "device\nms", "answer\nms"):
+    for name in costs_shown(width):
         rows.add_column(name, justify="right", no_wrap=True)
     for turn in turns:
-        rows.add_row(Text(turn.file.name), _span(turn), *_cells(turn))
+        rows.add_row(Text(turn.file.name), _span(turn), *_cells(turn, width))
     return rows
 
 
-def _cells(turn: Turn) -> tuple[Text | str, ...]:
-    if turn.failure is not None:
-        return (Text("failed", style="red"),)
-    if turn.answer is None:
-        return (Text("nobody speaks", style="dim"),)
-    answer = turn.answer
-    words = Text(answer.text) if answer.text else Text("no words", style="dim")
-    if answer.degraded:
-        words.append(f" (without {', '.join(answer.degraded)})", style="yellow")
-    return (words, emotion(answer), *costs(answer))
+def costs_shown(width: int) -> tuple[str, ...]:
+    """The columns of a turn's costs that there is room for."""
+    return ("bytes", "% of\nPCM", "device\nms", "answer\nms") if width >= ALL_COLUMNS_FROM else ("bytes", "answer\nms")
 
 
-def failures(turns: Sequence[Turn]) -> list[Text]:
+def costs(bytes_sent: int, pcm_bytes: int, device_ms: float, answer_ms: float, width: int) -> tuple[str, ...]:
+    """The cells of `costs_shown`."""
+    share, device = f"{100 * bytes_sent / pcm_bytes:.1f}", f"{device_ms:.1f}"
+    between = (share, device) if width >= ALL_COLUMNS_FROM else ()
+    return (f"{bytes_sent:,}", *between, f"{answer_ms:,.0f}")
+
+
+def emotion(answer: Answer) -> Text:
+    """The emotion with its probability."""
+    return Text.assemble((answer.emotion, "bold"), f" {answer.probabilities.get(answer.emotion, 0.0):.2f}")
+
+
+def failures(turns: Sequence[SentTurn]) -> list[Text]:
     """A line for each turn that failed, with the reason: a cell of the table is too narrow for it."""
     return [
         Text.assemble((f"{turn.file.name} {_span(turn)}".rstrip() + ": ", "red"), turn.failure)
@@ -68,22 +82,7 @@ def failures(turns: Sequence[Turn]) -> list[Text]:
     ]
 
 
-def _span(turn: Turn) -> str:
-    return f"{turn.start_s:.1f}–{turn.end_s:.1f}" if turn.end_s else ""
-
-
-def emotion(answer: Answer) -> Text:
-    """The emotion with its probability."""
-    return Text.assemble((answer.emotion, "bold"), f" {answer.probabilities.get(answer.emotion, 0.0):.2f}")
-
-
-def costs(answer: Answer) -> tuple[str, str, str, str]:
-    """Bytes, per cent of PCM, milliseconds on the device, milliseconds to the answer."""
-    share = f"{100 * answer.bytes_sent / answer.pcm_bytes:.1f}"
-    return (f"{answer.bytes_sent:,}", share, f"{answer.device_ms:.1f}", f"{answer.answer_ms:,.0f}")
-
-
-def totals(turns: Sequence[Turn]) -> str:
+def totals(turns: Sequence[SentTurn]) -> str:
     """One line over all turns."""
     answers = [turn.answer for turn in turns if turn.answer]
     failed = sum(turn.failure is not None for turn in turns)
@@ -94,7 +93,15 @@ def totals(turns: Sequence[Turn]) -> str:
     return " · ".join(parts)
 
 
-def as_json(turn: Turn) -> str:
+def line(turn: SentTurn) -> Text:
+    """A turn that is shown by itself, as it is answered."""
+    where = f"{turn.file.name} {turn.start_s:.1f}–{turn.end_s:.1f}: "
+    if turn.answer is None:
+        return Text.assemble((where, "red"), turn.failure or "")
+    return Text.assemble((where, "dim"), turn.answer.text or "no words", " · ", emotion(turn.answer))
+
+
+def as_json(turn: SentTurn) -> str:
     """One line of JSON: where the turn is from, and the answer with its costs, or the failure."""
     where = {"file": str(turn.file), "start_s": round(turn.start_s, 3), "end_s": round(turn.end_s, 3)}
     if turn.answer is None:
@@ -108,3 +115,23 @@ def as_json(turn: Turn) -> str:
         "attempts": answer.attempts,
     }
     return json.dumps({**where, **cost, **answer.raw}, ensure_ascii=False)
+
+
+def _cells(turn: SentTurn, width: int) -> tuple[Text | str, ...]:
+    if turn.failure is not None:
+        return (Text("failed", style="red"),)
+    if turn.answer is None:
+        return (Text("no speech", style="dim"),)
+    answer = turn.answer
+    words = Text(answer.text) if answer.text else Text("no words", style="dim")
+    if answer.degraded:
+        words.append(f" (without {', '.join(answer.degraded)})", style="yellow")
+    return (
+        words,
+        emotion(answer),
+        *costs(answer.bytes_sent, answer.pcm_bytes, answer.device_ms, answer.answer_ms, width),
+    )
+
+
+def _span(turn: SentTurn) -> str:
+    return f"{turn.start_s:.1f}–{turn.end_s:.1f}" if turn.end_s else ""

@@ -1,9 +1,9 @@
-"""`python -m amser send FILE…`: a device on the command line. `deliver` and `spool` are in `amser.client.commands`."""
+"""`send`: splits audio files at pauses and sends each utterance to the cluster, or puts it into a spool first."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,22 +12,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from amser import codecs
-from amser.client.audio import FORMATS, read
-from amser.client.commands import FAILED, INTERRUPTED, OK, WIDTH_OF_A_PIPE, complain
-from amser.client.commands.spool import add_to, send_spooled
-from amser.client.device import AUTO, Device, DeviceSettings, SendFailed, Unreachable
+from amser.audio import FORMATS
+from amser.client.commands.codec_options import DEFAULTS, add_codec_options, device_settings
+from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, deliver_waiting
+from amser.client.commands.inputs import check_inputs, read_audio, reason
+from amser.client.commands.terminal import FAILED, OK, columns, complain
+from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
+from amser.client.frontend import FrontendMissing
 from amser.client.segmentation import SpeechDetector, default_model
-from amser.client.turns import Turn, as_json, failures, table, totals
+from amser.client.spool import Spool
+from amser.client.spool_view import SpoolError
+from amser.client.turns import SentTurn, as_json, report
 from amser.client.weights import WeightsMissing
-from amser.codecs.interpolation import DEFAULT_FACTORS, LARGEST_FACTOR
-from amser.codecs.klt import COARSEST, DEFAULT_PROFILE, PROFILES
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
 
 DESCRIPTION = """\
-Splits audio files at pauses, compresses each utterance, sends it to the cluster and prints what
-came back: words, emotion, bytes against 16-bit PCM, time on the device, time to the answer."""
+Splits audio files at pauses, compresses each utterance, sends it to the
+cluster and prints what came back: words, emotion, bytes against 16-bit PCM,
+time on the device, time to the answer. On a terminal under 96 columns the
+table leaves out per cent and device time; --json has them."""
 
 EPILOG = """\
 examples:
@@ -36,171 +40,99 @@ examples:
   python -m amser send call.wav --codec klt --step auto
   python -m amser send call.m4a --json | jq .emotion
   python -m amser send call.wav --spool call.spool
+  arecord -d 5 -r 16000 -f S16_LE | python -m amser send -
 
-exit codes: 0 every turn was answered, 1 something failed, 2 wrong usage, 3 some is kept in the
-spool, 130 stopped by Ctrl-C"""
+exit codes: 0 every turn was answered, 1 something failed, 2 wrong usage,
+3 some is kept in the spool, 130 stopped by Ctrl-C"""
 
 ADVICE_IF_UNREACHABLE = """\
 Start a cluster on this machine with: python -m demo --keep
-Or name another one with --url. One that is still starting is ready when its /readyz says so."""
+Or name another one with --url, or keep what is said for later with --spool.
+A cluster that is still starting is ready when its /readyz says so."""
+
+Recorded = tuple[SentTurn, Float32 | None, datetime]  # None: nothing to send. When it was said
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds those of `send`."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=f"{FORMATS}; - is standard input")
+    parser.add_argument("--url", default=DEFAULTS.url, help="of the cluster (default: %(default)s)")
+    parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
+    parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
+    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
+    parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
+    add_codec_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sends the files; returns the exit code."""
     try:
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        return complain("stopped", code=INTERRUPTED)
-
-
-def _run_send(options: argparse.Namespace) -> int:
-    try:
-        settings = DeviceSettings(
-            options.device_id,
-            options.url,
-            _codec(options),
-            options.rate,
-            options.step,
-            options.cells,
-            language=options.language,
-        )
+        check_inputs(options.files)
+        settings = device_settings(options, url=options.url)
         detector = None if options.no_split else SpeechDetector(options.vad or default_model())
     except ValueError as error:
         options.parser.error(str(error))
+    except FrontendMissing as error:
+        return complain(str(error))
     except FileNotFoundError as error:
         return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
-    if options.spool:
-        return send_spooled(options, settings, _heard(options.files, detector))
-    return _send(options, settings, detector)
+    recorded = _utterances(options.files, detector)
+    return _spool(options, settings, recorded) if options.spool else _send(options, settings, recorded)
 
 
-def _codec(options: argparse.Namespace) -> str:
-    """The codec that was named, or the one whose setting was."""
-    if options.codec:
-        return str(options.codec)
-    if options.rate is not None:
-        return codecs.DEFAULT_CODEC
-    return "interpolation" if options.cells else DeviceSettings().codec
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m amser", description="A simulated device.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    send = commands.add_parser(
-        "send",
-        help="send audio files to the cluster, utterance by utterance",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    send.set_defaults(run=_run_send, parser=send)
-    defaults = DeviceSettings()
-    send.add_argument("files", nargs="+", type=Path, metavar="FILE", help=FORMATS)
-    send.add_argument("--url", default=defaults.url, help="of the cluster (default: %(default)s)")
-    send.add_argument(
-        "--codec",
-        choices=list(codecs.CODECS),
-        help=f"default: {defaults.codec}; with --rate {codecs.DEFAULT_CODEC}, with --cells interpolation",
-    )
-    send.add_argument(
-        "--rate",
-        type=_rate,
-        metavar="R",
-        help=f"of an SVD: components kept, above 0, up to 1 (default: {codecs.DEFAULT_RATE})",
-    )
-    send.add_argument(
-        "--step",
-        metavar="S",
-        help=f"of klt: {', '.join(PROFILES)}, {AUTO}, or 0 to {COARSEST}, finest first (default: {DEFAULT_PROFILE})",
-    )
-    send.add_argument(
-        "--cells",
-        type=_cells,
-        metavar="TxF",
-        help="of interpolation: frames and bands averaged (default: {}x{})".format(*DEFAULT_FACTORS),
-    )
-    send.add_argument("--language", metavar="CODE", help="that is spoken, such as en (default: detected)")
-    send.add_argument("--device-id", default=defaults.device_id, metavar="ID", help="default: %(default)s")
-    send.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
-    send.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
-    send.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
-    send.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
-    add_to(commands)
-    return parser
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1")
-    return rate
-
-
-def _cells(text: str) -> tuple[int, int]:
+def _send(options: argparse.Namespace, settings: DeviceSettings, recorded: Iterator[Recorded]) -> int:
+    """Sends utterance by utterance. A cluster that is unreachable ends it: the others would fare no better."""
+    turns: list[SentTurn] = []
+    unreachable: Unreachable | None = None
+    status = Console(stderr=True).status("reading")
     try:
-        factors = codecs.by_name("interpolation").read_setting(text).factors
-    except ValueError:
-        factors = None
-    if factors is None or not all(1 <= factor <= LARGEST_FACTOR for factor in factors):
-        raise argparse.ArgumentTypeError(f"{text} is not two numbers from 1 to {LARGEST_FACTOR}, such as 4x2")
-    return factors
-
-
-def _send(options: argparse.Namespace, settings: DeviceSettings, detector: SpeechDetector | None) -> int:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
-    turns, unreachable = [], None
-    status = Console(stderr=True).status("listening")
-    with status, Device(settings) as device:
-        try:
-            for turn in _turns(options.files, detector, device):
-                status.update(f"{escape(turn.file.name)}: {turn.end_s:.1f} s")
-                turns.append(turn)
+        with status, Device(settings) as device:
+            for turn, samples, captured_at in recorded:
+                done = turn if samples is None else _answered(turn, samples, captured_at, device)
+                status.update(f"{escape(done.file.name)}: {done.end_s:.1f} s")
+                turns.append(done)
                 if options.json:
-                    print(as_json(turn), flush=True)
-        except Unreachable as error:
-            unreachable = error
-    if turns and not options.json:
-        console.print(table(turns))
-        for line in failures(turns):
-            console.print(line)
-        console.print(totals(turns))
-    if unreachable:
+                    print(as_json(done), flush=True)
+    except Unreachable as error:
+        unreachable = error
+    finally:  # also after Ctrl-C: what was answered was paid for
+        if turns and not options.json:
+            console = Console(highlight=False, width=columns())
+            for part in report(turns, console.width):
+                console.print(part)
+    if unreachable is not None:
         return complain(str(unreachable), ADVICE_IF_UNREACHABLE)
     return FAILED if any(turn.failure for turn in turns) else OK
 
 
-def _turns(files: Sequence[Path], detector: SpeechDetector | None, device: Device) -> Iterator[Turn]:
-    """What became of every utterance of every file. An unreachable cluster ends it: the others would fare no better."""
-    for turn, samples, captured_at in _heard(files, detector):
-        yield turn if samples is None else _sent(turn, samples, captured_at, device)
+def _spool(options: argparse.Namespace, settings: DeviceSettings, recorded: Iterator[Recorded]) -> int:
+    """Puts utterances into the spool, then delivers all that waits there."""
+    device, failed = Device(settings), []
+    try:
+        with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
+            for turn, samples, captured_at in recorded:
+                done = turn if samples is None else _spooled(turn, samples, captured_at, device, spool)
+                if done is not None:
+                    failed.append(done)
+                    if options.json:
+                        print(as_json(done), flush=True)
+            return deliver_waiting(spool, settings, failed, json_lines=options.json)
+    except SpoolError as error:
+        return complain(str(error))
 
 
-def _heard(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[tuple[Turn, Float32 | None, datetime]]:
-    """Every utterance of every file, with its samples where there is something to send, and when it was said."""
-    for file in files:
-        now = datetime.now(UTC)
-        try:
-            waveform = read(file)
-        except SignalError as error:
-            yield Turn(file, failure=str(error)), None, now
-            continue
-        except OSError as error:
-            yield Turn(file, failure=error.strerror or str(error)), None, now
-            continue
-        duration = waveform.size / SAMPLE_RATE
-        spans = [(0.0, duration)] if detector is None else detector.utterances(waveform)
-        if not spans:
-            yield Turn(file, 0.0, duration), None, now
-        began = now - timedelta(seconds=duration)  # as if it had been recorded until now
-        for start, end in spans:
-            samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-            yield Turn(file, start, end), samples, began + timedelta(seconds=start)
+def _spooled(turn: SentTurn, samples: Float32, captured_at: datetime, device: Device, spool: Spool) -> SentTurn | None:
+    """Puts an utterance into the spool; the turn, where it cannot be encoded."""
+    try:
+        utterance = device.encode(samples, captured_at)
+    except SignalError as error:
+        return replace(turn, failure=str(error))
+    spool.put(utterance, captured_at, json.dumps([str(turn.file), turn.start_s, turn.end_s]))
+    return None
 
 
-def _sent(turn: Turn, samples: Float32, captured_at: datetime, device: Device) -> Turn:
+def _answered(turn: SentTurn, samples: Float32, captured_at: datetime, device: Device) -> SentTurn:
     try:
         answer = device.send(device.encode(samples, captured_at))
     except Unreachable:
@@ -210,5 +142,21 @@ def _sent(turn: Turn, samples: Float32, captured_at: datetime, device: Device) -
     return replace(turn, answer=answer)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _utterances(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[Recorded]:
+    """Every utterance of every file. A file that cannot be read, or holds no speech, is one turn without samples."""
+    for file in files:
+        now = datetime.now(UTC)
+        try:
+            waveform = read_audio(file)
+        except (OSError, SignalError) as error:
+            yield SentTurn(file, failure=reason(error)), None, now
+            continue
+        duration = waveform.size / SAMPLE_RATE
+        spans = [(0.0, duration)] if detector is None else detector.utterances(waveform)
+        if not spans:
+            yield SentTurn(file, 0.0, duration), None, now
+            continue
+        began = now - timedelta(seconds=duration)  # as if it had been recorded until now
+        for start, end in spans:
+            samples = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+            yield SentTurn(file, start, end), samples, began + timedelta(seconds=start)

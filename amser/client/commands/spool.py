@@ -1,15 +1,14 @@
-"""`send --spool`, `deliver` and `spool`: utterances that survive a lost link, on the command line."""
+"""`spool`: shows what a spool holds, also while another process owns it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -17,152 +16,35 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from amser.client.commands import FAILED, KEPT, OK, WIDTH_OF_A_PIPE, complain
-from amser.client.delivery import Delivery
-from amser.client.device import Device, DeviceSettings
-from amser.client.spool import Spool
+from amser.client.commands.terminal import OK, columns, complain
 from amser.client.spool_view import Dropped, Result, SpoolError, SpoolView, Waiting
-from amser.client.turns import Turn, as_json, emotion, failures, table, totals
-from amser.errors import SignalError
-from amser.features import Float32
+from amser.client.turns import emotion
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-OWNERSHIP_WITHIN_S: Final = 30.0  # a `deliver --watch` lets go of the spool after each batch
 ROWS: Final = 20  # of each table: the newest; --json has all
 
-DELIVER = """\
-Sends what waits in a spool, oldest first, and prints what came back. Without a link it ends soon,
-and what is left stays in the spool; with --watch it goes on until Ctrl-C."""
+DESCRIPTION = """\
+Shows what waits in a spool, what became of the rest, and what was dropped.
+Another process may own the spool meanwhile. Each table has the newest 20 rows;
+--json has all."""
 
-DELIVER_EPILOG = """\
-exit codes: 0 nothing waits any longer, 1 something failed, 2 wrong usage, 3 some is kept in the
-spool, 130 stopped by Ctrl-C"""
+EPILOG = """\
+examples:
+  python -m amser spool call.spool
+  python -m amser spool call.spool --json | jq '.waiting | length'
 
-SPOOL = "Shows what waits in a spool, what became of the rest, and what was dropped. Another process may own it."
-
-
-def add_to(commands: Commands) -> None:
-    """Makes `deliver` and `spool` known."""
-    deliver = commands.add_parser(
-        "deliver",
-        help="send what waits in a spool",
-        description=DELIVER,
-        epilog=DELIVER_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    deliver.set_defaults(run=_deliver, parser=deliver)
-    deliver.add_argument("--spool", type=Path, required=True, metavar="FILE", help="as `send --spool` made it")
-    deliver.add_argument("--url", default=DeviceSettings().url, help="of the cluster (default: %(default)s)")
-    deliver.add_argument("--watch", action="store_true", help="go on: wait for the link and for what others spool")
-    deliver.add_argument(
-        "--json", action="store_true", help="one JSON object a turn, a line each, instead of the table"
-    )
-    show = commands.add_parser("spool", help="show what a spool holds", description=SPOOL)
-    show.set_defaults(run=_show, parser=show)
-    show.add_argument("spool", type=Path, metavar="FILE", help="as `send --spool` made it")
-    show.add_argument("--json", action="store_true", help="one JSON object with all of it, instead of the tables")
+exit codes: 0 it was shown, 1 there is no such spool, or it is damaged,
+2 wrong usage"""
 
 
-def send_spooled(
-    options: argparse.Namespace, settings: DeviceSettings, heard: Iterable[tuple[Turn, Float32 | None, datetime]]
-) -> int:
-    """Puts utterances into the spool, then delivers all that waits there.
-
-    Args:
-        options: of `send`.
-        settings: of the device.
-        heard: each turn, its samples where it is to be sent, and when it was said.
-    """
-    device, turns = Device(settings), []
-    try:
-        with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
-            for turn, samples, captured_at in heard:
-                failed = turn if samples is None else _spooled(turn, samples, captured_at, device, spool)
-                if failed is not None:
-                    turns.append(failed)
-                    if options.json:
-                        print(as_json(failed), flush=True)
-            return _emptied(options, settings, spool, turns)
-    except SpoolError as error:
-        return complain(str(error))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds those of `spool`."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("spool", type=Path, metavar="FILE", help="as `send --spool` made it")
+    parser.add_argument("--json", action="store_true", help="one JSON object with all of it, instead of the tables")
 
 
-def _spooled(turn: Turn, samples: Float32, captured_at: datetime, device: Device, spool: Spool) -> Turn | None:
-    """Puts an utterance into the spool; the turn, where it cannot be encoded."""
-    try:
-        utterance = device.encode(samples, captured_at)
-    except SignalError as error:
-        return replace(turn, failure=str(error))
-    spool.put(utterance, captured_at, json.dumps([str(turn.file), turn.start_s, turn.end_s]))
-    return None
-
-
-def _deliver(options: argparse.Namespace) -> int:
-    try:
-        settings = DeviceSettings(url=options.url)
-    except ValueError as error:
-        options.parser.error(str(error))
-    try:
-        if options.watch:
-            return _watch(options, settings)
-        SpoolView(options.spool).close()  # a name with a typing error makes no new spool
-        with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
-            return _emptied(options, settings, spool, [])
-    except SpoolError as error:
-        return complain(str(error))
-
-
-def _emptied(options: argparse.Namespace, settings: DeviceSettings, spool: Spool, turns: list[Turn]) -> int:
-    """Delivers until nothing waits or the link does not come back; prints `turns` and those that were settled."""
-    with Console(stderr=True).status("delivering"), Delivery(settings) as delivery:
-        for result in delivery.until_empty(spool):
-            turns.append(_turn(result))
-            if options.json:
-                print(as_json(turns[-1]), flush=True)
-    if turns and not options.json:
-        console = _console()
-        console.print(table(turns))
-        for line in failures(turns):
-            console.print(line)
-        console.print(totals(turns))
-    if waiting := spool.waiting():
-        count = "1 utterance is" if len(waiting) == 1 else f"{len(waiting)} utterances are"
-        cause = delivery.trouble or f"the next attempt follows at {_time(min(each.not_before for each in waiting))}"
-        advice = f"Deliver later with: python -m amser deliver --spool {options.spool} --url {settings.url}"
-        return complain(f"{count} kept in the spool: {cause}", advice, KEPT)
-    return FAILED if any(turn.failure for turn in turns) else OK
-
-
-def _watch(options: argparse.Namespace, settings: DeviceSettings) -> int:
-    logging.basicConfig(format="%(message)s")  # standard error
-    logging.getLogger("edge_sim").setLevel(logging.INFO)
-    console = _console()
-    with Delivery(settings) as delivery:
-        for result in delivery.watch(lambda: Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S)):
-            turn = _turn(result)
-            if options.json:
-                print(as_json(turn), flush=True)
-            else:
-                console.print(_line(turn))
-    return OK
-
-
-def _turn(result: Result) -> Turn:
-    """A result as `send` shows it. One that something else than `send` spooled goes by its id."""
-    file, start_s, end_s = json.loads(result.note) if result.note else (result.utterance_id, 0.0, result.seconds)
-    return Turn(Path(str(file)), start_s, end_s, result.answer, result.failure)
-
-
-def _line(turn: Turn) -> Text:
-    where = f"{turn.file.name} {turn.start_s:.1f}–{turn.end_s:.1f}: "
-    if turn.answer is None:
-        return Text.assemble((where, "red"), turn.failure or "")
-    return Text.assemble((where, "dim"), turn.answer.text or "no words", " · ", emotion(turn.answer))
-
-
-def _show(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Shows the spool; returns the exit code."""
     try:
         with SpoolView(options.spool) as spool:
             waiting, results, drops = spool.waiting(), spool.results(), spool.drops()
@@ -176,9 +58,9 @@ def _show(options: argparse.Namespace) -> int:
         }
         print(json.dumps({name: [_plain(each) for each in found] for name, found in lists.items()}, ensure_ascii=False))
         return OK
-    console = _console()
-    for line in _tables(waiting, results, drops):
-        console.print(line)
+    console = Console(highlight=False, width=columns())
+    for part in _tables(waiting, results, drops):
+        console.print(part)
     return OK
 
 
@@ -215,9 +97,9 @@ def _tables(waiting: list[Waiting], results: list[Result], drops: list[Dropped])
         yield rows
 
 
-def _rows(records: list[Any], *columns: str) -> Table:
+def _rows(records: list[Any], *headings: str) -> Table:
     caption = f"the newest {ROWS} of {len(records):,}; --json has all" if len(records) > ROWS else None
-    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+    return Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
 
 
 def _short(record: Waiting | Result) -> str:
@@ -226,10 +108,3 @@ def _short(record: Waiting | Result) -> str:
 
 def _time(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
-    return console

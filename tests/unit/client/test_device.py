@@ -80,8 +80,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# --- TextFeatures
-# ----------------------------------------------------------------------------------------------------------
+# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", CODECS)
@@ -206,8 +205,8 @@ def test_the_connection_is_kept(utterance: Utterance) -> None:
 
 
 @pytest.mark.usefixtures("no_backoff")
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_full_cluster_is_asked_again_after_what_it_asked_for(utterance: Utterance, status: int) -> None:
+@pytest.mark.parametrize("status", [408, 429, 503, 504])
+def test_a_cluster_that_has_no_time_is_asked_again_after_what_it_asked_for(utterance: Utterance, status: int) -> None:
     full = Response(status, {"title": "Full"}, {"Retry-After": "1"})
     with stand_in(full) as cluster, Device(DeviceSettings(url=cluster.url)) as phone:
         answer = phone.send(utterance)
@@ -239,6 +238,27 @@ def _state(attempt: int) -> device_module.RetryCallState:
     state = device_module.RetryCallState(retry_object=device_module.Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = attempt
     return state
+
+
+@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.parametrize("status", [408, 429, 503, 504])
+def test_without_a_wait_that_it_asked_for_the_cluster_is_asked_again_at_once(utterance: Utterance, status: int) -> None:
+    with stand_in(Response(status, b"later")) as cluster, Device(DeviceSettings(url=cluster.url)) as phone:
+        assert phone.send(utterance).attempts == 2
+    assert {request.body for request in cluster.received} == {utterance.envelope}
+
+
+@pytest.mark.usefixtures("no_backoff")
+def test_a_deadline_that_is_missed_every_time_is_told_as_such_and_not_for_ever(utterance: Utterance) -> None:
+    """A third attempt would have 0.2 s where the cluster takes 0.5 s to say 504: the device would cut it off."""
+    late = Response(504, {"title": "Gateway Timeout", "detail": "no answer within 0.5 s"}, after_s=0.5)
+    with (
+        stand_in(*[late] * 9) as cluster,
+        Device(DeviceSettings(url=cluster.url, give_up_s=1.2)) as phone,
+        pytest.raises(Refused, match="504 Gateway Timeout; no answer within 0.5 s"),
+    ):
+        phone.send(utterance)
+    assert len(cluster.received) == 2
 
 
 @pytest.mark.usefixtures("no_backoff")
@@ -324,10 +344,21 @@ def test_a_cluster_that_never_answers_times_out_and_is_not_asked_again(utterance
     assert len(cluster.received) == 1
 
 
-@pytest.mark.parametrize("body", [b"hello", {"emotion": "happy"}, ["happy"]])
-def test_something_else_than_an_answer_is_not_taken_for_one(utterance: Utterance, body: object) -> None:
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"hello", {}),
+        ({"emotion": "happy"}, {}),
+        (["happy"], {}),
+        (b"[" * 100_000, {}),
+        (b"no gzip", {"Content-Encoding": "gzip"}),
+    ],
+)
+def test_something_else_than_an_answer_is_not_taken_for_one(
+    utterance: Utterance, body: object, headers: dict[str, str]
+) -> None:
     with (
-        stand_in(Response(200, body)) as cluster,
+        stand_in(Response(200, body, headers)) as cluster,
         Device(DeviceSettings(url=cluster.url)) as phone,
         pytest.raises(UnexpectedAnswer),
     ):

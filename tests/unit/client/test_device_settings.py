@@ -20,7 +20,7 @@ from tenacity import wait_none
 
 from amser import codecs
 from amser.client import device as device_module
-from amser.client.commands.send import main
+from amser.client.command_line import main
 from amser.client.device import KEPT_ALIVE_S, Device, DeviceSettings
 from amser.client.frontend import FRONTENDS, UnknownFrontend, UnsupportedProfile
 from amser.client.rate_control import Bounds, Conditions

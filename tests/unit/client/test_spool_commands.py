@@ -15,7 +15,7 @@ import soundfile
 from spooled import POISONED, fill
 from stand_in import stand_in
 
-from amser.client.commands.send import main
+from amser.client.command_line import main
 from amser.client.spool import Spool, SpoolLimits
 
 pytest_plugins = ["spooled"]

@@ -1,0 +1,119 @@
+"""`deliver`: sends what waits in a spool. `send --spool` ends with the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from amser.client.commands.terminal import FAILED, KEPT, OK, columns, complain
+from amser.client.delivery import Delivery
+from amser.client.device import DeviceSettings
+from amser.client.spool import Spool
+from amser.client.spool_view import Result, SpoolError, SpoolView
+from amser.client.turns import SentTurn, as_json, line, report
+
+OWNERSHIP_WITHIN_S: Final = 30.0  # a `deliver --watch` lets go of the spool after each batch
+
+DESCRIPTION = """\
+Sends what waits in a spool, oldest first, and prints what came back. Without
+a link it ends soon, and what is left stays in the spool; with --watch it goes
+on until Ctrl-C."""
+
+EPILOG = """\
+examples:
+  python -m amser deliver --spool call.spool
+  python -m amser deliver --spool call.spool --url http://cluster:8000 --watch --json
+
+exit codes: 0 nothing waits any longer, 1 something failed, 2 wrong usage,
+3 some is kept in the spool, 130 stopped by Ctrl-C"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds those of `deliver`."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("--spool", type=Path, required=True, metavar="FILE", help="as `send --spool` made it")
+    parser.add_argument("--url", default=DeviceSettings().url, help="of the cluster (default: %(default)s)")
+    parser.add_argument("--watch", action="store_true", help="go on: wait for the link and for what others spool")
+    parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Delivers what waits; returns the exit code."""
+    try:
+        settings = DeviceSettings(url=options.url)
+    except ValueError as error:
+        options.parser.error(str(error))
+    try:
+        if options.watch:
+            return _watch(options, settings)
+        SpoolView(options.spool).close()  # a name with a typing error makes no new spool
+        with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
+            return deliver_waiting(spool, settings, [], json_lines=options.json)
+    except SpoolError as error:
+        return complain(str(error))
+
+
+def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn], *, json_lines: bool) -> int:
+    """Delivers until nothing waits or the link does not come back soon, and prints what came back.
+
+    Args:
+        spool: owned by this process.
+        settings: whom to send to.
+        turns: that are already known to fail, or to hold no speech; they are printed along.
+        json_lines: a line a turn, instead of the table at the end.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        with Console(stderr=True).status("delivering"), Delivery(settings) as delivery:
+            for result in delivery.until_empty(spool):
+                turns.append(_turn(result))
+                if json_lines:
+                    print(as_json(turns[-1]), flush=True)
+    finally:  # also after Ctrl-C: these results wait no longer
+        if turns and not json_lines:
+            console = _console()
+            for part in report(turns, console.width):
+                console.print(part)
+    if waiting := spool.waiting():
+        count = "1 utterance is" if len(waiting) == 1 else f"{len(waiting)} utterances are"
+        next_at = datetime.fromtimestamp(min(each.not_before for each in waiting), UTC)
+        cause = delivery.trouble or f"the next attempt follows at {next_at:%Y-%m-%d %H:%M:%SZ}"
+        command = shlex.join(["python", "-m", "amser", "deliver", "--spool", str(spool.path), "--url", settings.url])
+        return complain(f"{count} kept in the spool: {cause}", f"Deliver later with: {command}", KEPT)
+    return FAILED if any(turn.failure for turn in turns) else OK
+
+
+def _watch(options: argparse.Namespace, settings: DeviceSettings) -> int:
+    """Until Ctrl-C. Standard error says when the link is lost and when it is back."""
+    logging.getLogger("amser").setLevel(logging.INFO)
+    console = _console()
+    with Delivery(settings) as delivery:
+        for result in delivery.watch(lambda: Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S)):
+            turn = _turn(result)
+            if options.json:
+                print(as_json(turn), flush=True)
+            else:
+                console.print(line(turn))
+    return OK
+
+
+def _turn(result: Result) -> SentTurn:
+    """A result as `send` shows it. One that another program spooled goes by its id."""
+    try:
+        file, start_s, end_s = json.loads(result.note)
+        return SentTurn(Path(file), float(start_s), float(end_s), result.answer, result.failure)
+    except (ValueError, TypeError):
+        return SentTurn(Path(str(result.utterance_id)), 0.0, result.seconds, result.answer, result.failure)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=columns())
