@@ -1,4 +1,4 @@
-"""What goes over HTTP: the answer, and the problem documents of RFC 9457. Dicts begin here and nowhere before."""
+"""What goes over HTTP: the answer, and the problem document that each error becomes. Only here do dicts begin."""
 
 from __future__ import annotations
 
@@ -69,8 +69,14 @@ _STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
 }
 
 
-def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refusal | None:
-    """What an error of the pipeline means for the client; None where it is our own fault."""
+def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusal | None:
+    """What an error of the pipeline means for the client; None where it is our own fault.
+
+    Args:
+        error: that a stage or the gateway raised.
+        within_s: seconds that this answer could take.
+        retry_after_s: what the client is told to wait where the error does not say.
+    """
     if isinstance(error, RayTaskError):  # a stage raised: what it raised is inside
         error = error.cause
     if isinstance(error, SignalError):
@@ -84,7 +90,7 @@ def refusal(error: BaseException, deadline_s: float, retry_after_s: int) -> Refu
     if isinstance(error, Overloaded):
         return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, TimeoutError):
-        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{deadline_s:g} s")
+        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{within_s:g} s")
     if isinstance(error, RayActorError | DeploymentUnavailableError):
         cause = "a stage of the pipeline is not available at the moment"
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)

@@ -19,7 +19,6 @@ from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
-from whisper.tokenizer import LANGUAGES
 
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
@@ -35,11 +34,11 @@ from deployments.gateway.preferences import (
 )
 from deployments.gateway.problems import PROBLEM_TYPE, Problem, Refusal
 from deployments.gateway.rate_hint import rate_hint
-from deployments.pipeline import Effort, Recognition, Stages, recognize, serve_stages
+from deployments.pipeline import Description, Effort, Recognition, Stages, recognize, serve_stages
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread
 from deployments.settings import Settings
-from deployments.stages.assembly import build_local_stages, model_names
+from deployments.stages.assembly import build_local_stages, model_names, spoken_languages
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -88,7 +87,7 @@ def _binary_body(*media_types: str) -> dict[str, Any]:
 @serve.deployment
 @serve.ingress(api)
 class Ingress:
-    """The door of the application.
+    """The HTTP interface of the application: the gateway in front of the stages.
 
     Args:
         settings: of the whole application.
@@ -104,6 +103,7 @@ class Ingress:
         self._arrivals = 0
         self._decoding = ModelThread("audio")
         self._names = model_names(settings)
+        self._languages = spoken_languages(settings)
         self._stages: Stages
         if stages is None:
             self._stages = build_local_stages(settings, gpu)
@@ -132,10 +132,10 @@ class Ingress:
         del language  # read in `_from_audio`; named here for the documentation
         return await self._answer(request, self._from_audio)
 
-    @api.get("/v1/models")
-    async def models(self) -> dict[str, dict[str, str]]:
+    @api.get("/v1/models", response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
+    async def models(self) -> Response:
         """The model behind each stage, and the device that it runs on."""
-        return await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
+        return await self._described(JSONResponse)
 
     @api.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -145,29 +145,43 @@ class Ingress:
     @api.get("/readyz", response_model=dict[str, str], responses={503: _PROBLEMS[503]})
     async def readyz(self) -> Response:
         """Whether every stage answers."""
-        try:
-            stages = await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
-        except Exception as error:  # whatever keeps a stage from answering, the answer is the same
-            cause = f"a stage does not answer: {type(error).__name__}"
-            retry_after_s = self._requests.retry_after_s
-            unready = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
-            return self._problem(unready, str(uuid.uuid4()))
-        return JSONResponse({"status": "ready", "stages": str(len(stages))})
+        return await self._described(lambda stages: JSONResponse({"status": "ready", "stages": str(len(stages))}))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Requests since this replica started, for `deployments.autoscaling`; Ray asks for it."""
         return {ARRIVALS: float(self._arrivals)}
 
+    async def _described(self, answer: Callable[[dict[str, Description]], Response]) -> Response:
+        """An answer from what every stage says of itself; 503 where one says nothing in time."""
+        try:
+            stages = await asyncio.wait_for(self._stages.describe(), READY_WITHIN_S)
+        except Exception as error:  # whatever keeps a stage from answering, the client is told the same
+            cause = f"a stage does not answer: {type(error).__name__}"
+            retry_after_s = self._requests.retry_after_s
+            return _problem(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, None, retry_after_s), str(uuid.uuid4()))
+        return answer(stages)
+
     async def _answer(self, request: Request, read: Reader) -> Response:
         self._arrivals += 1
         request_id = str(uuid.uuid4())
+        within_s = self._requests.deadline_s
         try:
-            preferences = read_preferences(request.headers, self._requests.deadline_s)
+            preferences = read_preferences(request.headers, within_s)
+            within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
                 recognition = await self._recognize(envelope, preferences)
+        except ClientDisconnect:
+            logger.info("request %s: the client left before its body was here", request_id)
+            return Response(status_code=HTTPStatus.BAD_REQUEST)
+        except Refusal as refused:
+            return _problem(refused, request_id)
         except Exception as error:
-            return self._problem(error, request_id)
+            known = refusal(error, within_s, self._requests.retry_after_s)
+            if known is None:
+                logger.error("request %s failed", request_id, exc_info=error)
+                known = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
+            return _problem(known, request_id)
         step = codecs.payload_step(envelope.codec, envelope.payload)
         document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
@@ -192,11 +206,12 @@ class Ingress:
         return envelope, name, len(body)
 
     async def _recognize(self, envelope: wire.Envelope, preferences: Preferences) -> Recognition:
-        """Refuses what one stage could not take, before it shares a batch with other requests."""
+        """Refuses what a stage cannot process, before it joins a batch with other requests."""
         if envelope.bands != MEL_BANDS:
             raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
-        if envelope.language is not None and envelope.language not in LANGUAGES:
-            raise wire.Unusable(f"no language {envelope.language!r} is known", "a code of Whisper's, or none")
+        if envelope.language is not None and envelope.language not in self._languages:
+            cause = f"the recogniser does not know the language {envelope.language!r}"
+            raise wire.Unusable(cause, f"{', '.join(sorted(self._languages))}; or none, to have it detected")
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
             return await self._run(envelope, Effort.WHOLE, preferences.deadline, strict)
@@ -231,17 +246,10 @@ class Ingress:
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", limit_s) from None
         return bytes(body)
 
-    def _problem(self, error: Exception, request_id: str) -> Response:
-        if isinstance(error, ClientDisconnect):
-            logger.info("request %s: the client left before its body was here", request_id)
-            return Response(status_code=HTTPStatus.BAD_REQUEST)
-        refused = error if isinstance(error, Refusal) else None
-        refused = refused or refusal(error, self._requests.deadline_s, self._requests.retry_after_s)
-        if refused is None:
-            logger.error("request %s failed", request_id, exc_info=error)
-            refused = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
-        headers = {"Amser-Request-Id": request_id}
-        if refused.retry_after_s is not None:
-            headers["Retry-After"] = str(refused.retry_after_s)
-        document = refused.problem(request_id).model_dump(exclude_none=True)
-        return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)
+
+def _problem(refused: Refusal, request_id: str) -> Response:
+    headers = {"Amser-Request-Id": request_id}
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(refused.retry_after_s)
+    document = refused.problem(request_id).model_dump(exclude_none=True)
+    return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)

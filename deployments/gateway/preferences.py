@@ -1,4 +1,4 @@
-"""What a client asks of its answer beside the answer: by when, and whether whole."""
+"""Request preferences: until when a client waits for its answer, and whether a partial answer will do."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ STRICT: Final = "handling=strict"
 @dataclass(frozen=True, slots=True)
 class Preferences:
     """Attributes:
-    deadline: when the answer comes too late (`deployments.replica.deadline`).
-    strict: whether an answer that leaves something out is none.
+    within_s: seconds that the answer may take.
+    deadline: the same as a moment (`deployments.replica.deadline`).
+    strict: whether an answer that leaves something out is refused.
     """
 
+    within_s: float
     deadline: float
     strict: bool
 
@@ -46,4 +48,4 @@ def read_preferences(headers: Mapping[str, str], longest_s: float) -> Preference
             )
         within_s = min(longest_s, milliseconds / 1000)
     preferences = headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
-    return Preferences(after(within_s), STRICT in preferences)
+    return Preferences(within_s, after(within_s), STRICT in preferences)

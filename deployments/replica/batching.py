@@ -3,7 +3,8 @@
 A batch starts as soon as a model thread is free, with the items that wait then: delaying it to fill it up would cost
 time, and items gather anyway while the batch before it is computed. The item that has waited longest comes first and is
 joined by those most like it in size, since a batch takes as long as its largest item. Items that nobody waits for any
-more (the client left, the deadline passed) are dropped before they are computed. One that cannot be computed fails alone.
+more (the client left, the deadline passed) are dropped before they are computed. An item that cannot be computed fails
+alone.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from deployments.pipeline import Stages, local_stages
@@ -14,6 +15,7 @@ from deployments.stages.whisper_asr import WhisperASR
 from models.emotion import checkpoint
 from models.resolve import Resolved, resolve
 from models.whisper.engines import served_name
+from models.whisper.vocabulary import languages
 
 
 def build_local_stages(settings: Settings, gpu: bool = False) -> Stages:
@@ -53,6 +55,11 @@ def model_names(settings: Settings) -> dict[str, str]:
         "text_encoder": resolve(settings.text_encoder.model).name,
         "fusion": checkpoint.describe(settings.fusion_checkpoint).name,
     }
+
+
+def spoken_languages(settings: Settings) -> frozenset[str]:
+    """Codes of the languages that the recogniser's model decodes."""
+    return languages(Path(resolve(settings.recognizer.weights).location))
 
 
 def _resolve_all(settings: Settings) -> dict[str, Resolved]:

@@ -184,7 +184,13 @@ class TestBadEnvelopes:
         assert_problem(send(client, patched(good, FRAMES_OFFSET, struct.pack("<I", 2))), 422, limit="0.1 s")
 
     def test_a_language_that_the_recogniser_does_not_know(self, client: httpx.Client, clip: Waveform) -> None:
-        assert_problem(send(client, wire.pack(envelope_of(clip, language="zz"))), 422)
+        assert_problem(send(client, wire.pack(envelope_of(clip, language="zz"))), 422, limit="de, el, en, es")
+
+    def test_a_language_that_later_models_know_and_this_one_does_not(
+        self, client: httpx.Client, clip: Waveform
+    ) -> None:
+        problem = assert_problem(send(client, wire.pack(envelope_of(clip, language="yue"))), 422, limit="yo, zh")
+        assert "'yue'" in problem["detail"]
 
     def test_values_that_are_not_finite(self, client: httpx.Client, clip: Waveform) -> None:
         """Found by a stage in another process, and still the sender's fault."""
@@ -230,7 +236,9 @@ class TestBadAudio:
     def test_another_container(self, client: httpx.Client, clip: Waveform) -> None:
         assert_problem(send_audio(client, audio_file(clip, "aiff", "pcm_s16be")), 415, limit="FLAC")
 
-    @pytest.mark.parametrize(("language", "status"), [("English", 400), ("e1", 400), ("EN", 400), ("zz", 422)])
+    @pytest.mark.parametrize(
+        ("language", "status"), [("English", 400), ("e1", 400), ("EN", 400), ("zz", 422), ("yue", 422)]
+    )
     def test_a_language_that_is_none(self, client: httpx.Client, clip: Waveform, language: str, status: int) -> None:
         response = send_audio(client, audio_file(clip, "wav", "pcm_s16le"), f"?language={language}")
         assert language in assert_problem(response, status)["detail"]

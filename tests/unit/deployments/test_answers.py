@@ -12,20 +12,21 @@ from deployments.gateway.answers import refusal, server_timing
 from deployments.replica.deadline import DeadlinePassed
 
 
-def test_a_deadline_that_passed_is_504_and_names_the_limit() -> None:
-    refused = refusal(TimeoutError(), deadline_s=25, retry_after_s=1)
+@pytest.mark.parametrize(("within_s", "limit"), [(25.0, "25 s"), (0.5, "0.5 s"), (0.001, "0.001 s")])
+def test_a_deadline_that_passed_is_504_and_names_the_limit_that_applied(within_s: float, limit: str) -> None:
+    refused = refusal(TimeoutError(), within_s, retry_after_s=1)
     assert refused is not None
-    assert (refused.status, refused.limit, refused.retry_after_s) == (504, "25 s", None)
+    assert (refused.status, refused.limit, refused.retry_after_s) == (504, limit, None)
 
 
 def test_a_full_stage_is_429_with_a_time_to_wait() -> None:
-    refused = refusal(BackPressureError(num_queued_requests=9, max_queued_requests=8), deadline_s=25, retry_after_s=3)
+    refused = refusal(BackPressureError(num_queued_requests=9, max_queued_requests=8), within_s=25, retry_after_s=3)
     assert refused is not None
     assert (refused.status, refused.retry_after_s) == (429, 3)
 
 
 def test_a_stage_that_died_is_503_with_a_time_to_wait() -> None:
-    refused = refusal(RayActorError(), deadline_s=25, retry_after_s=2)
+    refused = refusal(RayActorError(), within_s=25, retry_after_s=2)
     assert refused is not None
     assert (refused.status, refused.retry_after_s) == (503, 2)
 
@@ -40,14 +41,14 @@ def test_a_stage_that_died_is_503_with_a_time_to_wait() -> None:
     ],
 )
 def test_what_the_wire_refuses_keeps_its_cause_and_limit(error: wire.WireError, status: int) -> None:
-    refused = refusal(error, deadline_s=25, retry_after_s=1)
+    refused = refusal(error, within_s=25, retry_after_s=1)
     assert refused is not None
     assert (refused.status, refused.cause, refused.limit) == (status, error.cause, error.limit)
     assert refused.problem("id").model_dump()["status"] == status
 
 
 def test_our_own_faults_are_not_the_clients() -> None:
-    assert refusal(KeyError("a bug"), deadline_s=25, retry_after_s=1) is None
+    assert refusal(KeyError("a bug"), within_s=25, retry_after_s=1) is None
 
 
 def test_server_timing_names_each_stage_and_the_wait_before_it() -> None:
@@ -56,12 +57,12 @@ def test_server_timing_names_each_stage_and_the_wait_before_it() -> None:
 
 
 def test_a_request_that_cannot_be_answered_in_time_is_told_when_it_can() -> None:
-    refused = refusal(Overloaded(7), deadline_s=25, retry_after_s=1)
+    refused = refusal(Overloaded(7), within_s=25, retry_after_s=1)
     assert refused is not None
     assert (refused.status, refused.retry_after_s) == (429, 7)
 
 
 def test_a_deadline_that_passed_at_a_stage_is_504() -> None:
-    refused = refusal(DeadlinePassed("the deadline passed before a model was free"), deadline_s=25, retry_after_s=1)
+    refused = refusal(DeadlinePassed("the deadline passed before a model was free"), within_s=25, retry_after_s=1)
     assert refused is not None
     assert refused.status == 504
