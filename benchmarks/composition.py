@@ -26,7 +26,7 @@ from rich.table import Table
 from amser.client.device import Device, DeviceSettings, SendFailed
 from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
-from edge_sim import conversation as turns
+from edge_sim.conversation import load_conversation
 from models.weights import model_path
 
 CONFIGS = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
@@ -55,7 +55,7 @@ def measure(cluster: LocalCluster, clients: int, seconds: float) -> dict[str, ob
 
 def _drive(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
     """Milliseconds of each answer, and how many requests failed."""
-    speech = turns.load(model_path("sample-conversation"))
+    speech = load_conversation(model_path("sample-conversation"))
     deadline = time.perf_counter() + seconds
     latencies: list[float] = []
     failed: list[SendFailed] = []

@@ -34,7 +34,7 @@ from benchmarks.asr import read_manifest
 from benchmarks.measuring.report import environment
 from deployments.accelerator import SHARES
 from deployments.settings import Settings
-from edge_sim import conversation as turns
+from edge_sim.conversation import load_conversation
 from load_tests.simulation import service_times
 from load_tests.simulation.application import DEPLOYMENTS
 from load_tests.simulation.service_times import (
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=service_times.MEASURED, help="default: what the planner reads")
     options = parser.parse_args(arguments)
 
-    conversation = [speech.waveform for speech in turns.load(model_path("sample-conversation"))]
+    conversation = [speech.waveform for speech in load_conversation(model_path("sample-conversation"))]
     listed = read_manifest(options.manifest, options.root, None)
     chosen = listed[:: max(1, len(listed) // options.limit)][: options.limit]
     slower = contention(len(os.sched_getaffinity(0)))

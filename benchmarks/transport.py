@@ -2,51 +2,35 @@
 
     python -m benchmarks.transport --manifest MANIFEST.tsv --json FILE
 
-The radio is simulated (`edge_sim.exchange`), the payloads and the CPU time of encoding are measured. Every transport is
-taken at the setting whose payload comes nearest to that of `--match`. Three modes:
-
-    alone         an utterance a minute: each pays for its own promotion and tail
-    conversation  two seconds between one utterance and the next: the tail never ends on LTE and 3G
-    batch         all at once, one after the other, without the cluster's time: the papers' case
-
-All figures of a row are means over its utterances. Seconds are from the end of an utterance to its answer, without the
-wait for the utterances before it (`queued_seconds`); in a batch, all of it over the number of utterances. Radio joules
-leave idle out: the radio would be in it anyway. The seconds and joules of computing are CPU time here × the device's
-`cpu_slowdown`, one assumption for all codecs: it is unfair to those that have fixed-point encoders for small
-processors, Opus above all.
+`edge_sim.costs` says what is measured, what is simulated and what each figure is; `python -m edge_sim` prints the same
+for any recording. Every transport is taken at the setting whose payload comes nearest to that of `--match`. The mode
+`batch` is the papers' case.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from amser.audio import read
-from amser.features import SAMPLE_RATE, Float32
+from amser.features import Float32
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.transport import plot
-from edge_sim.exchange import Exchange, Outcome, simulate
+from edge_sim.costs import CONNECTIONS, MODES, SERVER_S, Connection, Encoded, Mode, costs, encode
 from edge_sim.hardware import Hardware, hardware_names, load_hardware
-from edge_sim.protocol import ANSWER_BODY, ANSWER_DATAGRAM, DatagramStack, TcpStack
 from edge_sim.radio import Radio
 from edge_sim.transports import TRANSPORTS, Transport, by_name
 
-Mode = Literal["alone", "conversation", "batch"]
-Connection = Literal["keep-alive", "new", "websocket", "gateway"]
 Row = dict[str, Any]
 
-PAUSE_S: Final[dict[Mode, float]] = {"alone": 60.0, "conversation": 2.0}
-SERVER_S: Final = 0.3  # from request to answer in the cluster: an utterance of 4 s, docs/api.md
 MATCH: Final = "svd-f16:0.125"  # the papers' operating point
 SIZED_BY: Final = 8  # utterances whose payloads choose the settings
 WIDTH_OF_A_PIPE: Final = 110  # columns, where the output is no terminal
@@ -67,27 +51,6 @@ WHY_THEY_DIFFER: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The same utterances through one transport.
-
-    Attributes:
-        transport: at one setting.
-        seconds: duration of each utterance.
-        payload_bytes: of each.
-        cpu_s: measured, of encoding each, on the machine of the measurement.
-    """
-
-    transport: Transport
-    seconds: tuple[float, ...]
-    payload_bytes: tuple[int, ...]
-    cpu_s: tuple[float, ...]
-
-    @property
-    def mean_bytes(self) -> float:
-        return sum(self.payload_bytes) / len(self.payload_bytes)
-
-
 def read_manifest(manifest: Path, limit: int | None) -> list[Path]:
     """Audio files of the column `path`; relative ones are looked for in the folders above the manifest."""
     with manifest.open(encoding="utf-8", newline="") as lines:
@@ -98,18 +61,6 @@ def read_manifest(manifest: Path, limit: int | None) -> list[Path]:
     if folder is None:
         raise SystemExit(f"{manifest}: {rows[0]['path']} is not below any folder above it")
     return [folder / row["path"] for row in rows]
-
-
-def encode(transport: Transport, waveforms: Sequence[Float32]) -> Encoded:
-    """Every utterance through a transport; CPU time of this process."""
-    transport.encode(waveforms[0])  # what is set up once is not measured
-    sizes: list[int] = []
-    cpu_s: list[float] = []
-    for waveform in waveforms:
-        started = time.process_time()
-        sizes.append(len(transport.encode(waveform)))
-        cpu_s.append(time.process_time() - started)
-    return Encoded(transport, tuple(each.size / SAMPLE_RATE for each in waveforms), tuple(sizes), tuple(cpu_s))
 
 
 def parse_transport(text: str) -> Transport:
@@ -128,55 +79,9 @@ def matched(reference: Transport, waveforms: Sequence[Float32]) -> list[Transpor
     return chosen
 
 
-def exchanges(encoded: Encoded, hardware: Hardware, mode: Mode, answer_bytes: int) -> Iterator[Exchange]:
-    """What the device has to send, and when. Encoding begins where an utterance ends, in a batch where it can."""
-    now_s = 0.0
-    for seconds, size, cpu_s in zip(encoded.seconds, encoded.payload_bytes, encoded.cpu_s, strict=True):
-        compute_s = hardware.supply.compute_seconds(cpu_s)
-        if mode == "batch":
-            now_s += compute_s
-            yield Exchange(now_s, size, answer_bytes)
-        else:
-            now_s += seconds
-            yield Exchange(now_s + compute_s, size, answer_bytes, SERVER_S)
-            now_s += max(PAUSE_S[mode], compute_s)
-
-
-def on_connection(radio: Radio, connection: Connection, transport: Transport) -> Radio:
-    """The radio with its stack set for a connection and a transport's route."""
-    if isinstance(radio.stack, TcpStack):
-        stack = replace(
-            radio.stack,
-            keep_alive=connection != "new",
-            websocket=connection == "websocket",
-            route=transport.route,
-            media_type=transport.media_type,
-        )
-        return replace(radio, stack=stack)
-    return radio
-
-
-def queue(outcomes: Sequence[Outcome]) -> Iterator[float]:
-    """Seconds that each exchange waited for the one before it: where they grow, the radio cannot keep up."""
-    for before, outcome in zip(outcomes, outcomes[1:], strict=False):
-        yield max(0.0, before.answered_s - outcome.at_s)
-
-
 def row(encoded: Encoded, hardware: Hardware, radio: Radio, mode: Mode, connection: Connection) -> Row:
     """One cell of the table: means over the utterances."""
-    radio = on_connection(radio, connection, encoded.transport)
-    answer_bytes = ANSWER_DATAGRAM if isinstance(radio.stack, DatagramStack) else len(ANSWER_BODY)
-    wanted = list(exchanges(encoded, hardware, mode, answer_bytes))
-    session = simulate(radio, wanted)
-    count = len(wanted)
-    compute_s = hardware.supply.compute_seconds(sum(encoded.cpu_s))
-    queued_s = sum(queue(session.outcomes))
-    if mode == "batch":
-        total_s = session.outcomes[-1].answered_s
-    else:
-        total_s = compute_s - queued_s + sum(outcome.seconds for outcome in session.outcomes)
-    compute_joules = hardware.supply.compute_joules(sum(encoded.cpu_s))
-    joules = session.radio_joules + compute_joules
+    cost = costs(encoded, hardware, radio, mode, connection)
     return {
         "transport": encoded.transport.name,
         "setting": encoded.transport.setting,
@@ -184,16 +89,18 @@ def row(encoded: Encoded, hardware: Hardware, radio: Radio, mode: Mode, connecti
         "radio": radio.name,
         "mode": mode,
         "connection": connection,
-        "utterances": count,
-        "seconds_of_speech": round(sum(encoded.seconds) / count, 3),
-        "payload_bytes": round(encoded.mean_bytes, 1),
-        "bytes_on_air": round(session.bytes_on_air / count, 1),
-        "seconds_per_utterance": round(total_s / count, 5),
-        "queued_seconds": round(queued_s / count, 5),
-        "radio_joules": round(session.radio_joules / count, 6),
-        "compute_joules": round(compute_joules / count, 6),
-        "radio_joules_by_state": {state.value: round(value / count, 6) for state, value in session.joules.items()},
-        "utterances_per_battery": round(hardware.supply.battery_joules * count / joules),
+        "utterances": cost.utterances,
+        "seconds_of_speech": round(cost.seconds_of_speech, 3),
+        "payload_bytes": round(cost.payload_bytes, 1),
+        "bytes_on_air": round(cost.bytes_over_radio, 1),
+        "seconds_per_utterance": round(cost.seconds, 5),
+        "queued_seconds": round(cost.queued_seconds, 5),
+        "radio_joules": round(cost.radio_joules, 6),
+        "compute_joules": round(cost.compute_joules, 6),
+        "radio_joules_by_state": {
+            state.value: round(joules, 6) for state, joules in cost.radio_joules_by_state.items()
+        },
+        "utterances_per_battery": round(1 / cost.battery_share),
     }
 
 
@@ -201,17 +108,15 @@ def rows_of(encoded: Encoded, devices: Sequence[str]) -> Iterator[Row]:
     """All radios, modes and connections of the devices."""
     for hardware in map(load_hardware, devices):
         for radio in map(hardware.radio, hardware.radios):
-            connections: tuple[Connection, ...] = (
-                ("gateway",) if radio.has_gateway else ("keep-alive", "new", "websocket")
-            )
-            for mode in get_args(Mode):
+            connections: tuple[Connection, ...] = ("gateway",) if radio.has_gateway else CONNECTIONS
+            for mode in MODES:
                 for connection in connections:
                     yield row(encoded, hardware, radio, mode, connection)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """What was simulated, for the modes that differ most."""
-    columns = ("device", "radio", "transport", "payload B", "on air B", "s", "radio mJ", "compute mJ")
+    columns = ("device", "radio", "transport", "payload B", "radio B", "s", "radio mJ", "compute mJ")
     for mode in ("alone", "batch"):
         table = Table(*columns, title=f"{mode}, connection kept; means of an utterance")
         for each in rows:

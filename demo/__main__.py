@@ -21,7 +21,7 @@ from amser.client.commands.terminal import FAILED, INTERRUPTED, OK, Parser, colu
 from demo.fleet import Result, speak
 from demo.report import picture, summarize, summary_table, turns_table
 from deployments.local_cluster import ClusterFailed, LocalCluster
-from edge_sim import conversation as sample
+from edge_sim.conversation import load_conversation
 from models.weights import WeightsMissing, cache_folder, model_path
 
 TERMINATED: Final = 143  # exit code
@@ -107,7 +107,7 @@ def _local_cluster(options: argparse.Namespace) -> LocalCluster:
 
 
 def _run(options: argparse.Namespace, console: Console, start: Start) -> int:
-    conversation = sample.load(model_path("sample-conversation"))
+    conversation = load_conversation(model_path("sample-conversation"))
     options.log.unlink(missing_ok=True)  # of the run before
     console.print("Starting a cluster on this machine: Ray, and the deployments of serve_config.yaml.")
     began = time.monotonic()

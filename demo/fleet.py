@@ -19,7 +19,7 @@ from amser.client.device import (
     SendFailed,
     Unreachable,
 )
-from edge_sim.conversation import Speech
+from edge_sim.conversation import SpokenTurn
 
 LANGUAGE: Final = "en"  # of the sample conversation
 PAUSE_AFTER_FAILURE_S: Final = 0.5
@@ -44,7 +44,11 @@ class Result:
 
 
 def speak(
-    conversation: Sequence[Speech], url: str, devices: int, seconds: float, progress: Callable[[Sequence[Result]], None]
+    conversation: Sequence[SpokenTurn],
+    url: str,
+    devices: int,
+    seconds: float,
+    progress: Callable[[Sequence[Result]], None],
 ) -> list[Result]:
     """Lets the devices cycle through the conversation for some seconds and waits for the last answers.
 
@@ -98,7 +102,7 @@ def _drain(arrived: queue.SimpleQueue[Result | BaseException]) -> list[Result]:
     return results
 
 
-def _speak_turn(phone: Device, turn: int, speech: Speech) -> Result:
+def _speak_turn(phone: Device, turn: int, speech: SpokenTurn) -> Result:
     try:
         answer = phone.send(phone.encode(speech.waveform, datetime.now(UTC)))
     except SendFailed as error:

@@ -19,7 +19,7 @@ from rich.text import Text
 from amser.client.device import Answer
 from amser.client.turns import costs, costs_shown, emotion
 from demo.fleet import Result
-from edge_sim.conversation import Speech
+from edge_sim.conversation import SpokenTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Summary:
         return float(np.percentile(self.answer_ms, percent, method="inverted_cdf"))
 
 
-def summarize(results: Sequence[Result], conversation: Sequence[Speech], seconds: float) -> Summary:
+def summarize(results: Sequence[Result], conversation: Sequence[SpokenTurn], seconds: float) -> Summary:
     """The numbers of a run that took that many seconds."""
     answered = [(result.turn, result.answer) for result in results if result.answer is not None]
     return Summary(
@@ -62,7 +62,7 @@ def summarize(results: Sequence[Result], conversation: Sequence[Speech], seconds
     )
 
 
-def turns_table(results: Sequence[Result], conversation: Sequence[Speech], width: int) -> Table:
+def turns_table(results: Sequence[Result], conversation: Sequence[SpokenTurn], width: int) -> Table:
     """A row for each turn; its times are medians over all devices that spoke it. Fits a terminal of `width` columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("from–to\n(s)", justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A conversation and its RTTM file → the turns that the simulated devices speak."""
+"""A recorded conversation and who speaks when in it (RTTM) → the turns that simulated devices say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORTEST_S: Final = 0.4  # below it there is hardly a word
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one speaker said without a pause.
+    """What one speaker of a conversation says without a pause, and when. `amser.client.turns.SentTurn` has an answer.
 
     Attributes:
         speaker: the name in the RTTM file.
@@ -34,8 +34,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
-    """A turn and its sound: float32, shape (samples,), mono, 16 kHz."""
+class SpokenTurn:
+    """A turn and its waveform: float32, shape (samples,), mono, 16 kHz."""
 
     turn: Turn
     waveform: Float32
@@ -60,8 +60,10 @@ def read_rttm(text: str) -> list[Turn]:
     return turns
 
 
-def cut(turns: Sequence[Turn], merged_below_s: float = MERGED_BELOW_S, shortest_s: float = SHORTEST_S) -> list[Turn]:
-    """Turns by time of their start: those of one speaker joined across short pauses, very short ones left out."""
+def whole_turns(
+    turns: Sequence[Turn], merged_below_s: float = MERGED_BELOW_S, shortest_s: float = SHORTEST_S
+) -> list[Turn]:
+    """Turns in order of their start: one speaker's are joined across short pauses, very short ones are left out."""
     joined: list[Turn] = []
     latest: dict[str, int] = {}  # speaker → index in `joined`: the other speaker may have begun in between
     for turn in sorted(turns, key=lambda turn: turn.start_s):
@@ -75,8 +77,8 @@ def cut(turns: Sequence[Turn], merged_below_s: float = MERGED_BELOW_S, shortest_
     return [turn for turn in joined if turn.seconds >= shortest_s]
 
 
-def load(folder: Path) -> list[Speech]:
-    """The turns of the sample conversation with their sound.
+def load_conversation(folder: Path) -> list[SpokenTurn]:
+    """The turns of the sample conversation with their waveforms.
 
     Args:
         folder: holds `sample.wav` and `sample.rttm`.
@@ -85,7 +87,8 @@ def load(folder: Path) -> list[Speech]:
         OSError, ValueError: a file is missing or none of its kind.
     """
     waveform = read(folder / "sample.wav")
-    turns = cut(read_rttm((folder / "sample.rttm").read_text()))
+    turns = whole_turns(read_rttm((folder / "sample.rttm").read_text()))
     return [
-        Speech(turn, waveform[round(turn.start_s * SAMPLE_RATE) : round(turn.end_s * SAMPLE_RATE)]) for turn in turns
+        SpokenTurn(turn, waveform[round(turn.start_s * SAMPLE_RATE) : round(turn.end_s * SAMPLE_RATE)])
+        for turn in turns
     ]

@@ -1,4 +1,4 @@
-"""Requests and answers over a radio: when each was sent and answered, bytes on the air, joules by state."""
+"""Requests and answers over a radio: when each was sent and answered, bytes over the radio, joules by state."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Outcome:
 
     Attributes:
         at_s: when it was ready.
-        sent_s: when the last byte of the request was on the air.
+        sent_s: when the last byte of the request was sent.
         answered_s: when the last byte of the answer was there.
-        bytes_up, bytes_down: on the air, with every header, handshake and acknowledgement.
+        bytes_up, bytes_down: over the radio, with every header, handshake and acknowledgement.
         joules: by state, from the start of this exchange to the start of the next one: its tail is its own.
     """
 
@@ -74,7 +74,7 @@ class Session:
         return sum(joules for state, joules in self.joules.items() if state is not State.IDLE)
 
     @property
-    def bytes_on_air(self) -> int:
+    def bytes_over_radio(self) -> int:
         """In both directions."""
         return sum(outcome.bytes_up + outcome.bytes_down for outcome in self.outcomes)
 

@@ -30,6 +30,7 @@ __all__ = [
     "UnreadableAudio",
     "by_name",
     "every",
+    "parse",
 ]
 
 
@@ -59,6 +60,14 @@ def by_name(name: str, setting: str) -> Transport:
     except KeyError:
         raise UnknownTransport(f"no transport {name!r}", ", ".join(TRANSPORTS)) from None
     return offer.factory(setting)
+
+
+def parse(text: str) -> list[Transport]:
+    """`opus:16k`, or `opus` for all its settings. Raises UnknownTransport, UnknownSetting."""
+    name, colon, setting = text.partition(":")
+    if colon or name not in TRANSPORTS:
+        return [by_name(name, setting)]
+    return [by_name(name, each) for each in TRANSPORTS[name].settings]
 
 
 def every() -> Iterator[Transport]:

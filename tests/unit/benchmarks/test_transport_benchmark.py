@@ -9,9 +9,10 @@ import pytest
 from fastapi.responses import JSONResponse
 
 from amser.features import SAMPLE_RATE
-from benchmarks.transport import Encoded, main, row, rows_of
+from benchmarks.transport import main, row, rows_of
 from deployments.gateway.answers import Answer, server_timing
 from edge_sim.conversation import read_rttm
+from edge_sim.costs import Encoded
 from edge_sim.exchange import Exchange, simulate
 from edge_sim.hardware import hardware_names, load_hardware
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER

@@ -140,7 +140,7 @@ def test_more_bytes_never_cost_less(name: str, size: int, more: int, keep_alive:
     if isinstance(radio.stack, TcpStack):
         radio = replace(radio, stack=replace(radio.stack, keep_alive=keep_alive))
     small, large = (simulate(radio, [Exchange(0.0, each, 100)]) for each in (size, size + more))
-    assert small.bytes_on_air <= large.bytes_on_air
+    assert small.bytes_over_radio <= large.bytes_over_radio
     assert small.outcomes[0].sent_s <= large.outcomes[0].sent_s + 1e-9
     # A larger message may use up a round trip that a smaller one spends in the tail at less power, never at more
     assert small.radio_joules <= large.radio_joules + 1e-9
@@ -167,7 +167,7 @@ def test_keeping_the_connection_saves_bytes_time_and_energy(gap_s: float) -> Non
         simulate(on_tcp("lte", **options), wanted)
         for options in ({}, {"keep_alive": False}, {"keep_alive": False, "resumed": True})
     )
-    assert kept.bytes_on_air < resumed.bytes_on_air < new.bytes_on_air
+    assert kept.bytes_over_radio < resumed.bytes_over_radio < new.bytes_over_radio
     assert kept.radio_joules < resumed.radio_joules <= new.radio_joules
     # TCP and TLS take a round trip each
     assert new.outcomes[1].seconds - kept.outcomes[1].seconds == pytest.approx(2 * 0.070, rel=0.1)
@@ -187,7 +187,7 @@ def test_tls_costs_a_round_trip_and_its_bytes() -> None:
     rtt_s = load_radio("wifi").link.rtt_ms / 1000
     more = encrypted.outcomes[0].answered_s - plain.outcomes[0].answered_s
     assert rtt_s < more < 1.3 * rtt_s
-    assert 2000 < encrypted.bytes_on_air - plain.bytes_on_air < 3500
+    assert 2000 < encrypted.bytes_over_radio - plain.bytes_over_radio < 3500
 
 
 def test_a_websocket_is_cheaper_than_http_from_the_second_utterance_on() -> None:

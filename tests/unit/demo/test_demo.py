@@ -18,14 +18,14 @@ from demo.__main__ import main
 from demo.fleet import Result, speak
 from demo.report import summarize
 from deployments.local_cluster import ClusterFailed
-from edge_sim.conversation import Speech, Turn, cut, load, read_rttm
+from edge_sim.conversation import SpokenTurn, Turn, load_conversation, read_rttm, whole_turns
 from models.weights import WeightsMissing, model_path
 
 
 @pytest.fixture(scope="module")
-def conversation() -> list[Speech]:
+def conversation() -> list[SpokenTurn]:
     try:
-        return load(model_path("sample-conversation"))
+        return load_conversation(model_path("sample-conversation"))
     except WeightsMissing as error:
         pytest.skip(str(error))
 
@@ -55,18 +55,18 @@ def test_rttm_lines_are_turns() -> None:
 
 def test_a_speaker_who_pauses_briefly_has_one_turn_even_if_the_other_speaks_meanwhile() -> None:
     turns = [Turn("anna", 0.0, 1.0), Turn("ben", 0.9, 1.5), Turn("anna", 1.2, 2.0), Turn("anna", 2.5, 3.0)]
-    assert cut(turns) == [Turn("anna", 0.0, 2.0), Turn("ben", 0.9, 1.5), Turn("anna", 2.5, 3.0)]
+    assert whole_turns(turns) == [Turn("anna", 0.0, 2.0), Turn("ben", 0.9, 1.5), Turn("anna", 2.5, 3.0)]
 
 
 def test_a_turn_within_another_of_the_same_speaker_does_not_shorten_it() -> None:
-    assert cut([Turn("anna", 0.0, 3.0), Turn("anna", 1.0, 2.0)]) == [Turn("anna", 0.0, 3.0)]
+    assert whole_turns([Turn("anna", 0.0, 3.0), Turn("anna", 1.0, 2.0)]) == [Turn("anna", 0.0, 3.0)]
 
 
 def test_turns_without_a_word_are_left_out() -> None:
-    assert cut([Turn("anna", 0.0, 0.39), Turn("ben", 1.0, 1.41)]) == [Turn("ben", 1.0, 1.41)]
+    assert whole_turns([Turn("anna", 0.0, 0.39), Turn("ben", 1.0, 1.41)]) == [Turn("ben", 1.0, 1.41)]
 
 
-def test_the_sample_conversation_has_nine_turns(conversation: list[Speech]) -> None:
+def test_the_sample_conversation_has_nine_turns(conversation: list[SpokenTurn]) -> None:
     assert len(conversation) == 9
     assert {speech.turn.speaker for speech in conversation} == {"speaker90", "speaker91"}
     for speech in conversation:
@@ -76,14 +76,14 @@ def test_the_sample_conversation_has_nine_turns(conversation: list[Speech]) -> N
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
-def test_percentiles_are_times_that_were_measured(conversation: list[Speech]) -> None:
+def test_percentiles_are_times_that_were_measured(conversation: list[SpokenTurn]) -> None:
     order = np.random.default_rng(0).permutation(100) + 1
     summary = summarize([answered(0, float(ms)) for ms in order], conversation, 10.0)
     assert [summary.percentile(percent) for percent in (50, 95, 99)] == [50, 95, 99]
     assert summarize([answered(0, 7.0)], conversation, 1.0).percentile(99) == 7
 
 
-def test_the_summary_counts_answers_failures_speech_and_bytes(conversation: list[Speech]) -> None:
+def test_the_summary_counts_answers_failures_speech_and_bytes(conversation: list[SpokenTurn]) -> None:
     full = Result("phone-2", 0, failure="429 Too Many Requests")
     results = [answered(0, 10.0), answered(1, 20.0), full, full, Result("phone-3", 2, failure="no answer in time")]
     summary = summarize(results, conversation, 5.0)
@@ -96,7 +96,7 @@ def test_the_summary_counts_answers_failures_speech_and_bytes(conversation: list
 # --- Devices ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_device_has_its_own_name_connection_and_first_turn(conversation: list[Speech]) -> None:
+def test_each_device_has_its_own_name_connection_and_first_turn(conversation: list[SpokenTurn]) -> None:
     with stand_in(*[Response(after_s=1.0)] * 3) as cluster:
         results = speak(conversation, cluster.url, devices=3, seconds=0.5, progress=lambda _: None)
     assert sorted((result.device_id, result.turn) for result in results) == [
@@ -108,7 +108,7 @@ def test_each_device_has_its_own_name_connection_and_first_turn(conversation: li
     assert len({request.connection for request in cluster.received}) == 3
 
 
-def test_a_failure_is_counted_and_the_device_goes_on(conversation: list[Speech]) -> None:
+def test_a_failure_is_counted_and_the_device_goes_on(conversation: list[SpokenTurn]) -> None:
     refusal = Response(413, {"title": "Content Too Large", "detail": "differs each time"})
     with stand_in(refusal, Response(after_s=0.5)) as cluster:
         results = speak(conversation, cluster.url, devices=1, seconds=0.8, progress=lambda _: None)
@@ -136,7 +136,7 @@ class StandInCluster:
 
 
 @pytest.fixture
-def run(conversation: list[Speech], tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+def run(conversation: list[SpokenTurn], tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
     """Runs the demo with a stand-in cluster: its exit code, and whether the cluster was ended."""
     assert conversation, "the demo reads it again"
 
@@ -157,7 +157,7 @@ def run(conversation: list[Speech], tmp_path: Path) -> Callable[..., tuple[int, 
 
 
 def test_the_demo_prints_each_turn_once_and_the_numbers(
-    run: Callable[..., tuple[int, list[str]]], conversation: list[Speech], capsys: pytest.CaptureFixture[str]
+    run: Callable[..., tuple[int, list[str]]], conversation: list[SpokenTurn], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--devices", str(len(conversation))) == (0, ["ended"])
     printed = capsys.readouterr().out
