@@ -33,8 +33,8 @@ from benchmarks.measuring.report import write_rows
 from deployments.accelerator import SHARES
 from deployments.autoscaling import SERVICE_S, WholeApplication
 from deployments.local_cluster import DEFAULT_CONFIG
-from load_tests.fleet.arrivals import Burst, Diurnal, Profile, schedule
-from load_tests.simulation.dag import ANSWERED, Dag, Outcome, StageState, simulate
+from load_tests.fleet.arrivals import Burst, Diurnal, RateProfile, schedule
+from load_tests.simulation.dag import ANSWERED, Dag, SimulationResult, StageState, simulate
 from load_tests.simulation.stage import Deployment, Request, Service, Stage
 
 mpl.use("Agg")
@@ -60,18 +60,18 @@ SETTLED_WINDOWS: Final = 4  # in a row that keep the objective, for the capacity
 WINDOW_S: Final = 5.0  # of the 95th percentile over time
 
 # The base needs about 2 recognisers, the peak about 12. Chosen with the first; the second are what is reported.
-TUNING: Final[Mapping[str, Profile]] = {
+TUNING: Final[Mapping[str, RateProfile]] = {
     "spike": Burst(seconds=600, rate=6.4, peak=40, at_s=250, for_s=100),
     "diurnal": Diurnal(seconds=600, rate=21, peak=1.9),
 }
-REPORTED: Final[Mapping[str, Profile]] = {
+REPORTED: Final[Mapping[str, RateProfile]] = {
     "spike": Burst(seconds=600, rate=7, peak=43, at_s=180, for_s=140),
     "diurnal": Diurnal(seconds=720, rate=23, peak=1.85),
 }
 TUNING_SEEDS, FIRST_SEED = range(3), 100
 MOST_REPLICAS: Final = 24  # of every stage: the need decides, not the bound
 DECISION_EVERY_S: Final = 1.0  # figures are recorded and pushed once a second
-REPORT_LAG_LOOKS: Final = 1  # a figure is up to a second old when it is pushed, and up to another when it is read
+REPORT_LAG_DECISIONS: Final = 1  # a figure is up to a second old when it is pushed, and up to another when it is read
 
 Contexts = dict[DeploymentID, AutoscalingContext]
 Decisions = dict[DeploymentID, int]
@@ -81,7 +81,7 @@ Decide = Callable[[Contexts], tuple[Decisions, dict[DeploymentID, dict[str, Any]
 def configs(target: float | None = None, **differing: float) -> dict[str, AutoscalingConfig]:
     """`autoscaling_config` of each deployment as in serve_config.yaml, but for the bound and what is given.
 
-    `target` is put for the `target_ongoing_requests` of every stage but the door, which has all requests all the time.
+    `target` is put for the `target_ongoing_requests` of every stage but the gateway, which has all requests all the time.
     """
     deployments = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))["applications"][0]["deployments"]
     built = {}
@@ -122,7 +122,7 @@ class Controller:
             name: max(0, stage.arrivals - (total[name] - self._before.get(name, 0))) for name, stage in stages.items()
         }
         self._before = dict(total)
-        # The simulation takes a request from one stage to the next; in Serve the door has it until it is answered
+        # The simulation takes a request from one stage to the next; in Serve the gateway has it until it is answered
         total[GATEWAY] = sum(total.values()) - total["TextEmbedding"]
         contexts = {
             DeploymentID(name, APPLICATION): self._context(now_s, stage, total[name], served[name])
@@ -140,15 +140,15 @@ class Controller:
 
     def _context(self, now_s: float, stage: StageState, total: int, served: int) -> AutoscalingContext:
         deployment, config = DeploymentID(stage.name, APPLICATION), self.configs[stage.name]
-        looks = round(config.look_back_period_s / self.interval_s) + REPORT_LAG_LOOKS
-        ongoing = self._ongoing.setdefault(stage.name, deque([0], maxlen=looks))
+        decisions_kept = round(config.look_back_period_s / self.interval_s) + REPORT_LAG_DECISIONS
+        ongoing = self._ongoing.setdefault(stage.name, deque([0], maxlen=decisions_kept))
         ongoing.append(total)
         counted = self._counted.get(stage.name, dict.fromkeys(("arrivals", "served", "busy_s"), 0.0))
         new = {"arrivals": stage.arrivals, "served": served, "busy_s": stage.busy_s}
         self._counted[stage.name] = {name: counted[name] + more for name, more in new.items()}
-        reported = self._reported.setdefault(stage.name, deque([counted], maxlen=1 + REPORT_LAG_LOOKS))
+        reported = self._reported.setdefault(stage.name, deque([counted], maxlen=1 + REPORT_LAG_DECISIONS))
         reported.append(self._counted[stage.name])
-        mean = sum(list(ongoing)[:-REPORT_LAG_LOOKS]) / (len(ongoing) - REPORT_LAG_LOOKS)
+        mean = sum(list(ongoing)[:-REPORT_LAG_DECISIONS]) / (len(ongoing) - REPORT_LAG_DECISIONS)
         replica = ReplicaID("all", deployment)
         return AutoscalingContext(
             deployment_id=deployment,
@@ -214,23 +214,23 @@ def dag() -> Dag:
     return Dag(deployments, AFTER, nodes=NODES, cores=CORES, admits_all=False)
 
 
-def run(profile: Profile, seed: int, controller: Controller) -> Outcome:
+def run(profile: RateProfile, seed: int, controller: Controller) -> SimulationResult:
     """One trace under one policy."""
     arrivals = schedule(profile, seed)
     speech = np.clip(np.random.default_rng(seed).lognormal(np.log(MEAN_SPEECH_S) - 0.08, 0.4, arrivals.size), 1, 15)
     return simulate(dag(), arrivals, speech, seed=seed, autoscaler=controller, deadline_s=REFUSED_FROM_S)
 
 
-def is_late(outcome: Outcome) -> NDArray[np.bool_]:
+def is_late(result: SimulationResult) -> NDArray[np.bool_]:
     """Requests that missed the objective: answered after it, or never."""
-    late: NDArray[np.bool_] = ~((outcome.status == ANSWERED) & (outcome.latency_s <= OBJECTIVE_S))
+    late: NDArray[np.bool_] = ~((result.status == ANSWERED) & (result.latency_s <= OBJECTIVE_S))
     return late
 
 
-def p95_over_time(outcome: Outcome, seconds: float) -> NDArray[np.float64]:
+def p95_over_time(result: SimulationResult, seconds: float) -> NDArray[np.float64]:
     """95th percentile of latency of the arrivals of each window, seconds; what was not answered took REFUSED_FROM_S."""
-    latency_s = np.nan_to_num(outcome.latency_s, nan=REFUSED_FROM_S)
-    window = (outcome.arrival_s // WINDOW_S).astype(int)
+    latency_s = np.nan_to_num(result.latency_s, nan=REFUSED_FROM_S)
+    window = (result.arrival_s // WINDOW_S).astype(int)
     return np.array(
         [
             np.quantile(latency_s[window == each], 0.95) if np.any(window == each) else np.nan
@@ -239,25 +239,25 @@ def p95_over_time(outcome: Outcome, seconds: float) -> NDArray[np.float64]:
     )
 
 
-def time_to_capacity_s(outcome: Outcome, profile: Profile) -> float | None:
+def time_to_capacity_s(result: SimulationResult, profile: RateProfile) -> float | None:
     """From the step of a burst until p95 is back under the objective for SETTLED_WINDOWS; None without a step."""
     if not isinstance(profile, Burst):
         return None
-    kept = (p95_over_time(outcome, profile.seconds) <= OBJECTIVE_S)[int(profile.at_s / WINDOW_S) :]
+    kept = (p95_over_time(result, profile.seconds) <= OBJECTIVE_S)[int(profile.at_s / WINDOW_S) :]
     late = [at for at in range(kept.size) if not kept[at]]
     settled = (at + 1 for at in late if kept[at + 1 : at + 1 + SETTLED_WINDOWS].all())
     return WINDOW_S * next(settled, kept.size if late else 0)
 
 
-def figures(outcome: Outcome, profile: Profile) -> dict[str, float | None]:
+def figures(result: SimulationResult, profile: RateProfile) -> dict[str, float | None]:
     """What a row of the table says of one run."""
-    late = is_late(outcome)
+    late = is_late(result)
     return {
         "late": int(late.sum()),
         "late_percent": 100.0 * float(late.mean()),
-        "replica_s": sum(outcome.replica_s.values()),
-        "share_s": sum(SHARES[name].num_cpus * seconds for name, seconds in outcome.replica_s.items()),
-        "time_to_capacity_s": time_to_capacity_s(outcome, profile),
+        "replica_s": sum(result.replica_s.values()),
+        "share_s": sum(SHARES[name].num_cpus * seconds for name, seconds in result.replica_s.items()),
+        "time_to_capacity_s": time_to_capacity_s(result, profile),
     }
 
 
@@ -276,7 +276,7 @@ def cell(summary: list[float] | None) -> str:
     return "" if summary is None else "{:g} ({:g}–{:g})".format(*summary)
 
 
-def plot(shown: Mapping[str, Mapping[str, Outcome]], traces: Mapping[str, Profile], file: Path) -> None:
+def plot(shown: Mapping[str, Mapping[str, SimulationResult]], traces: Mapping[str, RateProfile], file: Path) -> None:
     """A column for each trace: offered load, replicas of the recogniser, p95 over time."""
     figure, axes = pyplot.subplots(3, len(traces), figsize=(12, 8), sharex="col", layout="constrained", squeeze=False)
     for column, (trace, profile) in enumerate(traces.items()):
@@ -285,10 +285,10 @@ def plot(shown: Mapping[str, Mapping[str, Outcome]], traces: Mapping[str, Profil
         load.plot(at_s, profile.rate_at(at_s), color="tab:gray")
         load.set(title=trace, ylabel="requests/s")
         starts = np.arange(int(profile.seconds / WINDOW_S)) * WINDOW_S
-        for policy, outcome in shown[trace].items():
-            steps = [*outcome.steps["WhisperASR"], (profile.seconds, outcome.steps["WhisperASR"][-1][1])]
+        for policy, result in shown[trace].items():
+            steps = [*result.steps["WhisperASR"], (profile.seconds, result.steps["WhisperASR"][-1][1])]
             replicas.step([each[0] for each in steps], [each[1] for each in steps], where="post", label=policy)
-            latency.plot(starts, p95_over_time(outcome, profile.seconds), label=policy)
+            latency.plot(starts, p95_over_time(result, profile.seconds), label=policy)
         replicas.set(ylabel="replicas of WhisperASR", xlim=(0, profile.seconds))
         latency.axhline(OBJECTIVE_S, color="tab:gray", linestyle=":")
         latency.set(ylabel="p95 of latency, s", xlabel="s", yscale="log")
@@ -306,13 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     traces = TUNING if options.tuning else REPORTED
     seeds = TUNING_SEEDS if options.tuning else range(FIRST_SEED, FIRST_SEED + options.seeds)
-    rows, shown = [], dict[str, dict[str, Outcome]]()
+    rows, shown = [], dict[str, dict[str, SimulationResult]]()
     print("trace | policy | late, % | late | replica-s | CPU-share-s | time to capacity, s")
     for trace, profile in traces.items():
         for policy, controller in POLICIES.items():
-            outcomes = [run(profile, seed, controller()) for seed in seeds]
-            shown.setdefault(trace, {})[policy] = outcomes[0]
-            rows.append(row(trace, policy, [figures(outcome, profile) for outcome in outcomes]))
+            results = [run(profile, seed, controller()) for seed in seeds]
+            shown.setdefault(trace, {})[policy] = results[0]
+            rows.append(row(trace, policy, [figures(result, profile) for result in results]))
             columns = ("late_percent", "late", "replica_s", "share_s", "time_to_capacity_s")
             print(" | ".join([trace, policy, *(cell(rows[-1].get(name)) for name in columns)]), flush=True)
     if options.json:

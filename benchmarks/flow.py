@@ -23,7 +23,7 @@ from benchmarks.plots.flow import plot_goodput
 from deployments.local_cluster import LocalCluster
 from load_tests.fleet.run import run_scenario
 from load_tests.fleet.scenario import load_scenario
-from load_tests.report.summary import keeps, summarise
+from load_tests.report.summary import keeps_objective, summarise
 
 WARM_UP_S: Final = 12.0
 NO_ADMISSION: Final = {"flow": {"admission": False}}
@@ -53,7 +53,7 @@ def measure(cluster: LocalCluster, rate: float, seconds: float, objective_ms: in
     )
     cpu = cpu_seconds(cluster) - before
     summary = summarise(run)
-    whole = sum(keeps(sample, objective_ms) and not sample.degraded for sample in run.samples)
+    whole = sum(keeps_objective(sample, objective_ms) and not sample.degraded for sample in run.samples)
     return {
         "rate": rate,
         "arrivals": summary.arrivals,

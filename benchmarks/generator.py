@@ -85,7 +85,9 @@ def row(devices: int, warm_up_s: float, seconds: float, seed: int) -> dict[str, 
     samples = [each for each in run.samples if each.scheduled_s >= warm_up_s]
     late_s = [each.sent_s - each.scheduled_s for each in samples if each.sent_s is not None]
     # Those that begin after the warm-up, and end before the last answers are waited for
-    cores = float(np.mean([look.generator_cpu for look in run.snapshots[1:] if warm_up_s < look.at_s <= run.seconds]))
+    cores = float(
+        np.mean([snapshot.generator_cpu for snapshot in run.snapshots[1:] if warm_up_s < snapshot.at_s <= run.seconds])
+    )
     rate = len(samples) / seconds
     return {
         "devices": devices,

@@ -36,7 +36,7 @@ from load_tests.fleet.scenario import load_scenario
 from load_tests.report.summary import percentile
 from load_tests.simulation import service_times
 from load_tests.simulation.application import Profile, build
-from load_tests.simulation.dag import Outcome, simulate
+from load_tests.simulation.dag import SimulationResult, simulate
 from load_tests.simulation.service_times import ServiceTimes
 
 PERCENTILES: Final = (50, 95, 99)
@@ -91,7 +91,7 @@ def trace(rate: float, seconds: float) -> tuple[Floats, list[float]]:
 
 def simulated(
     arrivals: Floats, speech: Sequence[float], times: ServiceTimes, profile: Profile, contention: float
-) -> Outcome:
+) -> SimulationResult:
     """What the simulation makes of a run's own arrivals."""
     turns = np.array([_turn(times, seconds) for seconds in speech], float)
     dag = replace(build(times, profile, cores=len(os.sched_getaffinity(0))), contention=contention)
@@ -107,8 +107,8 @@ def contention(times: ServiceTimes, profile: Profile, most: float) -> float:
     least, largest = 1.0, LARGEST_CONTENTION
     while largest - least > CONTENTION_PRECISION:
         middle = (least + largest) / 2
-        outcome = simulated(np.zeros(len(speech)), speech, times, profile, middle)
-        if len(speech) / float(outcome.done_s.max()) > most:
+        result = simulated(np.zeros(len(speech)), speech, times, profile, middle)
+        if len(speech) / float(result.done_s.max()) > most:
             least = middle
         else:
             largest = middle
@@ -158,9 +158,9 @@ def predict(rows: Sequence[Row], times: ServiceTimes) -> list[Row]:
         here = replace(times, overhead_ms={**times.overhead_ms, profile: row["overhead_ms"]})
         if profile not in slower:
             slower[profile] = contention(here, profile, row["capacity"])
-        outcome = simulated(*trace(row["rate"], row["seconds"]), here, profile, slower[profile])
+        result = simulated(*trace(row["rate"], row["seconds"]), here, profile, slower[profile])
         columns: Row = {"contention": round(slower[profile], 3)}
-        for q, milliseconds in zip(PERCENTILES, percentile(1000 * outcome.latency_s, PERCENTILES), strict=True):
+        for q, milliseconds in zip(PERCENTILES, percentile(1000 * result.latency_s, PERCENTILES), strict=True):
             columns[f"predicted_p{q}_ms"] = round(float(milliseconds), 1)
             columns[f"error_p{q}_percent"] = round(100 * (float(milliseconds) / row[f"measured_p{q}_ms"] - 1), 1)
         predicted.append({**row, **columns})

@@ -194,7 +194,7 @@ def bounds(violations: int, arrivals: int, confidence: float, clump: float = 1.0
 
 
 def find_capacity(
-    probe: Probe, terms: Terms, start: float = 1.0, watch: Callable[[Trial], None] = lambda _: None
+    probe: Probe, terms: Terms, start: float = 1.0, report: Callable[[Trial], None] = lambda _: None
 ) -> Capacity:
     """The highest rate that holds.
 
@@ -202,13 +202,13 @@ def find_capacity(
         probe: measures a rate.
         terms: what holds.
         start: first rate, arrivals a second; raised to the least and lowered to the highest that may be tried.
-        watch: is told of every trial once it is over.
+        report: is told of every trial once it is over.
     """
     holding, breaking, trials = 0.0, math.inf, list[Trial]()
     rate = min(max(start, terms.least_rate), terms.max_rate)
     while True:
         trials.append(_try(probe, rate, terms))
-        watch(trials[-1])
+        report(trials[-1])
         if trials[-1].decision is Decision.HOLDS:
             holding = rate
         else:
@@ -230,9 +230,10 @@ def _try(probe: Probe, rate: float, terms: Terms) -> Trial:
     """Probes until the bounds decide, or the time is over.
 
     It may break after any slice, which errs on the side of caution. It may hold only at the least number of arrivals
-    and seconds, and when the arrivals have doubled since: who snapshots until it pleases will be pleased too often.
+    and seconds, and when the arrivals have doubled since the decision before: deciding again and again until the
+    answer pleases would please too often.
     """
-    violating, seconds, look_at = np.zeros(0, bool), 0.0, terms.least_arrivals
+    violating, seconds, next_decision_at = np.zeros(0, bool), 0.0, terms.least_arrivals
     reasons, warnings, decision = Counter[str](), dict[str, None](), Decision.UNDECIDED
     arrivals, violations, clump, lower, upper = 0, 0, 1.0, 0.0, 1.0
     with closing(probe(rate)) as slices:
@@ -246,8 +247,8 @@ def _try(probe: Probe, rate: float, terms: Terms) -> Trial:
             over = seconds >= terms.max_seconds
             if lower > terms.allowed:
                 decision = Decision.BREAKS
-            elif (arrivals >= look_at and seconds >= terms.min_seconds) or over:
-                look_at = 2 * arrivals
+            elif (arrivals >= next_decision_at and seconds >= terms.min_seconds) or over:
+                next_decision_at = 2 * arrivals
                 decision = Decision.HOLDS if upper <= terms.allowed else Decision.UNDECIDED
             if over or decision is not Decision.UNDECIDED:
                 break

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,14 +31,15 @@ from load_tests.capacity import (
     Trial,
     find_capacity,
 )
-from load_tests.commands import OK, WIDTH_OF_A_PIPE, complain
-from load_tests.commands.run import DEFAULT_URL, USABLE
+from load_tests.commands import OK, complain, count, not_negative, positive
 from load_tests.fleet.arrivals import Constant
-from load_tests.fleet.connection import BadUrl
-from load_tests.fleet.run import INTERRUPTED, run_scenario
+from load_tests.fleet.connection import DEFAULT_URL, BadUrl, check_reachable
+from load_tests.fleet.run import INTERRUPTED, UNUSABLE_INPUT, run_scenario
 from load_tests.fleet.scenario import BadScenario, Scenario, load_scenario
+from load_tests.report.environment import environment
+from load_tests.report.output import check_writable
 from load_tests.report.record import Run, Sample
-from load_tests.report.summary import GOOD, keeps, summarise
+from load_tests.report.summary import GOOD, keeps_objective, summarise
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -77,19 +77,19 @@ def add_to(commands: Commands) -> None:
     add("--url", default=DEFAULT_URL, help="of the cluster (default: %(default)s)")
     add(
         "--slo-p99-ms",
-        type=_positive,
+        type=positive,
         required=True,
         metavar="N",
         help="the objective: latency from the scheduled time",
     )
     add("--percentile", type=float, default=PERCENTILE, metavar="P", help="that keeps it (default: %(default)g)")
     add("--scenario", default="steady", metavar="NAME", help="its devices; not its arrivals (default: %(default)s)")
-    add("--devices", type=int, metavar="N", help="in the fleet (default: those of the scenario)")
+    add("--devices", type=count, metavar="N", help="in the fleet (default: those of the scenario)")
     add("--language", default="en", metavar="CODE", help="that is spoken; empty: detected (default: %(default)s)")
     add("--allow-degraded", action="store_true", help="an answer that left a stage out is no violation")
     add("--confidence", type=float, default=CONFIDENCE, metavar="C", help="default: %(default)g")
     add("--precision", type=float, default=PRECISION, metavar="R", help="share of the rate (default: %(default)g)")
-    add("--start", type=_positive, default=1.0, metavar="RATE", help="first rate, a second (default: %(default)g)")
+    add("--start", type=positive, default=1.0, metavar="RATE", help="first rate, a second (default: %(default)g)")
     add("--max-rate", type=float, default=terms.max_rate, metavar="RATE", help="default: %(default)g")
     add(
         "--min-seconds",
@@ -101,12 +101,12 @@ def add_to(commands: Commands) -> None:
     add("--max-seconds", type=float, default=terms.max_seconds, metavar="S", help="of a rate (default: %(default)g)")
     add(
         "--slice-seconds",
-        type=_positive,
+        type=positive,
         default=30.0,
         metavar="S",
-        help="between two snapshots (default: %(default)g)",
+        help="of each run at a rate (default: %(default)g)",
     )
-    add("--warm-up", type=_seconds, default=5.0, metavar="S", help="before each slice (default: %(default)g)")
+    add("--warm-up", type=not_negative, default=5.0, metavar="S", help="before each slice (default: %(default)g)")
     add("--seed", type=int, default=0, help="of the first slice (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the result there")
     add("--plot", type=Path, metavar="FILE", help="write a plot there: .svg, .png or .pdf")
@@ -130,7 +130,7 @@ def _violation(sample: Sample, objective_ms: float, allow_degraded: bool) -> str
     """Why an arrival violates; empty where it does not."""
     if not sample.ok:
         return sample.outcome
-    if not keeps(sample, objective_ms):
+    if not keeps_objective(sample, objective_ms):
         return LATE
     return DEGRADED + ", ".join(sample.degraded) if sample.degraded and not allow_degraded else ""
 
@@ -172,10 +172,10 @@ def plot(found: Capacity, file: Path) -> None:
 
 
 def as_json(found: Capacity, url: str, objective_ms: float) -> str:
-    """One JSON object: the rate, what did not hold above it, the terms, and every trial."""
+    """One JSON object: the rate, what did not hold above it, the terms, every trial, and what it was measured on."""
     trials = [{**asdict(each), "share": each.share if each.arrivals else None} for each in found.trials]
     whole = {"url": url, "objective_ms": objective_ms, **asdict(found), "trials": trials, "undecided": found.undecided}
-    return json.dumps({**whole, "warnings": found.warnings}, ensure_ascii=False, indent=2)
+    return json.dumps({**whole, "warnings": found.warnings, **environment()}, ensure_ascii=False, indent=2)
 
 
 def sentence(found: Capacity, objective_ms: float) -> str:
@@ -199,20 +199,6 @@ def nothing_holds(found: Capacity) -> tuple[str, str]:
     return what, "Is it ready? Its /readyz says so. Or raise --slo-p99-ms, or --max-seconds to try a lower rate."
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return seconds
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
-    return number
-
-
 def _capacity(options: argparse.Namespace) -> int:
     try:
         terms = Terms(
@@ -224,15 +210,23 @@ def _capacity(options: argparse.Namespace) -> int:
             options.max_rate,
         )
         scenario = load_scenario(options.scenario).model_copy(update={"objective_ms": options.slo_p99_ms})
-    except (BadScenario, ValueError) as error:
+        check_reachable(options.url)
+    except (BadScenario, BadUrl, ValueError) as error:
         options.parser.error(str(error))
+    except OSError as error:
+        return complain(str(error))
+    if (suffix := options.plot and options.plot.suffix[1:]) and suffix not in Figure().canvas.get_supported_filetypes():
+        options.parser.error(f"--plot {options.plot}: .svg, .png or .pdf")
+    try:
+        for file in filter(None, (options.json, options.plot)):
+            check_writable(file)
+    except OSError as error:
+        return complain(f"the result cannot be written: {error}")
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
     rows = _table()
     with Live(rows, console=console) as live:
 
-        def watch(trial: Trial) -> None:
+        def report(trial: Trial) -> None:
             rows.add_row(*_cells(trial))
             rows.caption = None
             live.refresh()
@@ -242,10 +236,10 @@ def _capacity(options: argparse.Namespace) -> int:
             live.refresh()
 
         try:
-            found = find_capacity(_probe(scenario, options, tell), terms, options.start, watch)
+            found = find_capacity(_probe(scenario, options, tell), terms, options.start, report)
         except (BadScenario, BadUrl) as error:
             options.parser.error(str(error))
-        except USABLE as error:
+        except UNUSABLE_INPUT as error:
             return complain(str(error))
     for warning in found.warnings:
         console.print(Text(f"not to be trusted at {warning}", style="yellow"))
@@ -264,7 +258,7 @@ def _capacity(options: argparse.Namespace) -> int:
 
 def _probe(scenario: Scenario, options: argparse.Namespace, tell: Callable[[str], None]) -> Probe:
     """Slices of a rate: each is a run with a seed of its own, and begins with a warm-up as its queue begins empty."""
-    seeds = count(options.seed)
+    seeds = itertools.count(options.seed)
 
     def probe(rate: float) -> Generator[Slice, None, None]:
         arrivals, violations = 0, 0

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from load_tests.commands import FAILED, OK, WIDTH_OF_A_PIPE, complain
+from load_tests.commands import FAILED, OK, complain
 from load_tests.simulation.application import GPU_SPEED_UP, Profile
 from load_tests.simulation.planning import Demand, NoPlan, Offer, Plan, plan, predict
 from load_tests.simulation.service_times import MEASURED, ServiceTimes, read
@@ -112,7 +112,7 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**asdict(found), "assumptions": said}))
         return OK
-    console = _console()
+    console = Console(highlight=False)
     console.print(f"{demand.devices:,} devices, {found.rate:,.1f} requests a second at the peak")
     console.print(_table(found))
     for line in _sums(demand, found):
@@ -185,7 +185,7 @@ def _validate(options: argparse.Namespace, times: ServiceTimes) -> int:
             for each in PERCENTILES
         ]
         table.add_row(row["profile"], str(row["cores"]), f"{row['rate']:g}", *cells)
-    _console().print(table)
+    Console(highlight=False).print(table)
     return OK if compared else FAILED
 
 
@@ -209,10 +209,3 @@ def _compared(row: Mapping[str, Any], options: argparse.Namespace, times: Servic
             f"error_{percentile}_percent": round(100 * (of_model / measured - 1), 1),
         }
     return compared
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
-    return console

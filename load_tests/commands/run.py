@@ -5,35 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from amser.errors import SignalError
-from edge_sim.constants import BadConstants, UnknownName
-from load_tests.commands import FAILED, INTERRUPTED, OK, WIDTH_OF_A_PIPE, complain
-from load_tests.fleet.connection import BadUrl
-from load_tests.fleet.open_loop import MOST_IN_FLIGHT, is_failure
-from load_tests.fleet.payloads import NobodySpeaks
+from load_tests.commands import FAILED, INTERRUPTED, OK, complain, count, positive
+from load_tests.fleet.connection import DEFAULT_URL, BadUrl, check_reachable
+from load_tests.fleet.generator import MOST_IN_FLIGHT, is_failure
 from load_tests.fleet.run import INTERRUPTED as WAS_INTERRUPTED
-from load_tests.fleet.run import Progress, run_scenario
+from load_tests.fleet.run import UNUSABLE_INPUT, Progress, run_scenario
 from load_tests.fleet.scenario import BadScenario, load_scenario, scenario_names
+from load_tests.report.output import check_writable
 from load_tests.report.page import write_report
-from load_tests.report.record import Run, write_run
-from load_tests.report.summary import OBJECTIVE_PERCENTILE, Percentiles, Summary, summarise
+from load_tests.report.record import RUN_FILE, Run, write_run
+from load_tests.report.summary import OBJECTIVE_PERCENTILE, Summary, summarise
+from load_tests.report.table import table
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OBJECTIVE_MISSED: Final = 3  # exit code
-DEFAULT_URL: Final = "http://127.0.0.1:8000"
-USABLE: Final = (SignalError, NobodySpeaks, OSError, BadConstants, UnknownName)  # what audio or devices may be not
 
 DESCRIPTION = """\
 Runs a scenario against a cluster. Requests leave when the schedule says so, whatever the answers
@@ -58,29 +53,30 @@ def add_to(commands: Commands) -> None:
     add("scenario", help=f"{', '.join(scenario_names())}, or the path of a YAML file")
     add("--url", default=DEFAULT_URL, help="of the cluster (default: %(default)s)")
     add("--report", type=Path, metavar="DIR", help="write the record and the report there")
-    add("--rate", type=_positive, metavar="R", help="requests a second, base or mean; all of the shape grows alike")
-    add("--seconds", type=_positive, metavar="N", help="of the schedule, whose shape is stretched or squeezed")
-    add("--devices", type=_count, metavar="N", help="in the fleet")
+    add("--rate", type=positive, metavar="R", help="requests a second, base or mean; all of the shape grows alike")
+    add("--seconds", type=positive, metavar="N", help="of the schedule, whose shape is stretched or squeezed")
+    add("--devices", type=count, metavar="N", help="in the fleet")
     add("--seed", type=int, default=0, metavar="N", help="of schedule and fleet (default: %(default)s)")
     add("--dashboard", metavar="URL", help="Ray's dashboard, for the running replicas, such as http://127.0.0.1:8265")
-    add("--closed", type=_count, metavar="N", help="so many devices that wait for their answers; no schedule")
-    add("--audio", type=Path, nargs="+", default=(), metavar="FILE", help="what is said (default: the sample)")
+    add("--closed", type=count, metavar="N", help="so many devices that wait for their answers; no schedule")
+    add("--audio", type=Path, nargs="+", default=(), metavar="FILE", help="speech that is sent (default: the sample)")
     add("--language", default="en", metavar="CODE", help="that is spoken; empty: detected (default: %(default)s)")
-    add("--most-in-flight", type=_count, default=MOST_IN_FLIGHT, metavar="N", help="default: %(default)s")
+    add("--most-in-flight", type=count, default=MOST_IN_FLIGHT, metavar="N", help="default: %(default)s")
     add("--json", action="store_true", help="one JSON object with the summary, instead of the table")
 
 
 def _run(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
-    status = Console(stderr=True).status("listening to what the devices say")
+    status = Console(stderr=True).status("encoding what the devices send")
 
     def show(progress: Progress) -> None:
         status.update(line(progress))
 
     try:
         scenario = load_scenario(options.scenario)
+        check_reachable(options.url)
+        if options.report:
+            check_writable(options.report / RUN_FILE)
         with status:
             run = run_scenario(
                 scenario,
@@ -98,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
             )
     except (BadScenario, BadUrl) as error:
         options.parser.error(str(error))
-    except USABLE as error:
+    except UNUSABLE_INPUT as error:
         return complain(str(error))
     summary = summarise(run)
     if options.json:
@@ -141,46 +137,6 @@ def line(progress: Progress) -> str:
     )
 
 
-def table(run: Run, summary: Summary) -> Table:
-    """A run in a table of two columns."""
-    rows = Table(box=box.SIMPLE_HEAD, show_header=False, title=escape(f"{run.scenario}, {run.url}"), pad_edge=False)
-    rows.add_column(style="dim", no_wrap=True)
-    rows.add_column()
-    for name, value in _rows(run, summary):
-        rows.add_row(name, escape(value))
-    return rows
-
-
-def _rows(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "arrivals", f"{summary.arrivals:,} in {run.seconds:g} s from {run.devices:,} devices, seed {run.seed}"
-    yield "answered", f"{summary.ok:,}, {summary.throughput:.2f} a second"
-    kept = f"{summary.within:,} within {run.objective_ms:g} ms"
-    yield "goodput", f"{summary.goodput:.2f} a second of {summary.offered:.2f} offered; {kept}"
-    yield "from scheduled", _percentiles(summary.latency)
-    yield "from sent", _percentiles(summary.service)
-    yield "refused", _counts(summary.refusals)
-    yield "failed", _counts(summary.failures)
-    yield "dropped", f"{summary.drops:,}"
-    yield "late starts", f"{summary.late_starts:,}"
-    yield "degraded", _counts(summary.degraded)
-    if summary.misbehaved:
-        bad = {f"{behaviour}: {outcome}": count for (behaviour, outcome), count in summary.misbehaved.items()}
-        yield "bad clients", _counts(bad)
-    for (hardware, radio), cost in summary.costs.items():
-        speech = f"{cost.bytes_up / max(cost.requests, 1):,.0f} B up, {cost.joules / max(cost.requests, 1):.3f} J each"
-        yield f"{hardware}, {radio}", f"{cost.requests:,} requests, {speech}"
-    yield "generator", f"{summary.generator_mean:.2f} cores, at most {summary.generator_max:.2f}"
-
-
-def _percentiles(of: Percentiles) -> str:
-    parts = (("p50", of.p50), ("p95", of.p95), ("p99", of.p99), ("p99.9", of.p999))
-    return " · ".join(f"{name} {value:,.0f} ms" for name, value in parts) if not math.isnan(of.p50) else "no answer"
-
-
-def _counts(of: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in of.items()) or "none"
-
-
 def as_json(run: Run, summary: Summary) -> str:
     """The summary as one JSON object; what was not measured is null."""
     document: dict[str, Any] = {
@@ -204,17 +160,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value

@@ -1,1 +1,1 @@
-"""The fleet: arrivals, clients, scenarios, and the open loop that drives them."""
+"""The fleet: arrivals, clients, scenarios, and the load generator that sends their requests."""

@@ -1,6 +1,6 @@
-"""When requests arrive: a Poisson process whose rate follows a profile, from a seed; or a replayed list.
+"""Arrival processes: when requests arrive. Poisson with a rate that follows a profile, from a seed; or a replayed list.
 
-Nothing here knows of requests: a schedule is an array of seconds that the dispatcher of `open_loop` walks.
+Nothing here knows of requests: a schedule is an array of seconds that the dispatcher of `generator` follows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NoRate(ValueError):  # noqa: N818 - an error by its base class
     """The profile has no arrivals that could be scaled to a rate."""
 
 
-class Profile(Protocol):
+class RateProfile(Protocol):
     """A rate over time.
 
     Attributes:
@@ -214,8 +214,8 @@ class Replay(BaseModel):
         return self.model_copy(update={"stretch": self.stretch * seconds / self.seconds})
 
 
-P = TypeVar("P", bound=Profile)
-AnyProfile = Annotated[Constant | Ramp | Burst | Diurnal | Replay, Field(discriminator="kind")]
+P = TypeVar("P", bound=RateProfile)
+AnyRateProfile = Annotated[Constant | Ramp | Burst | Diurnal | Replay, Field(discriminator="kind")]
 
 
 def at_rate(profile: P, rate: float) -> P:
@@ -229,7 +229,7 @@ def at_rate(profile: P, rate: float) -> P:
     return profile.scaled(rate / profile.base)
 
 
-def schedule(profile: Profile, seed: int) -> Float64:
+def schedule(profile: RateProfile, seed: int) -> Float64:
     """Arrival times of a Poisson process with the rate of the profile, by inversion of the integrated rate.
 
     Given their number, the arrivals of a Poisson process are independent and uniform in expected arrivals (Lewis and

@@ -102,7 +102,7 @@ class Clients:
         ]
         self._header = "\r\n".join(lines)
 
-    def speak(self, arrival: Arrival, start_s: float, began_at: float) -> Sample:
+    def send(self, arrival: Arrival, start_s: float, began_at: float) -> Sample:
         """Sends the next utterance of a device and waits for what becomes of it. Raises nothing.
 
         Args:
@@ -115,7 +115,7 @@ class Clients:
         said_at = began_at + arrival.scheduled_s - envelope.seconds + member.clock_error_s
         utterance_id = uuid4()
         content = body(envelope, member.device_id, utterance_id, datetime.fromtimestamp(said_at, UTC))
-        content = _spoilt(content, member.behaviour, arrival.turn)
+        content = _corrupted(content, member.behaviour, arrival.turn)
         header = f"{self._header}\r\n{UTTERANCE_HEADER}: {utterance_id}\r\nContent-Length: {len(content)}\r\n\r\n"
         attempt = _Attempt(self, member, header.encode(), content)
         sent_s = time.monotonic()
@@ -273,7 +273,7 @@ class _Attempt:
             connection.is_used = False  # what is left to do is to read why; sending again would end alike
 
 
-def _spoilt(content: bytes, behaviour: str, turn: int) -> bytes:
+def _corrupted(content: bytes, behaviour: str, turn: int) -> bytes:
     """What a bad client makes of an envelope; others leave it as it is."""
     if behaviour == Misbehaviour.OVERSIZED:
         return content.ljust(OVERSIZED, b"\0")

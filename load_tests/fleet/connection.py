@@ -21,10 +21,16 @@ from amser.client.device import KEPT_ALIVE_S
 
 OTHER_FILES: Final = 256  # file descriptors that are left to everything else
 SWEEP_S: Final = 1.0
+DEFAULT_URL: Final = "http://127.0.0.1:8000"  # of a cluster on this machine
+REACHED_WITHIN_S: Final = 5.0
 
 
 class BadUrl(ValueError):  # noqa: N818 - an error by its base class
     """No URL of a cluster, or a host that is not known."""
+
+
+class Unreachable(OSError):  # noqa: N818 - an error by its base class
+    """Nothing accepts connections at a URL. The message has the URL and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,23 @@ class Connection:
         self._socket.close()
 
 
+def check_reachable(url: str) -> None:
+    """Opens a connection and closes it again, so that a run does not begin where there is no cluster.
+
+    Raises:
+        BadUrl: it is no URL, or its host is not known.
+        Unreachable: nothing accepts connections there.
+    """
+    try:
+        Connection(Target.of(url), REACHED_WITHIN_S).close()
+    except OSError as error:
+        why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
+        raise Unreachable(
+            f"there is no cluster at {url}: {why}; start one (`ray start --head`, `serve deploy serve_config.yaml`) "
+            "or give the URL of yours"
+        ) from None
+
+
 class KeptConnections:
     """Connections that wait for their device's next utterance, up to `KEPT_ALIVE_S`.
 
@@ -147,7 +170,7 @@ class KeptConnections:
         return found and found[0]
 
     def keep(self, device: int, connection: Connection) -> None:
-        """For the next utterance. A device that spoke twice at once keeps the newer."""
+        """For the next utterance. A device that sent twice at once keeps the newer."""
         if before := self.take(device):
             before.close()
         if len(self._waiting) >= self._limit:

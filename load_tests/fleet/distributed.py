@@ -1,6 +1,6 @@
 """A fleet in several Locust processes: who has which devices, what a worker reports, and how the master merges it.
 
-Each worker draws the whole schedule and speaks for every n-th device, so that a device keeps its connection and its
+Each worker draws the whole schedule and sends for every n-th device, so that a device keeps its connection and its
 radio's history in one process. Samples, snapshots and histograms travel with Locust's own reports.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, Final
 
-from load_tests.fleet.open_loop import OpenLoop, Part
-from load_tests.fleet.watch import SNAPSHOT_EVERY_S
-from load_tests.report.latency import Latencies
+from load_tests.fleet.generator import LoadGenerator, Part
+from load_tests.fleet.monitor import SNAPSHOT_EVERY_S
+from load_tests.report.latency import LatencyHistogram
 from load_tests.report.record import Sample, Snapshot
 
 KEY: Final = "amser"  # of our part in Locust's reports
@@ -40,26 +40,26 @@ class Reporting:
     """What a worker has not yet told the master.
 
     Args:
-        loop: of this worker.
-        snapshots: of its watch, which appends to it.
+        generator: of this worker.
+        snapshots: of its monitor, which appends to it.
     """
 
-    def __init__(self, loop: OpenLoop, snapshots: Sequence[Snapshot]) -> None:
-        self._loop, self._looks = loop, snapshots
-        self._samples_told = self._looks_told = 0
+    def __init__(self, generator: LoadGenerator, snapshots: Sequence[Snapshot]) -> None:
+        self._generator, self._snapshots = generator, snapshots
+        self._samples_told = self._snapshots_told = 0
 
     def report(self, finished: bool) -> dict[str, Any]:
         """Samples and snapshots since the last report, and their histogram; of types that msgpack knows."""
-        tally = self._loop.tally
-        samples, snapshots = tally.samples[self._samples_told :], self._looks[self._looks_told :]
+        statistics = self._generator.statistics
+        samples, snapshots = statistics.samples[self._samples_told :], self._snapshots[self._snapshots_told :]
         self._samples_told += len(samples)
-        self._looks_told += len(snapshots)
-        latencies, tally.latencies = tally.latencies, Latencies()
+        self._snapshots_told += len(snapshots)
+        latencies, statistics.latencies = statistics.latencies, LatencyHistogram()
         return {
             "samples": [astuple(each) for each in samples],
             "snapshots": [astuple(each) for each in snapshots],
             "latencies": latencies.encoded(),
-            "late_starts": tally.late_starts,
+            "late_starts": statistics.late_starts,
             "finished": finished,
         }
 
@@ -74,16 +74,16 @@ class Merged:
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
-        self.latencies = Latencies()
-        self._looks: dict[str, list[Snapshot]] = {}
+        self.latencies = LatencyHistogram()
+        self._snapshots: dict[str, list[Snapshot]] = {}
         self._late_starts: dict[str, int] = {}
         self._finished: set[str] = set()
 
     def add(self, worker: str, report: Mapping[str, Any]) -> None:
         """One report of one worker."""
         self.samples += [_sample(each) for each in report["samples"]]
-        self._looks.setdefault(worker, []).extend(Snapshot(*each) for each in report["snapshots"])
-        self.latencies.add(Latencies.decoded(report["latencies"]))
+        self._snapshots.setdefault(worker, []).extend(Snapshot(*each) for each in report["snapshots"])
+        self.latencies.add(LatencyHistogram.decoded(report["latencies"]))
         self._late_starts[worker] = report["late_starts"]
         if report["finished"]:
             self._finished.add(worker)
@@ -101,10 +101,10 @@ class Merged:
     def snapshots(self) -> list[Snapshot]:
         """One for every two seconds: cores and requests of all workers, added up."""
         together: dict[int, list[Snapshot]] = {}
-        for snapshots in self._looks.values():
-            of_each = {int(look.at_s // SNAPSHOT_EVERY_S): look for look in snapshots}
-            for moment, look in of_each.items():
-                together.setdefault(moment, []).append(look)
+        for snapshots in self._snapshots.values():
+            of_each = {int(snapshot.at_s // SNAPSHOT_EVERY_S): snapshot for snapshot in snapshots}
+            for moment, snapshot in of_each.items():
+                together.setdefault(moment, []).append(snapshot)
         return [_together(together[moment]) for moment in sorted(together)]
 
 
@@ -114,6 +114,9 @@ def _sample(fields: Sequence[Any]) -> Sample:
 
 
 def _together(snapshots: Sequence[Snapshot]) -> Snapshot:
-    seen = next((look for look in snapshots if look.replicas), snapshots[0])
-    in_flight, cores = sum(look.in_flight for look in snapshots), sum(look.generator_cpu for look in snapshots)
-    return Snapshot(max(look.at_s for look in snapshots), seen.replicas, in_flight, cores, seen.memory_mb)
+    seen = next((snapshot for snapshot in snapshots if snapshot.replicas), snapshots[0])
+    in_flight, cores = (
+        sum(snapshot.in_flight for snapshot in snapshots),
+        sum(snapshot.generator_cpu for snapshot in snapshots),
+    )
+    return Snapshot(max(snapshot.at_s for snapshot in snapshots), seen.replicas, in_flight, cores, seen.memory_mb)

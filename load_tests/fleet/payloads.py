@@ -1,4 +1,4 @@
-"""What the devices say: encoded before the run, so that the load is the cluster's and not the generator's.
+"""The utterances that the devices send, encoded before the run: the load is the cluster's and not the generator's.
 
 At run time a request packs a prepared envelope anew, with its own ids and time: about 7 µs.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 from uuid import UUID
 
 from amser import codecs
-from amser.client.audio import read
+from amser.audio import read
 from amser.client.device import Device, DeviceSettings
 from amser.client.weights import stored
 from amser.features import SAMPLE_RATE, Float32
 from amser.wire import Envelope, pack, unpack
-from edge_sim import conversation as turns
+from edge_sim.conversation import load_conversation
 
 Codec = tuple[str, str]  # name and setting, as edge_sim.hardware has them
 
 
-class NobodySpeaks(ValueError):  # noqa: N818 - an error by its base class
+class NoSpeech(ValueError):  # noqa: N818 - an error by its base class
     """There is no utterance in the audio."""
 
 
@@ -47,22 +47,22 @@ def utterances(files: Sequence[Path] = ()) -> list[Float32]:
     Raises:
         amser.client.weights.WeightsMissing: the sample conversation was not fetched.
         OSError, amser.errors.SignalError: a file or the voice activity detector cannot be read.
-        NobodySpeaks: as named.
+        NoSpeech: as named.
     """
     if not files:
-        return [speech.waveform for speech in turns.load(stored("sample-conversation", "sample.wav").parent)]
+        return [speech.waveform for speech in load_conversation(stored("sample-conversation", "sample.wav").parent)]
     # Not above: the threads of onnxruntime do not survive that Locust forks its workers once a locustfile is imported
     from amser.client.segmentation import SpeechDetector, default_model
 
     detector = SpeechDetector(default_model())
-    heard = []
+    found = []
     for file in files:
         waveform = read(file)
         for start, end in detector.utterances(waveform):
-            heard.append(waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
-    if not heard:
-        raise NobodySpeaks("nobody speaks in the audio")
-    return heard
+            found.append(waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
+    if not found:
+        raise NoSpeech("no speech in the audio")
+    return found
 
 
 def prepare(waveforms: Sequence[Float32], settings: Iterable[Codec], language: str | None = None) -> Payloads:

@@ -8,12 +8,9 @@ itself started everything is patched already, and nothing changes.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -24,19 +21,22 @@ import gevent.hub
 with patch.dict(os.environ, {"LOCUST_SKIP_MONKEY_PATCH": "1"}):
     from locust.env import Environment
 
+from amser.errors import SignalError
+from edge_sim.constants import BadConstants, UnknownName
 from load_tests.fleet.client import DEFAULTS
 from load_tests.fleet.connection import most_open_files
+from load_tests.fleet.generator import MOST_IN_FLIGHT, LoadGenerator
 from load_tests.fleet.members import Fleet, radio_usage
-from load_tests.fleet.open_loop import MOST_IN_FLIGHT, OpenLoop
-from load_tests.fleet.payloads import Payloads, prepare, utterances
+from load_tests.fleet.monitor import Monitor
+from load_tests.fleet.payloads import NoSpeech, Payloads, prepare, utterances
 from load_tests.fleet.scenario import Scenario, load_scenario
-from load_tests.fleet.watch import Watch
+from load_tests.report.environment import environment as environment_now
 from load_tests.report.record import Run, Sample, Snapshot
 from load_tests.report.summary import STOPPED
 
 PROGRESS_EVERY_S: Final = 0.5
-PACKAGES: Final = ("gevent", "geventhttpclient", "locust", "numpy")
 INTERRUPTED: Final = STOPPED  # in Run.about
+UNUSABLE_INPUT: Final = (SignalError, NoSpeech, OSError, BadConstants, UnknownName)  # audio, devices or the cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +90,41 @@ def run_scenario(
         most_in_flight: an arrival that meets so many requests waiting is dropped.
         answer_timeout_s: for everything until the last byte of an answer.
         progress: called twice a second.
-        environment: whose listeners hear of each request; None makes one with a local runner.
+        environment: whose listeners are told of each request; None makes one with a local runner.
 
     Raises:
         load_tests.fleet.scenario.BadScenario, load_tests.fleet.connection.BadUrl: as named.
-        load_tests.fleet.payloads.NobodySpeaks, amser.errors.SignalError, OSError: the audio cannot be used.
+        load_tests.fleet.payloads.NoSpeech, amser.errors.SignalError, OSError: the audio cannot be used.
     """
     if isinstance(scenario, str):
         scenario = load_scenario(scenario)
     scenario = scenario.adjusted(rate=rate, seconds=seconds, devices=closed or devices)
     payloads = payloads_for(scenario, seed, audio, language)
-    hears = environment or Environment()
-    runner = None if environment else hears.create_local_runner()
-    loop = OpenLoop(
+    told = environment or Environment()
+    runner = None if environment else told.create_local_runner()
+    generator = LoadGenerator(
         scenario,
         payloads,
         url,
         seed=seed,
-        fire=hears.events.request.fire,
+        fire=told.events.request.fire,
         most_in_flight=most_in_flight,
         answer_timeout_s=answer_timeout_s,
     )
-    watch = Watch(loop, dashboard)
+    monitor = Monitor(generator, dashboard)
     gevent.get_hub().NOT_ERROR = (*gevent.hub.Hub.NOT_ERROR, KeyboardInterrupt)  # gevent would print its traceback
     try:
-        finished = drive(watch, scenario, closed=closed, progress=progress)
+        finished = drive(monitor, scenario, closed=closed, progress=progress)
     finally:
         if runner is not None:
             runner.quit()
-    tally = loop.tally
-    about = {"closed": closed, INTERRUPTED: not finished, "connections": loop.most_connections}
-    return record(scenario, url, seed, tally.samples, watch.snapshots, tally.late_starts, about)
+    statistics = generator.statistics
+    about = {"closed": closed, INTERRUPTED: not finished, "connections": generator.most_connections}
+    return record(scenario, url, seed, statistics.samples, monitor.snapshots, statistics.late_starts, about)
 
 
 def payloads_for(scenario: Scenario, seed: int, audio: Sequence[Path], language: str | None) -> Payloads:
-    """What the scenario's fleet says. The same files are encoded once a process. Raises as `run_scenario` does."""
+    """What the scenario's fleet sends. The same files are encoded once a process. Raises as `run_scenario` does."""
     return _prepared(tuple(audio), Fleet(scenario, seed).codecs, language)
 
 
@@ -134,46 +134,49 @@ def _prepared(files: tuple[Path, ...], codecs: tuple[tuple[str, str], ...], lang
 
 
 def drive(
-    watch: Watch,
+    monitor: Monitor,
     scenario: Scenario,
     *,
     closed: int | None = None,
     wait_s: float = 0.0,
     progress: Callable[[Progress], None] | None = None,
 ) -> bool:
-    """Runs the loop of a watch. Killed or stopped by Ctrl-C, it ends the loop at once.
+    """Runs a monitor and its load generator. Killed or stopped by Ctrl-C, it ends them at once.
 
     Returns:
         Whether it came to its end; False where Ctrl-C ended it.
     """
-    loop = watch.loop
-    with watch:
-        walking = gevent.spawn(loop.converse, closed, wait_s) if closed else gevent.spawn(loop.walk, wait_s)
+    generator = monitor.generator
+    with monitor:
+        if closed:
+            running = gevent.spawn(generator.run_closed_loop, closed, wait_s)
+        else:
+            running = gevent.spawn(generator.run_open_loop, wait_s)
         try:
-            while not walking.ready():
-                walking.join(PROGRESS_EVERY_S)
+            while not running.ready():
+                running.join(PROGRESS_EVERY_S)
                 if progress is not None:
-                    progress(_progress(watch, scenario))
+                    progress(_progress(monitor, scenario))
         except KeyboardInterrupt:
             return False
         finally:
-            walking.kill()
-    walking.get()  # raises what it raised
+            running.kill()
+    running.get()  # raises what it raised
     return True
 
 
-def _progress(watch: Watch, scenario: Scenario) -> Progress:
-    tally = watch.loop.tally
-    dropped = len(tally.samples) - tally.answered
+def _progress(monitor: Monitor, scenario: Scenario) -> Progress:
+    statistics = monitor.generator.statistics
+    dropped = len(statistics.samples) - statistics.answered
     return Progress(
-        watch.loop.elapsed_s,
+        monitor.generator.elapsed_s,
         scenario.seconds,
-        tally.sent,
-        tally.answered,
-        tally.failed,
+        statistics.sent,
+        statistics.answered,
+        statistics.failed,
         dropped,
-        tally.in_flight,
-        watch.generator_cpu,
+        statistics.in_flight,
+        monitor.generator_cpu,
     )
 
 
@@ -186,7 +189,7 @@ def record(
     late_starts: int,
     about: dict[str, Any],
 ) -> Run:
-    """The record of a run, with what its exchanges cost on the air."""
+    """The record of a run, with what its exchanges cost the radios."""
     ordered = sorted(radio_usage(samples), key=lambda sample: sample.scheduled_s)
     return Run(
         scenario=scenario.name,
@@ -198,15 +201,10 @@ def record(
         late_starts=late_starts,
         samples=tuple(ordered),
         snapshots=tuple(snapshots),
-        about={**environment_now(), "description": scenario.description, **about},
+        about={
+            **environment_now(),
+            "most_open_files": most_open_files(),
+            "description": scenario.description,
+            **about,
+        },
     )
-
-
-def environment_now() -> dict[str, Any]:
-    """Hardware, versions and the time, without anything that names this one machine."""
-    return {
-        "hardware": {"processor": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "most_open_files": most_open_files(),
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

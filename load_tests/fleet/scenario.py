@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edge_sim.hardware import hardware_names
-from load_tests.fleet.arrivals import AnyProfile, Replay, at_rate
+from load_tests.fleet.arrivals import AnyRateProfile, Replay, at_rate
 
 FOLDER: Final = "scenarios"
 ROUNDING: Final = 1e-6  # that shares may miss 1 by
@@ -58,7 +58,7 @@ class Scenario(_Strict):
     """Of its file."""
     description: Annotated[str, Field(min_length=1)]
     """A sentence."""
-    arrivals: AnyProfile
+    arrivals: AnyRateProfile
     """When requests arrive, and for how many seconds; rates are requests a second."""
     devices: Annotated[int, Field(ge=1, le=MOST_DEVICES)] = 200
     """In the fleet."""

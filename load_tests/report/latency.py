@@ -1,4 +1,4 @@
-"""Latencies in an HDR histogram (Gil Tene): three digits from a microsecond to an hour, merged without loss."""
+"""LatencyHistogram in an HDR histogram (Gil Tene): three digits from a microsecond to an hour, merged without loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_US: Final = 3_600_000_000  # an hour; what is longer counts as that
 DIGITS: Final = 3
 
 
-class Latencies:
+class LatencyHistogram:
     """How many took how long.
 
     Args:
@@ -31,7 +31,7 @@ class Latencies:
         """One more."""
         self._histogram.record_value(min(max(round(1e6 * seconds), SHORTEST_US), LONGEST_US))
 
-    def add(self, other: Latencies) -> None:
+    def add(self, other: LatencyHistogram) -> None:
         """All of another's."""
         self._histogram.add(other._histogram)
 

@@ -25,7 +25,7 @@ from load_tests.report.record import Run, Sample
 from load_tests.report.summary import (
     OBJECTIVE_PERCENTILE,
     Summary,
-    keeps,
+    keeps_objective,
     percentile,
     summarise,
 )
@@ -132,7 +132,7 @@ def _figures(run: Run, data: Columns, summary: Summary) -> dict[str, Figure]:
     """The sections with pictures, by name."""
     answered, arrived = summary.ok > 0, summary.arrivals > 0
     no_answer = "There is nothing to draw: no request was answered."
-    watched = any(look.replicas for look in run.snapshots)
+    has_replicas = any(snapshot.replicas for snapshot in run.snapshots)
     waited = any(stage.queue_ms for stage in summary.stages.values())
 
     def drawn(wanted: bool, plot: Any, *arguments: Any) -> Markup | None:
@@ -168,13 +168,13 @@ def _figures(run: Run, data: Columns, summary: Summary) -> dict[str, Figure]:
         ),
         "replicas": Figure(
             "Replicas",
-            drawn(watched, plots.replicas, run, data),
+            drawn(has_replicas, plots.replicas, run, data),
             "Running replicas of each deployment.",
             "Nothing is known of the replicas: the dashboard was not asked, or did not answer.",
         ),
         "memory": Figure(
             "Memory",
-            drawn(any(look.memory_mb for look in run.snapshots), plots.memory, run, data),
+            drawn(any(snapshot.memory_mb for snapshot in run.snapshots), plots.memory, run, data),
             "Resident memory of each deployment's replicas together, as Ray's dashboard knows it. "
             "What rises while the replicas stay the same is a leak.",
             "Nothing is known of the memory: the dashboard was not asked, or did not answer.",
@@ -189,7 +189,7 @@ def _figures(run: Run, data: Columns, summary: Summary) -> dict[str, Figure]:
             "Generator",
             drawn(bool(run.snapshots), plots.generator, run, data),
             "Above the dashed line the generator is busy with itself, and latencies are its own.",
-            "Nothing is known of the generator: nobody looked at it.",
+            "Nothing is known of the generator: it was not measured.",
         ),
     }
 
@@ -221,7 +221,7 @@ def _cells(sample: Sample, objective_ms: float) -> tuple[object, ...]:
         rounded(sample.done_s),
         rounded(sample.latency_s, 1000),
         rounded(sample.service_s, 1000),
-        int(keeps(sample, objective_ms)),
+        int(keeps_objective(sample, objective_ms)),
         sample.status,
         sample.outcome,
         sample.behaviour,

@@ -26,7 +26,7 @@ from load_tests.report.summary import (
     OBJECTIVE_PERCENTILE,
     Outcome,
     Stage,
-    outcome,
+    outcome_of,
     percentile,
 )
 
@@ -120,7 +120,7 @@ def columns(run: Run) -> Columns:
         done_s=array(lambda each: each.done_s),
         latency_ms=1000 * array(lambda each: each.latency_s if each.ok else None),
         service_ms=1000 * array(lambda each: each.service_s if each.ok else None),
-        outcomes=np.array([outcome(each).value for each in good], np.str_),
+        outcomes=np.array([outcome_of(each).value for each in good], np.str_),
         window_s=window_s,
         edges=window_s * np.arange(max(1, int(np.ceil(run.seconds / window_s))) + 1, dtype=np.float64),
     )
@@ -209,14 +209,14 @@ def throughput(data: Columns) -> str:
 
 def replicas(run: Run, data: Columns) -> str:
     """Running replicas, a row for each deployment."""
-    seen = [look for look in run.snapshots if look.replicas]
-    names = list(dict.fromkeys(name for look in seen for name in look.replicas))
-    at_s = np.array([look.at_s for look in seen])
+    seen = [snapshot for snapshot in run.snapshots if snapshot.replicas]
+    names = list(dict.fromkeys(name for snapshot in seen for name in snapshot.replicas))
+    at_s = np.array([snapshot.at_s for snapshot in seen])
     with _style() as save:
         figure = Figure(figsize=(WIDTH, 0.6 + 0.45 * len(names)), layout="constrained")
         rows = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
         for axes, name in zip(rows, names, strict=True):
-            running = np.array([look.replicas.get(name, 0) for look in seen])
+            running = np.array([snapshot.replicas.get(name, 0) for snapshot in seen])
             axes.fill_between(at_s, running, step="post", color=BLUE, alpha=0.25, lw=0)
             axes.step(at_s, running, where="post", color=BLUE)
             most = max(1, int(running.max()))
@@ -229,14 +229,14 @@ def replicas(run: Run, data: Columns) -> str:
 
 def memory(run: Run, data: Columns) -> str:
     """Megabytes of each deployment's replicas over time."""
-    seen = [look for look in run.snapshots if look.memory_mb]
-    names = list(dict.fromkeys(name for look in seen for name in look.memory_mb))
-    at_s = [look.at_s for look in seen]
+    seen = [snapshot for snapshot in run.snapshots if snapshot.memory_mb]
+    names = list(dict.fromkeys(name for snapshot in seen for name in snapshot.memory_mb))
+    at_s = [snapshot.at_s for snapshot in seen]
     with _style() as save:
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         axes = figure.subplots()
         for name in names:
-            axes.plot(at_s, [look.memory_mb.get(name, np.nan) for look in seen], label=name)
+            axes.plot(at_s, [snapshot.memory_mb.get(name, np.nan) for snapshot in seen], label=name)
         axes.set(xlim=(0, data.edges[-1]), ylim=(0, None), xlabel="s", ylabel="MB")
         axes.legend(loc="lower left", ncols=4, bbox_to_anchor=(0, 1))
         return save(figure, "resident memory of the replicas over time")
@@ -267,14 +267,14 @@ def stage_times(stages: Mapping[str, Stage]) -> str:
 
 def generator(run: Run, data: Columns) -> str:
     """Cores of the generator, and requests that wait for their answers."""
-    at_s = [look.at_s for look in run.snapshots]
+    at_s = [snapshot.at_s for snapshot in run.snapshots]
     with _style() as save:
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         cores, waiting = figure.subplots(1, 2)
-        cores.plot(at_s, [look.generator_cpu for look in run.snapshots], color=BLUE)
+        cores.plot(at_s, [snapshot.generator_cpu for snapshot in run.snapshots], color=BLUE)
         cores.axhline(BUSIEST_GENERATOR, color=RED, ls="--", lw=1.2)
         cores.set(ylabel="cores of the generator", ylim=(0, None))
-        waiting.plot(at_s, [look.in_flight for look in run.snapshots], color=BLUE)
+        waiting.plot(at_s, [snapshot.in_flight for snapshot in run.snapshots], color=BLUE)
         waiting.set(ylabel="requests in flight", ylim=(0, None))
         for axes in (cores, waiting):
             axes.set(xlabel="s", xlim=(0, data.edges[-1]))

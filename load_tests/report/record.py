@@ -1,4 +1,4 @@
-"""What a run leaves behind: one row for each arrival, one for each look at the cluster, and what it ran on.
+"""What a run leaves behind: one row for each arrival, one for each snapshot of the cluster, and what it ran on.
 
 Between the fleet, which writes it, and report, capacity search and prediction, which read it.
 """
@@ -31,7 +31,7 @@ class Sample:
         radio: its name in edge_sim/radios.yaml.
         behaviour: `good`, or which bad client it plays: what it must be answered differs.
         speech_s: seconds of speech in the request.
-        bytes_up, bytes_down: on the air, from the radio's model.
+        bytes_up, bytes_down: over the radio, from the radio's model.
         joules: of the radio, from its model.
         degraded: what the answer left out.
         retry_after_s: that a refusal asked for; None where it asked for nothing.
@@ -78,7 +78,7 @@ class Snapshot:
         at_s: since the start of the schedule.
         replicas: running ones of each deployment; empty where the dashboard was not asked or did not answer.
         in_flight: requests of the generator that wait for their answers.
-        generator_cpu: cores that the generator's processes used since the look before.
+        generator_cpu: cores that the generator's processes used since the snapshot before.
         memory_mb: resident, of the running replicas of each deployment together; empty as `replicas`.
     """
 

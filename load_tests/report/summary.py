@@ -52,7 +52,7 @@ class Cost:
     Attributes:
         requests: that were sent.
         speech_s: seconds of speech in them.
-        bytes_up, bytes_down: on the air.
+        bytes_up, bytes_down: over the radio.
         joules: of the radio.
     """
 
@@ -89,7 +89,7 @@ class Summary:
         costs: by hardware and radio.
         stages: in the order of the answers' timings.
         request_ms: mean of `queue` and `total` over the answers, by those names.
-        generator_mean, generator_max: cores; NaN where nobody looked.
+        generator_mean, generator_max: cores; NaN where it was not measured.
         warnings: why the measurement is not to be trusted; empty where it is.
     """
 
@@ -123,7 +123,7 @@ class Summary:
         return sum(self.failures.values())
 
 
-def outcome(sample: Sample) -> Outcome:
+def outcome_of(sample: Sample) -> Outcome:
     """What became of an arrival. 429 and 503 are refusals, whatever their words are."""
     if sample.ok:
         return Outcome.ANSWERED
@@ -132,7 +132,7 @@ def outcome(sample: Sample) -> Outcome:
     return Outcome.REFUSED if sample.status in REFUSALS else Outcome.FAILED
 
 
-def keeps(sample: Sample, objective_ms: float) -> bool:
+def keeps_objective(sample: Sample, objective_ms: float) -> bool:
     """Whether it was answered within the objective, counted from the scheduled time."""
     return sample.ok and sample.latency_s is not None and 1000 * sample.latency_s <= objective_ms
 
@@ -158,15 +158,15 @@ def percentile(values: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
 def summarise(run: Run) -> Summary:
     """A run in numbers."""
     samples = [each for each in run.samples if each.behaviour == GOOD]
-    by_fate: dict[Outcome, list[Sample]] = {kind: [] for kind in Outcome}
+    by_outcome: dict[Outcome, list[Sample]] = {kind: [] for kind in Outcome}
     for each in samples:
-        by_fate[outcome(each)].append(each)
-    answered, drops = by_fate[Outcome.ANSWERED], len(by_fate[Outcome.DROPPED])
-    within = sum(keeps(each, run.objective_ms) for each in answered)
+        by_outcome[outcome_of(each)].append(each)
+    answered, drops = by_outcome[Outcome.ANSWERED], len(by_outcome[Outcome.DROPPED])
+    within = sum(keeps_objective(each, run.objective_ms) for each in answered)
     during = sum(each.done_s is not None and each.done_s <= run.seconds for each in answered)
     seconds = run.seconds or float("nan")
     stages, request_ms = _timings(answered)
-    cores = [look.generator_cpu for look in run.snapshots] or [float("nan")]
+    cores = [snapshot.generator_cpu for snapshot in run.snapshots] or [float("nan")]
     return Summary(
         arrivals=len(samples),
         ok=len(answered),
@@ -178,8 +178,8 @@ def summarise(run: Run) -> Summary:
         service=_percentiles([each.service_s for each in answered]),
         drops=drops,
         late_starts=run.late_starts,
-        refusals=_frequencies(each.outcome for each in by_fate[Outcome.REFUSED]),
-        failures=_frequencies(each.outcome for each in by_fate[Outcome.FAILED]),
+        refusals=_frequencies(each.outcome for each in by_outcome[Outcome.REFUSED]),
+        failures=_frequencies(each.outcome for each in by_outcome[Outcome.FAILED]),
         degraded=_frequencies(stage for each in answered for stage in each.degraded),
         misbehaved=Counter((each.behaviour, each.outcome) for each in run.samples if each.behaviour != GOOD),
         costs=_costs(run.samples),

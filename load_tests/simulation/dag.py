@@ -20,7 +20,7 @@ from load_tests.simulation.pool import Cluster, Pool
 from load_tests.simulation.stage import Deployment, Node, Replica, Request
 
 ANSWERED: Final = 0
-REFUSED: Final = 1  # at the door: it would not have been answered in time
+REFUSED: Final = 1  # by admission control: it would not have been answered in time
 EXPIRED: Final = 2  # dropped by a stage: its deadline had passed
 SMOOTHING: Final = 0.1  # of the seconds that a stage takes, which admission predicts from
 
@@ -59,8 +59,8 @@ class StageState:
         running, starting: replicas.
         queued: requests that wait in front of the replicas, each of which has all it may have.
         ongoing: requests that the replicas have, whether they run or wait there.
-        arrivals: requests since the last look.
-        busy_s: replica-seconds of work since the last look; a replica with half of its threads busy counts half.
+        arrivals: requests since the last decision.
+        busy_s: replica-seconds of work since the last decision; a replica with half of its threads busy counts half.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Autoscaler(Protocol):
     """Says how many replicas there should be.
 
     Attributes:
-        interval_s: between two snapshots.
+        interval_s: between two decisions.
     """
 
     interval_s: float
@@ -87,7 +87,7 @@ class Autoscaler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationResult:
     """What became of the requests, each in its place among the arrivals, and what it took.
 
     Attributes:
@@ -135,7 +135,7 @@ def simulate(
     tokens: ArrayLike | None = None,
     autoscaler: Autoscaler | None = None,
     deadline_s: float | None = None,
-) -> Outcome:
+) -> SimulationResult:
     """Runs the schedule until every request is settled.
 
     Args:
@@ -158,7 +158,7 @@ def simulate(
     if at[0] < 0.0 or np.any(np.diff(at) < 0.0):
         raise ValueError("arrivals are seconds from the start, in order")
     run = _Run(dag, list(zip(at.tolist(), seconds.tolist(), words.tolist(), strict=True)), seed, deadline_s)
-    return run.outcome(autoscaler)
+    return run.result(autoscaler)
 
 
 @dataclass(slots=True)
@@ -203,14 +203,14 @@ class _Run:
         self._unsettled = count
         self._over = environment.event()
 
-    def outcome(self, autoscaler: Autoscaler | None) -> Outcome:
+    def result(self, autoscaler: Autoscaler | None) -> SimulationResult:
         environment = self._environment
         environment.process(self._arrive())
         if autoscaler is not None:
             environment.process(self._scale(autoscaler))
         environment.run(self._over)
         pools, core_s = self._pools, sum(node.busy_core_s for node in self._nodes)
-        return Outcome(
+        return SimulationResult(
             arrival_s=np.array([request[0] for request in self._requests]),
             done_s=np.array(self._done),
             status=np.array(self._status, np.int8),
@@ -225,7 +225,7 @@ class _Run:
         )
 
     def ended(self, stage: str, batch: Sequence[Request], started_s: float, replica: Replica) -> None:
-        """See `Watcher`: the stages behind it begin, in the same replica where they are there."""
+        """See `StageObserver`: the stages behind it begin, in the same replica where they are there."""
         now_s, progress, pool = self._environment.now, self._progress[stage], self._pool_of[stage]
         batch_s = now_s - started_s
         weight = SMOOTHING if progress.batch_s else 1.0
@@ -243,7 +243,7 @@ class _Run:
             pool.leave(replica, request)
 
     def expired(self, stage: str, request: Request, replica: Replica) -> None:
-        """See `Watcher`."""
+        """See `StageObserver`."""
         self._progress[stage].inside -= 1
         self._settle(request.number, EXPIRED)
         self._pool_of[stage].leave(replica, request)
@@ -268,9 +268,9 @@ class _Run:
         progress = self._progress[stage]
         progress.entered[request.number] = self._environment.now
         progress.inside += 1
-        if replica is not None and stage in replica.lanes:
+        if replica is not None and stage in replica.workers:
             replica.visits[request.number] += 1
-            replica.lanes[stage].enter(request)
+            replica.workers[stage].enqueue(request)
         else:
             self._pool_of[stage].send(request, stage)
 

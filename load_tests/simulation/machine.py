@@ -36,7 +36,7 @@ class Machine:
         self._number = 0
         self._virtual_s = 0.0
         self._rate = 1.0
-        self._looked_s = 0.0
+        self._updated_s = 0.0
         self._timer: Event | None = None
         self._timer_s = 0.0
         self._is_ending = False
@@ -57,14 +57,14 @@ class Machine:
 
     def _advance(self) -> None:
         now_s = self._environment.now
-        passed_s = now_s - self._looked_s
+        passed_s = now_s - self._updated_s
         if passed_s > 0.0:
             self._virtual_s += self._rate * passed_s
             self._busy_core_s += min(len(self._jobs), self._cores) * passed_s
-            self._looked_s = now_s
+            self._updated_s = now_s
 
     def _share(self) -> None:
-        """Looks again when the first job may end. A look that comes too early costs less than taking it back."""
+        """Sets a timer for the end of the first job. A timer that fires too early costs less than cancelling one."""
         if self._is_ending or not self._jobs:
             return
         running = len(self._jobs)
@@ -73,9 +73,9 @@ class Machine:
         due_s = self._environment.now + delay_s
         if self._timer is None or due_s < self._timer_s:
             self._timer, self._timer_s = self._environment.timeout(delay_s), due_s
-            self._timer.callbacks.append(self._look)
+            self._timer.callbacks.append(self._on_timer)
 
-    def _look(self, timer: Event) -> None:
+    def _on_timer(self, timer: Event) -> None:
         if timer is not self._timer:  # another one was due before it
             return
         self._timer = None

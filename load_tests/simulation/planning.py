@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from load_tests.simulation.application import DEPLOYMENTS, GPU_SPEED_UP, Profile, build
-from load_tests.simulation.dag import ANSWERED, Dag, Outcome, simulate
+from load_tests.simulation.dag import ANSWERED, Dag, SimulationResult, simulate
 from load_tests.simulation.service_times import ServiceTimes
 
 CELL_CORES: Final = 64  # of a simulated cell, about: more would change percentiles by less than their noise
@@ -96,7 +96,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Latencies and load of a simulated cluster.
+    """LatencyHistogram and load of a simulated cluster.
 
     Attributes:
         p50_ms, p95_ms, p99_ms: of the answers, from arrival.
@@ -167,8 +167,8 @@ def predict(
         deadline_s: of a request.
     """
     dag = build(service_times, profile, cores=cores)
-    outcome = _run(dag, service_times, rate, max(1, round(rate * seconds)), speech_s, seed, deadline_s)
-    return _prediction(outcome, warm_up=0.0)
+    result = _run(dag, service_times, rate, max(1, round(rate * seconds)), speech_s, seed, deadline_s)
+    return _prediction(result, warm_up=0.0)
 
 
 def plan(demand: Demand, offer: Offer, times: ServiceTimes, *, profile: Profile = "distributed", seed: int = 1) -> Plan:
@@ -299,21 +299,21 @@ def _run(
     speech_s: float | None,
     seed: int,
     deadline_s: float | None = None,
-) -> Outcome:
+) -> SimulationResult:
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate, count))
     speech = times.speech(count, speech_s or times.mean_speech_s, seed)
     return simulate(dag, arrivals, speech, seed=seed, tokens=times.tokens(speech, seed), deadline_s=deadline_s)
 
 
-def _prediction(outcome: Outcome, warm_up: float) -> Prediction:
-    start = int(warm_up * outcome.status.size)
-    answered = outcome.status[start:] == ANSWERED
-    latency_ms = 1000.0 * outcome.latency_s[start:][answered]
+def _prediction(result: SimulationResult, warm_up: float) -> Prediction:
+    start = int(warm_up * result.status.size)
+    answered = result.status[start:] == ANSWERED
+    latency_ms = 1000.0 * result.latency_s[start:][answered]
     p50, p95, p99 = np.percentile(latency_ms, (50, 95, 99)).tolist() if latency_ms.size else (inf, inf, inf)
     slowest = latency_ms >= np.quantile(latency_ms, 1.0 - SLOWEST) if latency_ms.size else answered
     waits = dict[str, float]()
-    for stage, queue_s in outcome.queue_s.items():
-        where = DEPLOYMENTS[stage] if DEPLOYMENTS[stage] in outcome.busy_s else "Ingress"
+    for stage, queue_s in result.queue_s.items():
+        where = DEPLOYMENTS[stage] if DEPLOYMENTS[stage] in result.busy_s else "Ingress"
         waits[where] = waits.get(where, 0.0) + 1000.0 * float(queue_s[start:][answered][slowest].mean())
-    busy = {name: outcome.busy_s[name] / replica_s for name, replica_s in outcome.replica_s.items()}
-    return Prediction(p50, p95, p99, float(answered.mean()), outcome.utilization, busy, waits)
+    busy = {name: result.busy_s[name] / replica_s for name, replica_s in result.replica_s.items()}
+    return Prediction(p50, p95, p99, float(answered.mean()), result.utilization, busy, waits)

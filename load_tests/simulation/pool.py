@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from math import fsum
 from random import Random
 from typing import Final
 
 from simpy import Environment, Event
 
-from load_tests.simulation.stage import Deployment, Node, Place, Replica, Request, Watcher
+from load_tests.simulation.stage import Deployment, Node, Place, Replica, Request, StageObserver
 
 CHOICES: Final = 2  # replicas that the router compares (Mitzenmacher 2001), as Serve's does
 
@@ -37,16 +38,16 @@ class Cluster:
             gpu = min(self._gpus, key=lambda each: each.reserved, default=None)
             if gpu is None or gpu.reserved + deployment.gpu > 1.0 + 1e-9:
                 return None
-            gpu.reserved += deployment.gpu
+            gpu.shares.append(deployment.gpu)
         node = min(self._nodes, key=lambda each: each.reserved)
-        node.reserved += deployment.cpus
+        node.shares.append(deployment.cpus)
         return Place(node, gpu)
 
     def release(self, deployment: Deployment, place: Place) -> None:
         """The replica there is gone."""
-        place.node.reserved -= deployment.cpus
+        place.node.shares.remove(deployment.cpus)
         if place.gpu:
-            place.gpu.reserved -= deployment.gpu
+            place.gpu.shares.remove(deployment.gpu)
 
 
 class Pool:
@@ -57,7 +58,7 @@ class Pool:
         environment: whose time passes.
         cluster: where replicas are placed.
         random: of the router and of service times.
-        watcher: hears of the stages' work.
+        observer: is told what the stages do.
 
     Attributes:
         arrivals: requests since they were last counted.
@@ -68,7 +69,12 @@ class Pool:
     """
 
     def __init__(
-        self, deployment: Deployment, environment: Environment, cluster: Cluster, random: Random, watcher: Watcher
+        self,
+        deployment: Deployment,
+        environment: Environment,
+        cluster: Cluster,
+        random: Random,
+        observer: StageObserver,
     ) -> None:
         self.deployment = deployment
         self.arrivals = 0
@@ -76,14 +82,14 @@ class Pool:
         self._environment = environment
         self._cluster = cluster
         self._random = random
-        self._watcher = watcher
+        self._observer = observer
         self._starting: list[tuple[Event, Place, float]] = []
         self._running: list[Replica] = []
         self._draining: list[Replica] = []
         self._waiting: deque[tuple[Request, str]] = deque()
         self._began_s: dict[Replica, float] = {}
         self._gone_s = 0.0  # replica-seconds of those that are gone
-        self._gone_busy_s = 0.0
+        self._gone_busy_s: list[float] = []
         for _ in range(deployment.replicas):
             place = cluster.place(deployment)
             if place is None:
@@ -111,18 +117,18 @@ class Pool:
 
     @property
     def busy_s(self) -> float:
-        """Replica-seconds of work, until now."""
-        return self._gone_busy_s + sum(replica.busy_s for replica in self._began_s)
+        """Replica-seconds of work, until now. Does not change by a rounding error when a replica ends."""
+        return fsum((*self._gone_busy_s, *(replica.busy_s for replica in self._began_s)))
 
     @property
     def replica_s(self) -> float:
-        """Replica-seconds from the wish for each replica to its end, until now."""
+        """Replica-seconds from asking for each replica to its end, until now."""
         now_s = self._environment.now
-        starting = sum(now_s - wished_s for _, _, wished_s in self._starting)
+        starting = sum(now_s - requested_s for _, _, requested_s in self._starting)
         return self._gone_s + starting + sum(now_s - began_s for began_s in self._began_s.values())
 
     def send(self, request: Request, stage: str) -> None:
-        """To the less loaded of two replicas that chance names; to nobody yet, where both have enough."""
+        """To the less loaded of two replicas that chance names; to none yet, where both have enough."""
         self.arrivals += 1
         replica = None if self._waiting else self._choose()
         if replica is None:
@@ -146,8 +152,8 @@ class Pool:
         """As many replicas as are wanted, one at least; those in the way end when their work is done."""
         wanted = max(1, wanted)
         while self.running + self.starting > wanted and self._starting:
-            _, place, wished_s = self._starting.pop()
-            self._gone_s += self._environment.now - wished_s
+            _, place, requested_s = self._starting.pop()
+            self._gone_s += self._environment.now - requested_s
             self._cluster.release(self.deployment, place)
         while self.running > wanted:
             replica = min(self._running, key=lambda each: len(each.visits))
@@ -166,22 +172,22 @@ class Pool:
             timer.callbacks.append(self._ready)
 
     def _ready(self, timer: Event) -> None:
-        for position, (own, place, wished_s) in enumerate(self._starting):
+        for position, (own, place, requested_s) in enumerate(self._starting):
             if own is timer:
                 del self._starting[position]
-                self._add(place, wished_s)
+                self._add(place, requested_s)
                 self._note()
                 self._assign_waiting()
                 return
 
-    def _add(self, place: Place, wished_s: float) -> None:
-        replica = Replica(self.deployment, self._environment, place, self._random, self._watcher)
+    def _add(self, place: Place, requested_s: float) -> None:
+        replica = Replica(self.deployment, self._environment, place, self._random, self._observer)
         self._running.append(replica)
-        self._began_s[replica] = wished_s
+        self._began_s[replica] = requested_s
 
     def _end(self, replica: Replica) -> None:
         self._gone_s += self._environment.now - self._began_s.pop(replica)
-        self._gone_busy_s += replica.busy_s
+        self._gone_busy_s.append(replica.busy_s)
         self._cluster.release(self.deployment, replica.place)
 
     def _note(self) -> None:
@@ -204,8 +210,8 @@ class Pool:
 
     def _assign(self, replica: Replica, request: Request, stage: str) -> None:
         replica.visits[request.number] = 1
-        enter = replica.lanes[stage].enter
+        enqueue = replica.workers[stage].enqueue
         if self.deployment.hop_s:
-            replica.place.node.machine.run(self.deployment.hop_s, partial(enter, request))
+            replica.place.node.machine.run(self.deployment.hop_s, partial(enqueue, request))
         else:
-            enter(request)
+            enqueue(request)

@@ -140,7 +140,7 @@ class ServiceTimes:
         overhead_ms: CPU of a request outside the stages (proxy, hops, serialisation), by profile.
         overhead_source: where that figure is from.
         conversation: (seconds of speech, tokens) of the turns of the sample conversation.
-        readings: the same of the other utterances that were measured.
+        other_utterances: the same of the utterances of a corpus that were measured.
         about: hardware, versions and the time.
     """
 
@@ -150,7 +150,7 @@ class ServiceTimes:
     overhead_ms: Mapping[str, float]
     overhead_source: str
     conversation: tuple[tuple[float, int], ...]
-    readings: tuple[tuple[float, int], ...]
+    other_utterances: tuple[tuple[float, int], ...]
     about: Mapping[str, Any]
 
     @property
@@ -167,7 +167,7 @@ class ServiceTimes:
 
     def tokens(self, speech: Floats, seed: int) -> Floats:
         """(n,) tokens for utterances of these lengths, each as fast as a measured one of about its length."""
-        seconds, tokens = np.array(sorted((*self.conversation, *self.readings))).T
+        seconds, tokens = np.array(sorted((*self.conversation, *self.other_utterances))).T
         rates = tokens / seconds
         first = np.searchsorted(seconds, speech) - NEIGHBOURS // 2
         offset = np.random.default_rng(seed).integers(0, NEIGHBOURS, speech.size)
@@ -193,7 +193,7 @@ def read(file: Path = MEASURED) -> ServiceTimes:
             for name, stage in document.pop("stages").items()
         }
         serving = {name: Serving(**each) for name, each in document.pop("serving").items()}
-        for name in ("conversation", "readings"):
+        for name in ("conversation", "other_utterances"):
             document[name] = tuple((seconds, tokens) for seconds, tokens in document[name])
         return ServiceTimes(stages=stages, serving=serving, **document)
     except (KeyError, TypeError, AttributeError) as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from math import inf
+from math import fsum, inf
 from random import Random
 from typing import Protocol
 
@@ -72,7 +72,7 @@ class Deployment:
         replicas: at the start.
         cpus: share of a node's cores that a replica is placed by; it limits nothing, as in Ray.
         hop_s: CPU seconds of the cluster for each request that comes in: proxy, router, serialisation.
-        cold_start_s: from the wish for a replica to its first request.
+        cold_start_s: from asking for a replica to its first request.
         max_ongoing: requests of a replica; more wait in front of all replicas.
         gpu: share of a GPU that a replica needs; 0 runs on cores.
     """
@@ -87,8 +87,8 @@ class Deployment:
     gpu: float = 0.0
 
 
-class Watcher(Protocol):
-    """Who hears of the stages' work."""
+class StageObserver(Protocol):
+    """Is told what the stages do."""
 
     def ended(self, stage: str, batch: Sequence[Request], started_s: float, replica: Replica) -> None:
         """A batch is done."""
@@ -99,10 +99,19 @@ class Watcher(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A node's cores, or a GPU, and how much of it replicas have reserved."""
+    """A node's cores, or a GPU, and the shares of it that replicas have reserved.
+
+    The shares are kept and summed anew: a total that is added to and subtracted from would keep a rounding error when
+    everything is released, and the emptiest node would be another one than before.
+    """
 
     machine: Machine
-    reserved: float = 0.0
+    shares: list[float] = field(default_factory=list)
+
+    @property
+    def reserved(self) -> float:
+        """Of the node's cores, or of the GPU; 0 exactly where nothing is reserved."""
+        return fsum(self.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ class Place:
         return (self.gpu or self.node).machine
 
 
-class Lane:
+class StageWorker:
     """A stage in a replica: its queue and its threads."""
 
     def __init__(self, stage: Stage, replica: Replica, device: Machine) -> None:
@@ -131,7 +140,7 @@ class Lane:
     def queued(self) -> int:
         return len(self._queue)
 
-    def enter(self, request: Request) -> None:
+    def enqueue(self, request: Request) -> None:
         """Those who come at one moment are computed together, as in `deployments.replica.batching`."""
         self._queue.append(request)
         if self.running == self.stage.threads:
@@ -147,8 +156,8 @@ class Lane:
             batch = self._take(replica.environment.now)
             if not batch:
                 return
+            replica.note_work()
             self.running += 1
-            replica.work(1 / self.stage.threads)
             seconds = self.stage.service(batch, replica.random)
             self._device.run(seconds, partial(self._end, batch, replica.environment.now))
 
@@ -156,7 +165,7 @@ class Lane:
         """The oldest one and those most like it; what is late by now is dropped on the way."""
         queue, room = self._queue, self.stage.batch_size
         while queue and queue[0].deadline_s <= now_s:
-            self._replica.watcher.expired(self.stage.name, queue.popleft(), self._replica)
+            self._replica.observer.expired(self.stage.name, queue.popleft(), self._replica)
         if room == 1 or len(queue) < 2:
             return [queue.popleft()] if queue else []
         oldest = queue.popleft()
@@ -173,9 +182,9 @@ class Lane:
 
     def _end(self, batch: Sequence[Request], started_s: float) -> None:
         replica = self._replica
+        replica.note_work()
         self.running -= 1
-        replica.work(-1 / self.stage.threads)
-        replica.watcher.ended(self.stage.name, batch, started_s, replica)
+        replica.observer.ended(self.stage.name, batch, started_s, replica)
         self._start()
 
 
@@ -187,31 +196,30 @@ class Replica:
         environment: whose time passes.
         place: where it runs.
         random: of its service times.
-        watcher: hears of its work.
+        observer: is told what its stages do.
 
     Attributes:
         visits: stages of this replica that each request is in, by its number.
     """
 
     def __init__(
-        self, deployment: Deployment, environment: Environment, place: Place, random: Random, watcher: Watcher
+        self, deployment: Deployment, environment: Environment, place: Place, random: Random, observer: StageObserver
     ) -> None:
         self.environment = environment
         self.place = place
         self.random = random
-        self.watcher = watcher
+        self.observer = observer
         self.visits: dict[int, int] = {}
-        self.lanes = {stage.name: Lane(stage, self, place.device) for stage in deployment.stages}
-        self._load = 0.0
+        self.workers = {stage.name: StageWorker(stage, self, place.device) for stage in deployment.stages}
         self._busy_s = 0.0
         self._since_s = 0.0
 
     @property
     def busy_s(self) -> float:
         """Seconds of work: one in which every thread of a stage was busy counts as one, however many stages were."""
-        return self._busy_s + min(1.0, self._load) * (self.environment.now - self._since_s)
+        load = sum(worker.running / worker.stage.threads for worker in self.workers.values())
+        return self._busy_s + min(1.0, load) * (self.environment.now - self._since_s)
 
-    def work(self, change: float) -> None:
-        """So much more, or less, of a stage's threads is busy."""
+    def note_work(self) -> None:
+        """Counts the seconds of work until now; to be called before a worker's running batches change."""
         self._busy_s, self._since_s = self.busy_s, self.environment.now
-        self._load += change

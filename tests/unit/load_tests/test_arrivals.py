@@ -16,15 +16,15 @@ from load_tests.fleet.arrivals import (
     Constant,
     Diurnal,
     NoRate,
-    Profile,
     Ramp,
+    RateProfile,
     Replay,
     at_rate,
     schedule,
 )
 
 UNLIKELY = 1e-4  # of a test that fails although all is well: the seeds are fixed, so it does not
-PROFILES: list[Profile] = [
+PROFILES: list[RateProfile] = [
     Constant(1000.0, 5.0),
     Ramp(1000.0, 0.0, 10.0),
     Burst(1000.0, 2.0, 50.0, 400.0, 60.0),
@@ -32,13 +32,13 @@ PROFILES: list[Profile] = [
 ]
 
 
-def integral(profile: Profile, until: float) -> float:
+def integral(profile: RateProfile, until: float) -> float:
     t = np.linspace(0, until, 200_001)
     return float(np.trapezoid(profile.rate_at(t), t))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_expected_arrivals_are_the_integral_of_the_rate(profile: Profile) -> None:
+def test_the_expected_arrivals_are_the_integral_of_the_rate(profile: RateProfile) -> None:
     for share in (0.25, 0.43, 1.0):
         until = share * profile.seconds
         assert profile.expected(np.array([until]))[0] == pytest.approx(integral(profile, until), rel=1e-3)
@@ -46,7 +46,7 @@ def test_the_expected_arrivals_are_the_integral_of_the_rate(profile: Profile) ->
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_number_of_arrivals_is_poisson_in_each_tenth(profile: Profile, seed: int) -> None:
+def test_the_number_of_arrivals_is_poisson_in_each_tenth(profile: RateProfile, seed: int) -> None:
     edges = np.linspace(0, profile.seconds, 11)
     counts = np.histogram(schedule(profile, seed), edges)[0]
     means = np.diff(profile.expected(edges))
@@ -55,7 +55,7 @@ def test_the_number_of_arrivals_is_poisson_in_each_tenth(profile: Profile, seed:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_gaps_are_exponential_in_expected_arrivals(profile: Profile) -> None:
+def test_gaps_are_exponential_in_expected_arrivals(profile: RateProfile) -> None:
     gaps = np.diff(profile.expected(schedule(profile, 7)))
     assert stats.kstest(gaps, "expon").pvalue > UNLIKELY
 
@@ -67,7 +67,7 @@ def test_counts_of_many_seeds_vary_as_a_poisson_distribution_does() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_seed_is_a_schedule(profile: Profile) -> None:
+def test_a_seed_is_a_schedule(profile: RateProfile) -> None:
     times = schedule(profile, 5)
     np.testing.assert_array_equal(times, schedule(profile, 5))
     assert times.size != schedule(profile, 6).size or (times != schedule(profile, 6)).any()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answering import answering
 from scipy.optimize import brentq
 from scipy.stats import binom
 
@@ -252,6 +253,7 @@ def test_the_json_holds_every_trial() -> None:
     assert document["rate"] == found.rate
     assert [trial["decision"] for trial in document["trials"]] == [trial.decision.value for trial in found.trials]
     assert document["terms"]["percentile"] == 99
+    assert {"command", "hardware", "versions", "measured"} <= document.keys()
 
 
 @pytest.mark.parametrize(("name", "magic"), [("plot.png", b"\x89PNG"), ("plot.svg", b"<?xml")])
@@ -276,8 +278,9 @@ def run_command(monkeypatch: pytest.MonkeyPatch, carries: float, *arguments: str
     monkeypatch.setattr(command, "run_scenario", run_scenario)
     parser = argparse.ArgumentParser()
     command.add_to(parser.add_subparsers())
-    options = parser.parse_args(["capacity", "--url", "http://cluster", "--slo-p99-ms", "500", *arguments])
-    return options.run(options), runs
+    with answering() as url:
+        options = parser.parse_args(["capacity", "--url", url, "--slo-p99-ms", "500", *arguments])
+        return options.run(options), runs
 
 
 def test_the_command_prints_writes_and_probes_with_a_seed_for_each_slice(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -24,19 +25,19 @@ from gevent import monkey
 from amser.client.weights import WeightsMissing, stored
 from load_tests.__main__ import main
 from load_tests.fleet.distributed import Merged, Reporting, part_of, parts
-from load_tests.fleet.open_loop import OpenLoop, Part
-from load_tests.fleet.payloads import prepare
-from load_tests.fleet.run import run_scenario
-from load_tests.fleet.scenario import load_scenario
-from load_tests.fleet.watch import (
+from load_tests.fleet.generator import LoadGenerator, Part
+from load_tests.fleet.monitor import (
     APPLICATIONS,
-    UNSEEN,
-    Cluster,
+    UNKNOWN,
+    ClusterState,
     Dashboard,
     memory_mb,
     running_replicas,
 )
-from load_tests.report.latency import Latencies
+from load_tests.fleet.payloads import prepare
+from load_tests.fleet.run import run_scenario
+from load_tests.fleet.scenario import load_scenario
+from load_tests.report.latency import LatencyHistogram
 from load_tests.report.record import Sample, Snapshot, read_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,8 +52,16 @@ def speech() -> None:
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def unused_url() -> Iterator[str]:
+    """Where nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
 def test_percentiles_have_three_digits() -> None:
-    latencies = Latencies(SECONDS)
+    latencies = LatencyHistogram(SECONDS)
     assert len(latencies) == SECONDS.size
     for percent in (50, 95, 99, 99.9):
         exact = np.percentile(SECONDS, percent, method="inverted_cdf")
@@ -60,27 +69,29 @@ def test_percentiles_have_three_digits() -> None:
 
 
 def test_histograms_that_were_encoded_are_merged_without_loss() -> None:
-    whole, merged = Latencies(SECONDS), Latencies()
+    whole, merged = LatencyHistogram(SECONDS), LatencyHistogram()
     for part in np.array_split(SECONDS, 4):
-        merged.add(Latencies.decoded(Latencies(part).encoded()))
+        merged.add(LatencyHistogram.decoded(LatencyHistogram(part).encoded()))
     assert len(merged) == len(whole)
     assert [merged.percentile(p) for p in range(0, 101)] == [whole.percentile(p) for p in range(0, 101)]
 
 
 def test_what_is_longer_than_an_hour_counts_as_one() -> None:
-    assert Latencies([7200.0]).percentile(50) == pytest.approx(3600, rel=1e-3)
+    assert LatencyHistogram([7200.0]).percentile(50) == pytest.approx(3600, rel=1e-3)
 
 
 def reporting(index: int, of: int) -> Reporting:
     """A worker that has done its part of a fleet of ten."""
     scenario = load_scenario("steady").adjusted(devices=10)
     payloads = prepare([np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)], [("klt", "standard")])
-    loop = OpenLoop(scenario, payloads, "http://127.0.0.1:1", part=Part(index, of))
+    generator = LoadGenerator(scenario, payloads, "http://127.0.0.1:1", part=Part(index, of))
     for number, seconds in enumerate(SECONDS[index::of]):
         fields: dict[str, Any] = {"degraded": ("text_encoder",), "timings_ms": {"asr": 3.0}, "retry_after_s": None}
-        loop.tally.add(Sample(number, number, number + float(seconds), 200, "ok", 1, "phone", "lte", **fields))
-    loop.tally.late_starts = index + 1
-    return Reporting(loop, [Snapshot(2.01 + 2 * k + 0.1 * index, {}, 5, 0.25) for k in range(3)])
+        generator.statistics.add(
+            Sample(number, number, number + float(seconds), 200, "ok", 1, "phone", "lte", **fields)
+        )
+    generator.statistics.late_starts = index + 1
+    return Reporting(generator, [Snapshot(2.01 + 2 * k + 0.1 * index, {}, 5, 0.25) for k in range(3)])
 
 
 def test_a_master_merges_what_its_workers_report() -> None:
@@ -96,8 +107,8 @@ def test_a_master_merges_what_its_workers_report() -> None:
         0, 0, float(SECONDS[0]), 200, "ok", 1, "phone", "lte", degraded=("text_encoder",), timings_ms={"asr": 3.0}
     )
     assert merged.late_starts == 1 + 2 + 3
-    assert merged.latencies.percentile(99) == Latencies(SECONDS).percentile(99)
-    assert [(look.in_flight, look.generator_cpu) for look in merged.snapshots] == [(15, 0.75)] * 3
+    assert merged.latencies.percentile(99) == LatencyHistogram(SECONDS).percentile(99)
+    assert [(snapshot.in_flight, snapshot.generator_cpu) for snapshot in merged.snapshots] == [(15, 0.75)] * 3
 
 
 def test_workers_begin_together_with_a_part_each() -> None:
@@ -130,13 +141,13 @@ def test_replicas_are_counted_though_nothing_is_known_of_their_memory() -> None:
 
     with HTTPServer(("127.0.0.1", 0), WithoutActors) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        seen_by_it = Dashboard(f"http://127.0.0.1:{server.server_port}").look()
+        seen_by_it = Dashboard(f"http://127.0.0.1:{server.server_port}").read()
         server.shutdown()
-    assert seen_by_it == Cluster({"Roberta": 1}, {})
+    assert seen_by_it == ClusterState({"Roberta": 1}, {})
 
 
 def test_a_dashboard_that_is_not_there_knows_nothing() -> None:
-    assert Dashboard("http://127.0.0.1:1").look() == UNSEEN
+    assert Dashboard("http://127.0.0.1:1").read() == UNKNOWN
 
 
 def test_importing_the_runner_leaves_the_process_unpatched() -> None:
@@ -181,6 +192,36 @@ def test_exit_codes_tell_a_failure_from_a_refusal_and_a_missed_objective(
     assert "goodput" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["run", "steady"], ["capacity", "--slo-p99-ms", "500"]])
+def test_a_url_without_a_cluster_is_said_in_a_line_before_anything_is_encoded(
+    command: list[str], unused_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--url", unused_url]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"load_tests: there is no cluster at {unused_url}: connection refused; start one (")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run", "steady", "--report"], *(["capacity", "--slo-p99-ms", "9", each] for each in ("--json", "--plot"))],
+)
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with answering() as url:
+        assert main([*command, str(tmp_path / "file" / "result.png"), "--url", url]) == 1
+        assert seen(url)["attempts"] == {}
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_plot_of_an_unknown_format_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering() as url, pytest.raises(SystemExit, match="2"):
+        main(["capacity", "--slo-p99-ms", "9", "--plot", "plot.txt", "--url", url])
+    assert ".svg, .png or .pdf" in capsys.readouterr().err
+
+
 def test_a_scenario_that_does_not_exist_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["run", "nix"])
@@ -206,6 +247,14 @@ def test_ctrl_c_shows_what_was_measured() -> None:
     assert process.returncode == 130
     assert "answered" in output
     assert "Traceback" not in errors
+
+
+def ports() -> list[str]:
+    """Options that let a master and its workers meet at an unused port."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    return ["--master-bind-port", port, "--master-port", port]
 
 
 def locust(*arguments: str) -> tuple[int, str]:
@@ -237,15 +286,52 @@ def test_locust_runs_a_closed_loop_of_patient_devices() -> None:
 
 
 @pytest.mark.usefixtures("speech")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_locust_says_that_there_is_no_cluster_in_place_of_empty_tables(processes: int, unused_url: str) -> None:
+    several = ["--processes", "2", *ports()] if processes == 2 else []
+    started = time.monotonic()
+    code, output = locust("-u", "2", "--host", unused_url, *several)
+    assert code == 1
+    assert f"there is no cluster at {unused_url}: connection refused" in output
+    assert "Traceback" not in output
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.usefixtures("speech")
+def test_without_a_host_locust_takes_the_cluster_of_this_machine() -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("something else listens at port 8000")
+    code, output = locust("-u", "1", "-t", "1s")
+    assert code == 1
+    assert "there is no cluster at http://127.0.0.1:8000" in output
+
+
+@pytest.mark.usefixtures("speech")
+def test_locusts_page_says_that_there_is_no_cluster(unused_url: str) -> None:
+    port = ports()[1]
+    command = [sys.executable, "-m", "locust", "-f", "load_tests/locustfile.py", "--web-host", "127.0.0.1"]
+    process = subprocess.Popen(
+        [*command, "--web-port", port, "--host", unused_url, "--autostart", "-t", "5s", "--autoquit", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert f"there is no cluster at {unused_url}" in process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+
+
+@pytest.mark.usefixtures("speech")
 def test_two_locust_processes_share_a_scenario_out(tmp_path: Path) -> None:
     own = tmp_path / "short.yaml"
     own.write_text("description: Short.\narrivals: {kind: constant, seconds: 2, rate: 30}\ndevices: 40\n")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = str(unused.getsockname()[1])
-    ports = ["--master-bind-port", port, "--master-port", port]
     with answering() as url:
-        _, output = locust("--scenario", str(own), "--processes", "2", *ports, "--report", str(tmp_path), "--host", url)
+        _, output = locust(
+            "--scenario", str(own), "--processes", "2", *ports(), "--report", str(tmp_path), "--host", url
+        )
         attempts = len(seen(url)["attempts"])
     run = read_run(tmp_path)
     assert run.about["workers"] == 2

@@ -13,7 +13,8 @@ from load_tests.report.summary import (
     Cost,
     Outcome,
     Stage,
-    keeps,
+    keeps_objective,
+    outcome_of,
     percentile,
     summarise,
 )
@@ -45,8 +46,8 @@ def run_of(*samples: Sample, seconds: float = 10.0, late_starts: int = 0, cores:
         (0, DROPPED, Outcome.DROPPED),
     ],
 )
-def test_the_fate_of_an_arrival(status: int, outcome: str, expected: Outcome) -> None:
-    assert outcome(sample(status=status, outcome=outcome)) is expected
+def test_the_outcome_of_an_arrival(status: int, outcome: str, expected: Outcome) -> None:
+    assert outcome_of(sample(status=status, outcome=outcome)) is expected
 
 
 def test_goodput_counts_from_the_scheduled_time() -> None:
@@ -59,8 +60,8 @@ def test_goodput_counts_from_the_scheduled_time() -> None:
 
 
 def test_an_answer_on_the_objective_keeps_it() -> None:
-    assert keeps(sample(at_s=0.0, latency_s=0.5), 500)
-    assert not keeps(sample(at_s=0.0, latency_s=0.5), 499.9)
+    assert keeps_objective(sample(at_s=0.0, latency_s=0.5), 500)
+    assert not keeps_objective(sample(at_s=0.0, latency_s=0.5), 499.9)
 
 
 def test_an_answer_after_the_schedule_is_no_throughput() -> None:

@@ -17,8 +17,8 @@ from answering import answering, seen
 from amser.wire import unpack
 from load_tests.fleet.arrivals import Constant, schedule
 from load_tests.fleet.connection import BadUrl
+from load_tests.fleet.generator import LoadGenerator, Part
 from load_tests.fleet.members import Fleet
-from load_tests.fleet.open_loop import OpenLoop, Part
 from load_tests.fleet.payloads import Payloads, body, prepare
 from load_tests.fleet.scenario import Link, Misbehaviour, Scenario
 from load_tests.report.record import DROPPED, Sample
@@ -36,10 +36,10 @@ def scenario(seconds: float = 1.0, rate: float = 20.0, **fields: Any) -> Scenari
     return Scenario(name="test", description="A test.", arrivals=Constant(seconds, rate), **fields)
 
 
-def walked(wanted: Scenario, payloads: Payloads, url: str, **options: Any) -> OpenLoop:
-    loop = OpenLoop(wanted, payloads, url, seed=1, **options)
-    loop.walk()
-    return loop
+def run(wanted: Scenario, payloads: Payloads, url: str, **options: Any) -> LoadGenerator:
+    generator = LoadGenerator(wanted, payloads, url, seed=1, **options)
+    generator.run_open_loop()
+    return generator
 
 
 def outcomes(samples: list[Sample]) -> Counter[str]:
@@ -49,8 +49,8 @@ def outcomes(samples: list[Sample]) -> Counter[str]:
 def test_requests_leave_on_time_however_long_the_answers_take(payloads: Payloads) -> None:
     wanted = scenario(rate=30)
     with answering(delay_s=1.2) as url:
-        loop = walked(wanted, payloads, url)
-    samples = sorted(loop.tally.samples, key=lambda sample: sample.scheduled_s)
+        generator = run(wanted, payloads, url)
+    samples = sorted(generator.statistics.samples, key=lambda sample: sample.scheduled_s)
     assert [sample.scheduled_s for sample in samples] == schedule(wanted.arrivals, 1).tolist()
     assert outcomes(samples) == {"ok": len(samples)}
     late = np.array([sample.sent_s - sample.scheduled_s for sample in samples if sample.sent_s is not None])
@@ -62,7 +62,7 @@ def test_requests_leave_on_time_however_long_the_answers_take(payloads: Payloads
 
 def test_what_an_answer_says_is_recorded(payloads: Payloads) -> None:
     with answering() as url:
-        sample = walked(scenario(rate=5), payloads, url).tally.samples[0]
+        sample = run(scenario(rate=5), payloads, url).statistics.samples[0]
     assert (sample.status, sample.outcome, sample.behaviour) == (200, "ok", "good")
     assert sample.degraded == ("text_encoder",)
     assert sample.timings_ms == {"queue": 33.52, "asr": 190.91, "total": 290.1}
@@ -75,9 +75,9 @@ def test_a_generator_that_is_late_hides_nothing(payloads: Payloads) -> None:
         time.sleep(0.05)  # the whole process: nothing leaves meanwhile
 
     with answering(delay_s=0.0) as url:
-        loop = walked(scenario(rate=40), payloads, url, fire=busy)
-    assert loop.tally.late_starts > 10
-    last = max(loop.tally.samples, key=lambda sample: sample.scheduled_s)
+        generator = run(scenario(rate=40), payloads, url, fire=busy)
+    assert generator.statistics.late_starts > 10
+    last = max(generator.statistics.samples, key=lambda sample: sample.scheduled_s)
     assert last.latency_s is not None
     assert last.service_s is not None
     assert last.latency_s > last.service_s + 0.3
@@ -85,24 +85,24 @@ def test_a_generator_that_is_late_hides_nothing(payloads: Payloads) -> None:
 
 def test_an_arrival_is_dropped_and_counted_where_too_many_wait(payloads: Payloads) -> None:
     with answering(delay_s=1.2) as url:
-        loop = walked(scenario(rate=20), payloads, url, most_in_flight=3)
-    found = outcomes(loop.tally.samples)
-    assert found["ok"] == loop.tally.sent == 3
+        generator = run(scenario(rate=20), payloads, url, most_in_flight=3)
+    found = outcomes(generator.statistics.samples)
+    assert found["ok"] == generator.statistics.sent == 3
     assert found[DROPPED] == schedule(Constant(1.0, 20.0), 1).size - 3
-    dropped = next(sample for sample in loop.tally.samples if sample.outcome == DROPPED)
+    dropped = next(sample for sample in generator.statistics.samples if sample.outcome == DROPPED)
     assert (dropped.sent_s, dropped.done_s, dropped.latency_s) == (None, None, None)
 
 
 def test_each_device_keeps_a_connection_of_its_own(payloads: Payloads) -> None:
     with answering(delay_s=0.0) as url:
-        samples = walked(scenario(rate=40, devices=5), payloads, url).tally.samples
+        samples = run(scenario(rate=40, devices=5), payloads, url).statistics.samples
         assert seen(url)["connections"] == len({sample.device for sample in samples}) == 5
     assert len(samples) > 30
 
 
 def test_a_kept_connection_that_the_cluster_closed_costs_a_retry_and_no_failure(payloads: Payloads) -> None:
     with answering(delay_s=0.0, idle_s=0.02) as url:
-        samples = walked(scenario(rate=40, devices=2), payloads, url).tally.samples
+        samples = run(scenario(rate=40, devices=2), payloads, url).statistics.samples
         assert seen(url)["connections"] > 10
     assert outcomes(samples) == {"ok": len(samples)}
 
@@ -110,7 +110,7 @@ def test_a_kept_connection_that_the_cluster_closed_costs_a_retry_and_no_failure(
 def test_an_utterance_that_the_link_cuts_is_sent_again_with_its_id(payloads: Payloads) -> None:
     with answering(delay_s=0.0) as url:
         wanted = scenario(rate=50, link=Link(loss=0.4, resend_after_s=0.2))
-        samples = walked(wanted, payloads, url).tally.samples
+        samples = run(wanted, payloads, url).statistics.samples
         attempts = seen(url)["attempts"]
     assert outcomes(samples) == {"ok": len(samples)}
     assert len(attempts) == len(samples)
@@ -121,7 +121,7 @@ def test_an_utterance_that_the_link_cuts_is_sent_again_with_its_id(payloads: Pay
 
 def test_bad_clients_are_answered_as_they_should_be(payloads: Payloads) -> None:
     with answering(delay_s=0.0) as url:
-        samples = walked(scenario(rate=40, misbehaviour=BAD), payloads, url).tally.samples
+        samples = run(scenario(rate=40, misbehaviour=BAD), payloads, url).statistics.samples
     assert outcomes(samples) == {"ok": len(samples)}
     statuses = {kind: {each.status for each in samples if each.behaviour == kind} for kind in Misbehaviour}
     assert statuses == {
@@ -134,67 +134,67 @@ def test_bad_clients_are_answered_as_they_should_be(payloads: Payloads) -> None:
 
 def test_a_bad_client_that_gets_an_answer_is_a_failure(payloads: Payloads) -> None:
     with answering(delay_s=0.0, status=500) as url:
-        loop = walked(scenario(misbehaviour={Misbehaviour.OVERSIZED: 1.0}), payloads, url)
-        assert outcomes(loop.tally.samples).keys() == {"ok"}  # too many bytes are refused before anything fails
-        loop = walked(scenario(), payloads, url)
-    assert outcomes(loop.tally.samples).keys() == {"500 Internal Server Error"}
-    assert loop.tally.failed == loop.tally.sent > 0
+        generator = run(scenario(misbehaviour={Misbehaviour.OVERSIZED: 1.0}), payloads, url)
+        assert outcomes(generator.statistics.samples).keys() == {
+            "ok"
+        }  # too many bytes are refused before anything fails
+        generator = run(scenario(), payloads, url)
+    assert outcomes(generator.statistics.samples).keys() == {"500 Internal Server Error"}
+    assert generator.statistics.failed == generator.statistics.sent > 0
 
 
 def test_a_full_cluster_refuses_and_does_not_fail(payloads: Payloads) -> None:
     with answering(delay_s=0.0, status=429) as url:
-        tally = walked(scenario(), payloads, url).tally
-    assert outcomes(tally.samples) == {"429 Too Many Requests": tally.sent}
-    assert {sample.retry_after_s for sample in tally.samples} == {3.0}
-    assert tally.failed == 0
+        statistics = run(scenario(), payloads, url).statistics
+    assert outcomes(statistics.samples) == {"429 Too Many Requests": statistics.sent}
+    assert {sample.retry_after_s for sample in statistics.samples} == {3.0}
+    assert statistics.failed == 0
 
 
 def test_no_answer_in_time_is_a_timeout(payloads: Payloads) -> None:
     with answering(delay_s=5.0) as url:
-        samples = walked(scenario(rate=5), payloads, url, answer_timeout_s=0.3).tally.samples
+        samples = run(scenario(rate=5), payloads, url, answer_timeout_s=0.3).statistics.samples
     assert outcomes(samples).keys() == {"timeout"}
     assert all(sample.service_s == pytest.approx(0.3, abs=0.2) for sample in samples)
 
 
-def test_nobody_there_is_a_connection_refused(payloads: Payloads) -> None:
+def test_no_cluster_is_a_connection_refused(payloads: Payloads) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        samples = walked(scenario(rate=5), payloads, url).tally.samples
+        samples = run(scenario(rate=5), payloads, url).statistics.samples
     assert outcomes(samples).keys() == {"connection refused"}
     assert {sample.bytes_up for sample in samples} == {0}
 
 
 def test_a_url_that_is_none_is_refused_at_once(payloads: Payloads) -> None:
     with pytest.raises(BadUrl, match="no URL of a cluster"):
-        OpenLoop(scenario(), payloads, "ftp://cluster")
+        LoadGenerator(scenario(), payloads, "ftp://cluster")
 
 
 def test_deadline_and_strictness_go_into_the_header(payloads: Payloads) -> None:
     with answering(delay_s=0.0) as url:
-        walked(scenario(rate=5, deadline_ms=900, strict=True), payloads, url)
+        run(scenario(rate=5, deadline_ms=900, strict=True), payloads, url)
         (headers,) = seen(url)["headers"]
         assert (headers["amser-deadline-ms"], headers["prefer"]) == ("900", "handling=strict")
-        walked(scenario(rate=5), payloads, url)
+        run(scenario(rate=5), payloads, url)
         (headers,) = seen(url)["headers"]
     assert "amser-deadline-ms" not in headers
     assert "prefer" not in headers
 
 
-def test_locust_hears_of_each_request_with_the_time_from_its_schedule(payloads: Payloads) -> None:
-    heard: list[dict[str, Any]] = []
+def test_locust_is_told_of_each_request_with_the_time_from_its_schedule(payloads: Payloads) -> None:
+    told: list[dict[str, Any]] = []
     with answering() as url:
-        samples = walked(scenario(), payloads, url, fire=lambda **fields: heard.append(fields)).tally.samples
-    assert [each["response_time"] for each in heard] == [1000 * (sample.latency_s or 0) for sample in samples]
-    assert {(each["request_type"], each["name"], each["exception"]) for each in heard} == {
-        ("POST", "/v1/emotion", None)
-    }
+        samples = run(scenario(), payloads, url, fire=lambda **fields: told.append(fields)).statistics.samples
+    assert [each["response_time"] for each in told] == [1000 * (sample.latency_s or 0) for sample in samples]
+    assert {(each["request_type"], each["name"], each["exception"]) for each in told} == {("POST", "/v1/emotion", None)}
 
 
 def test_two_parts_are_the_whole_and_share_no_device(payloads: Payloads) -> None:
     wanted = scenario(devices=9)
     with answering(delay_s=0.0) as url:
-        halves = [walked(wanted, payloads, url, part=Part(index, 2)).tally.samples for index in range(2)]
+        halves = [run(wanted, payloads, url, part=Part(index, 2)).statistics.samples for index in range(2)]
     devices = [{sample.device for sample in half} for half in halves]
     assert devices[0].isdisjoint(devices[1])
     together = sorted(sample.scheduled_s for half in halves for sample in half)
@@ -203,9 +203,9 @@ def test_two_parts_are_the_whole_and_share_no_device(payloads: Payloads) -> None
 
 def test_in_a_closed_loop_each_device_waits_for_its_answer(payloads: Payloads) -> None:
     with answering(delay_s=0.1) as url:
-        loop = OpenLoop(scenario(devices=3), payloads, url)
-        loop.converse(3)
-    samples = loop.tally.samples
+        generator = LoadGenerator(scenario(devices=3), payloads, url)
+        generator.run_closed_loop(3)
+    samples = generator.statistics.samples
     assert 18 <= len(samples) <= 33
     for device in range(3):
         own = sorted((each for each in samples if each.device == device), key=lambda each: each.scheduled_s)
@@ -214,13 +214,13 @@ def test_in_a_closed_loop_each_device_waits_for_its_answer(payloads: Payloads) -
 
 def test_killed_it_leaves_out_what_was_on_its_way(payloads: Payloads) -> None:
     with answering(delay_s=5.0) as url:
-        loop = OpenLoop(scenario(seconds=30), payloads, url)
-        walking = gevent.spawn(loop.walk)
+        generator = LoadGenerator(scenario(seconds=30), payloads, url)
+        running = gevent.spawn(generator.run_open_loop)
         gevent.sleep(0.6)
-        walking.kill()
-    assert loop.tally.sent > 3
-    assert loop.tally.in_flight == 0
-    assert loop.tally.samples == []
+        running.kill()
+    assert generator.statistics.sent > 3
+    assert generator.statistics.in_flight == 0
+    assert generator.statistics.samples == []
 
 
 def test_a_device_says_who_it_is_and_what_its_clock_shows(payloads: Payloads) -> None:

@@ -1,7 +1,7 @@
-"""The heart: one dispatcher walks a schedule and starts a greenlet for each arrival, whatever the answers do.
+"""The load generator. In an open loop one dispatcher follows a schedule and starts a greenlet for each arrival.
 
 Nothing waits for an answer before it sends the next request, and latency counts from the scheduled time: a cluster that
-slows down cannot slow the load down (no coordinated omission). The closed loop, whose devices do wait, is here too.
+slows down cannot slow the load down (no coordinated omission). In a closed loop devices do wait for their answers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from load_tests.fleet.connection import KeptConnections, Target
 from load_tests.fleet.members import Fleet
 from load_tests.fleet.payloads import Payloads
 from load_tests.fleet.scenario import Scenario
-from load_tests.report.latency import Latencies
+from load_tests.report.latency import LatencyHistogram
 from load_tests.report.record import DROPPED, Sample
-from load_tests.report.summary import GOOD, Outcome, outcome
+from load_tests.report.summary import GOOD, Outcome, outcome_of
 
 MOST_IN_FLIGHT: Final = 2000
 LATE_S: Final = 0.010
@@ -47,8 +47,8 @@ class Part:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What is known so far.
+class Statistics:
+    """Requests so far.
 
     Attributes:
         samples: in the order in which they were done.
@@ -57,7 +57,7 @@ class Tally:
     """
 
     samples: list[Sample] = field(default_factory=list)
-    latencies: Latencies = field(default_factory=Latencies)
+    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
     sent: int = 0
     in_flight: int = 0
     failed: int = 0
@@ -77,11 +77,11 @@ class Tally:
 
 def is_failure(sample: Sample) -> bool:
     """Whether it was not answered as it should be. A full cluster that says so (429, 503) did what it should."""
-    return outcome(sample) in (Outcome.FAILED, Outcome.DROPPED)
+    return outcome_of(sample) in (Outcome.FAILED, Outcome.DROPPED)
 
 
-class OpenLoop:
-    """A fleet that speaks when its schedule says so.
+class LoadGenerator:
+    """A fleet that sends requests at the moments of a schedule, or in a closed loop.
 
     Args:
         scenario: what to do.
@@ -97,7 +97,7 @@ class OpenLoop:
         load_tests.fleet.connection.BadUrl: as named.
 
     Attributes:
-        tally: what is known so far.
+        statistics: of the requests so far.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class OpenLoop:
         most_in_flight: int = MOST_IN_FLIGHT,
         answer_timeout_s: float = DEFAULTS.answer_timeout_s,
     ) -> None:
-        self.tally = Tally()
+        self.statistics = Statistics()
         self._scenario = scenario
         self._seed = seed
         self._part = part
@@ -145,38 +145,38 @@ class OpenLoop:
         self._greenlets.kill()
         self._kept.close()
 
-    def walk(self, wait_s: float = 0.0) -> None:
-        """The whole schedule, and then the answers that are still on their way. Killed, it leaves those out."""
+    def run_open_loop(self, wait_s: float = 0.0) -> None:
+        """Sends the whole schedule, then waits for the outstanding answers. Killed, it leaves those out."""
         arrivals = list(self._arrivals())
         self.begin(wait_s)
         try:
             for arrival in arrivals:
                 self._wait_until(arrival.scheduled_s)
-                if self.tally.in_flight >= self._most_in_flight:
-                    self.tally.add(_dropped(arrival))
+                if self.statistics.in_flight >= self._most_in_flight:
+                    self.statistics.add(_dropped(arrival))
                     continue
-                self._takes_off()
-                self._greenlets.start(gevent.Greenlet(self._speak, self._in_turn(arrival)))
+                self._count_sent()
+                self._greenlets.start(gevent.Greenlet(self._send, self._in_turn(arrival)))
             self._greenlets.join()
         finally:
             self.end()
 
-    def converse(self, devices: int, wait_s: float = 0.0) -> None:
-        """The closed loop: the first `devices` of the fleet, each of which sends once its last request was answered."""
+    def run_closed_loop(self, devices: int, wait_s: float = 0.0) -> None:
+        """The first `devices` of the fleet, each of which sends once its last request was answered."""
         self.begin(wait_s)
         try:
             self._wait_until(0.0)
             for number in range(self._part.index, min(devices, len(self._fleet)), self._part.of):
-                self._greenlets.start(gevent.Greenlet(self._converse, number))
+                self._greenlets.start(gevent.Greenlet(self._send_in_turn, number))
             self._greenlets.join()
         finally:
             self.end()
 
-    def say(self, number: int) -> Sample:
-        """The next utterance of a device, now; one that was refused then waits as long as it was told to."""
-        self._takes_off()
+    def send_next(self, number: int) -> Sample:
+        """Sends a device's next utterance now; a device that was refused then waits as long as it was told to."""
+        self._count_sent()
         arrival = Arrival(self.elapsed_s, self._fleet[number % len(self._fleet)], 0)
-        sample = self._speak(self._in_turn(arrival))
+        sample = self._send(self._in_turn(arrival))
         if not sample.ok:
             gevent.sleep(sample.retry_after_s or PAUSE_S)
         return sample
@@ -198,21 +198,21 @@ class OpenLoop:
         self._turns[arrival.member.number] = turn + 1
         return Arrival(arrival.scheduled_s, arrival.member, turn, arrival.cuts)
 
-    def _speak(self, arrival: Arrival) -> Sample:
+    def _send(self, arrival: Arrival) -> Sample:
         try:
-            sample = self._clients.speak(arrival, self._start_s, self._began_at)
+            sample = self._clients.send(arrival, self._start_s, self._began_at)
         finally:
-            self.tally.in_flight -= 1
+            self.statistics.in_flight -= 1
         assert sample.sent_s is not None
-        self.tally.late_starts += sample.sent_s - sample.scheduled_s > LATE_S
-        self.tally.add(sample)
+        self.statistics.late_starts += sample.sent_s - sample.scheduled_s > LATE_S
+        self.statistics.add(sample)
         if self._fire is not None:
-            self._tell(sample)
+            self._fire_event(sample)
         return sample
 
-    def _converse(self, number: int) -> None:
+    def _send_in_turn(self, number: int) -> None:
         while self.elapsed_s < self._scenario.seconds:
-            self.say(number)
+            self.send_next(number)
 
     def _wait_until(self, at_s: float) -> None:
         """Not earlier, and one turn of gevent's loop at least. Its timers count from its last turn, not from now."""
@@ -220,11 +220,11 @@ class OpenLoop:
         while (left_s := at_s - self.elapsed_s) > 0:
             gevent.sleep(left_s)
 
-    def _takes_off(self) -> None:
-        self.tally.in_flight += 1
-        self.tally.sent += 1
+    def _count_sent(self) -> None:
+        self.statistics.in_flight += 1
+        self.statistics.sent += 1
 
-    def _tell(self, sample: Sample) -> None:
+    def _fire_event(self, sample: Sample) -> None:
         assert self._fire is not None
         good = sample.behaviour == GOOD
         self._fire(

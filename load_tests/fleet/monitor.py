@@ -1,4 +1,7 @@
-"""Looks at the cluster and at the generator itself during a run: whoever measures the client is to know it."""
+"""Snapshots of the cluster and of the load generator itself during a run.
+
+A generator that is busy measures itself: its own CPU belongs to every result.
+"""
 
 from __future__ import annotations
 
@@ -14,75 +17,75 @@ import httpx
 import psutil
 from geventhttpclient import HTTPClient
 
-from load_tests.fleet.open_loop import OpenLoop
+from load_tests.fleet.generator import LoadGenerator
 from load_tests.report.record import Snapshot
 
 SNAPSHOT_EVERY_S: Final = 2.0
-LEAST_S: Final = 0.5  # of a look: CPU time is counted in hundredths of a second
+LEAST_S: Final = 0.5  # between two snapshots: CPU time is counted in hundredths of a second
 APPLICATIONS: Final = "/api/serve/applications/"  # of Ray's dashboard
 ACTORS: Final = "/logical/actors?ids="
 DASHBOARD_TIMEOUT_S: Final = 1.5
 RUNNING: Final = "RUNNING"
 
 
-class Cluster(NamedTuple):
+class ClusterState(NamedTuple):
     """Running replicas of each deployment, and the megabytes that they hold together."""
 
     replicas: Mapping[str, int]
     memory_mb: Mapping[str, float]
 
 
-UNSEEN: Final = Cluster({}, {})
+UNKNOWN: Final = ClusterState({}, {})
 
 
-class Watch:
-    """Looks every two seconds, in a greenlet of its own. A context manager.
+class Monitor:
+    """Takes a snapshot every two seconds, in a greenlet of its own. A context manager.
 
     Args:
-        loop: what is watched.
+        generator: whose requests and CPU are recorded.
         dashboard: URL of Ray's dashboard; None asks for nothing of the cluster.
 
     Attributes:
-        loop: what is watched.
+        generator: as given.
         snapshots: so far.
     """
 
-    def __init__(self, loop: OpenLoop, dashboard: str | None = None) -> None:
+    def __init__(self, generator: LoadGenerator, dashboard: str | None = None) -> None:
         self.snapshots: list[Snapshot] = []
-        self.loop = loop
-        self._cluster: Callable[[], Cluster] = Dashboard(dashboard).look if dashboard else lambda: UNSEEN
+        self.generator = generator
+        self._read_cluster: Callable[[], ClusterState] = Dashboard(dashboard).read if dashboard else lambda: UNKNOWN
         self._process = psutil.Process()
         self._last = 0.0, 0.0  # wall clock, CPU seconds
         self._greenlet: gevent.Greenlet | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Monitor:
         self._last = time.monotonic(), self._cpu_seconds()
-        self._greenlet = gevent.spawn(self._watch)
+        self._greenlet = gevent.spawn(self._take_snapshots)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._greenlet is not None
         self._greenlet.kill()
         if not self.snapshots or time.monotonic() - self._last[0] > LEAST_S:
-            self.look(UNSEEN)
+            self.take_snapshot(UNKNOWN)
 
     @property
     def generator_cpu(self) -> float:
-        """Cores, at the last look."""
+        """Cores, at the last snapshot."""
         return self.snapshots[-1].generator_cpu if self.snapshots else 0.0
 
-    def look(self, cluster: Cluster) -> None:
-        """Once."""
+    def take_snapshot(self, cluster: ClusterState) -> None:
+        """Adds one, with what is known of the cluster."""
         (then, before), (now, cpu) = self._last, (time.monotonic(), self._cpu_seconds())
         self._last = now, cpu
         cores = (cpu - before) / max(now - then, 1e-9)
-        at_s, in_flight = max(0.0, self.loop.elapsed_s), self.loop.tally.in_flight
+        at_s, in_flight = max(0.0, self.generator.elapsed_s), self.generator.statistics.in_flight
         self.snapshots.append(Snapshot(at_s, cluster.replicas, in_flight, cores, cluster.memory_mb))
 
-    def _watch(self) -> None:
+    def _take_snapshots(self) -> None:
         while True:
             gevent.sleep(SNAPSHOT_EVERY_S)
-            self.look(self._cluster())
+            self.take_snapshot(self._read_cluster())
 
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
@@ -97,12 +100,12 @@ class Dashboard:
             str(httpx.URL(url)), connection_timeout=DASHBOARD_TIMEOUT_S, network_timeout=DASHBOARD_TIMEOUT_S
         )
 
-    def look(self) -> Cluster:
+    def read(self) -> ClusterState:
         """Empty where the dashboard does not answer as it should; the replicas alone where it knows no actors."""
         replicas = running_replicas(self._get(APPLICATIONS))
         actors = list(itertools.chain.from_iterable(replicas.values()))
         known = self._get(ACTORS + ",".join(actors)) if actors else {}
-        return Cluster({name: len(each) for name, each in replicas.items()}, memory_mb(replicas, known))
+        return ClusterState({name: len(each) for name, each in replicas.items()}, memory_mb(replicas, known))
 
     def _get(self, route: str) -> Mapping[str, Any]:
         try:
