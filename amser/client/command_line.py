@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Final
 
-from amser.client.commands.terminal import INTERRUPTED, OK, Parser, complain
+from amser.client.commands.terminal import Parser, guarded
 
 COMMANDS: Final = MappingProxyType(  # each a module of `amser.client.commands` with `add_arguments` and `run`
     {
@@ -45,20 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(format="amser: %(message)s")  # standard error
-    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text in the terminal's encoding
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        options = _parser(given).parse_args(given)
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        return complain("stopped", code=INTERRUPTED)
-    except BrokenPipeError:  # whoever reads the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "amser":
-            raise
-        return complain(f"the package {error.name} is not installed", "Install it with: pip install 'amser[edge]'")
+    return guarded(lambda: _run(given))
+
+
+def _run(given: Sequence[str]) -> int:
+    options = _parser(given).parse_args(given)
+    return int(options.run(options))
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

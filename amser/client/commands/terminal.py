@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 OK, FAILED, USAGE, KEPT, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
@@ -17,6 +18,24 @@ def complain(what: str, advice: str = "", code: int = FAILED, program: str = "am
     if advice:
         print(advice, file=sys.stderr)
     return code
+
+
+def guarded(work: Callable[[], int], program: str = "amser") -> int:
+    """Runs a command line; returns its exit code. Ctrl-C, a reader that has gone and a missing package are one line."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text in the terminal's encoding
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return complain("stopped", code=INTERRUPTED, program=program)
+    except BrokenPipeError:  # whoever reads the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("amser", program):
+            raise
+        advice = "Install it with: pip install 'amser[edge]'"
+        return complain(f"the package {error.name} is not installed", advice, program=program)
 
 
 def columns() -> int | None:
