@@ -316,16 +316,31 @@ def _read_excess(decoder: Any) -> int:
 
 
 def _read(body: bytes, block: int, count: int, step_index: int) -> Float32:
-    """(80, count, block): what the symbols stand for."""
+    """(80, count, block): what the symbols stand for.
+
+    Zeros take the place of bytes that are missing, and mean something: so bytes are counted. A coder writes whole words
+    and leaves out three bytes at most of the last one.
+    """
     order = plan(block, step_index)
     flat = np.zeros((BANDS * block, count), np.float32)
     try:
         symbols = _symbols(body, order, count)
     except AssertionError as error:
         raise MalformedPayload(f"the range coder's bytes mean nothing ({error})", "what an encoder wrote") from None
+    bits = 0.0
     for each, begin, end in order.runs:
         known = np.clip(symbols[begin:end], -each.largest, each.largest)
         flat[order.order[begin:end]] = each.values[known + each.largest] + (symbols[begin:end] - known)
+        passed = np.abs(symbols[begin:end])
+        passed = passed[passed >= each.largest] - each.largest
+        # Elias gamma: four bits for the number of digits, and the digits after the first
+        bits += float(each.bits[known + each.largest].sum(dtype=np.float64)) + float(
+            (3 + np.frexp(passed + 1)[1]).sum()
+        )
+    least = WORD.itemsize * int(bits // (8 * WORD.itemsize)) + 1
+    if len(body) < least:
+        cause = f"the range coder has {len(body)} bytes for {count * block} frames of step {step_index}"
+        raise MalformedPayload(cause, f"{least} or more, as what they hold takes")
     flat *= np.float32(step_of(step_index))
     return flat.reshape(BANDS, block, count).transpose(0, 2, 1)
 

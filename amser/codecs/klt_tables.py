@@ -25,6 +25,7 @@ BASIS_VERSION: Final = 1  # what decodes with another basis is another version
 BANDS: Final = 80  # of the profile whisper80, which the basis was learnt from
 BLOCKS: Final = (32, 8)  # frames that are transformed together: whole utterances, streams
 FREQUENCY_BITS: Final = 16  # the symbols of a class have frequencies that add up to 2 to this
+MODEL_ERROR: Final = np.float32(2**-23)  # of a probability, which the range coder counts in units of 2 to the -24
 STEPS_PER_OCTAVE: Final = 8  # of the quantiser's step and of the coefficients' scales
 SCALES_PER_CLASS: Final = 2  # neighbouring scales share a table
 LOWEST_LEVEL: Final = -2.0  # of an utterance's loudest cell, in Whisper's scale
@@ -42,6 +43,7 @@ class SymbolClass:
         threshold: steps from which a magnitude is 1 and not 0.
         rounding: added to a magnitude above the threshold before its fraction is dropped.
         values: float32 (2 · largest + 1,), steps that a symbol stands for.
+        bits: float32 (2 · largest + 1,), that a symbol takes at least.
     """
 
     largest: int
@@ -49,6 +51,7 @@ class SymbolClass:
     threshold: float
     rounding: float
     values: Float32
+    bits: Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def _classes(arrays: dict[str, NDArray[Any]]) -> list[SymbolClass]:
         # Multiples of 2^-16 are exact in float32 and so are their sums: every platform makes the same model of them.
         probabilities = arrays["frequencies"][begin:end].astype(np.float32) / np.float32(2**FREQUENCY_BITS)
         model = constriction.stream.model.Categorical(probabilities, perfect=False)
-        classes.append(SymbolClass(largest, model, threshold, rounding, arrays["values"][begin:end]))
+        bits = -np.log2(probabilities + MODEL_ERROR)
+        classes.append(SymbolClass(largest, model, threshold, rounding, arrays["values"][begin:end], bits))
         begin = end
     return classes

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from recordings import envelope_of, noise
+from recordings import envelope_of, noise, speakers, waveform_of
 
 from amser import codecs, wire
 from amser.codecs import CodecError, MalformedPayload, check_payload, decode, encode, klt
 from amser.codecs.klt import COARSEST, HEADER, MOST_FRAMES, PROFILES, STREAM, StreamEncoder
 from amser.codecs.klt_tables import BANDS, BASIS_VERSION, Plan, plan
+from amser.features import log_mel
 
 Matrix = NDArray[np.float32]
 
@@ -94,10 +95,33 @@ def test_a_step_that_no_encoder_knows_is_refused(step: int) -> None:
         check_payload("klt", with_header(step=step), bands=BANDS, frames=FRAMES)
 
 
-def test_without_a_body_zeros_are_read() -> None:
-    for step in range(COARSEST + 1):
-        empty, zeros = (decode("klt", with_header(step=step, body=b), bands=BANDS, frames=40) for b in (b"", bytes(9)))
-        np.testing.assert_array_equal(empty, zeros)
+@pytest.mark.parametrize("frames", [10, 100, MOST_FRAMES])
+@pytest.mark.parametrize("stream", [0, STREAM])
+def test_frames_without_a_body_are_refused(frames: int, stream: int) -> None:
+    blocks = bytes(-(-frames // klt.STREAMED)) if stream else b""  # of no bytes each
+    for step in (0, *PROFILES.values(), COARSEST):
+        with pytest.raises(MalformedPayload, match=r"the range coder has 0 bytes for \d+ frames of step"):
+            decode("klt", with_header(BASIS_VERSION | stream, step, blocks), bands=BANDS, frames=frames)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("step", PROFILES.values(), ids=PROFILES)
+def test_a_body_that_is_cut_off_is_refused(kept: float, step: int) -> None:
+    for row in speakers(8):
+        mel = log_mel(waveform_of(row["path"]))
+        payload = encode(mel, "klt", step=step).payload
+        cut = payload[: HEADER + int(kept * (len(payload) - HEADER))]
+        with pytest.raises(MalformedPayload, match="the range coder"):
+            decode("klt", cut, bands=BANDS, frames=mel.shape[1])
+
+
+@pytest.mark.parametrize("value", [-1.5, 0.0, 1.8])
+def test_what_takes_the_fewest_bytes_is_read(value: float) -> None:
+    """Silence, and a level that never changes: hardly a symbol is other than the likeliest."""
+    for frames in (10, 32, 33, 1000, MOST_FRAMES):
+        for step in range(0, COARSEST + 1, 8):
+            payload = encode(np.full((BANDS, frames), value, np.float32), "klt", step=step).payload
+            assert decode("klt", payload, bands=BANDS, frames=frames).shape == (BANDS, frames)
 
 
 def test_bytes_that_no_symbols_lead_to_are_refused() -> None:
@@ -275,7 +299,8 @@ def test_decoding_asks_the_range_coder_once_a_class_and_twice_an_excess(
 def test_decoding_asks_the_range_coder_for_as_many_symbols_as_the_frames_have(
     counter: type[CountingDecoder], body: bytes
 ) -> None:
-    decode("klt", with_header(step=0, body=body), bands=BANDS, frames=MOST_FRAMES)
+    with pytest.raises(MalformedPayload, match=f"has {len(body)} bytes for 3008 frames"):
+        decode("klt", with_header(step=0, body=body), bands=BANDS, frames=MOST_FRAMES)
     order = plan(klt.WHOLE, 0)
     assert counter.symbols == len(order.order) * 94  # blocks of 32 frames
     assert counter.calls <= len(order.runs) + 2 * counter.symbols
@@ -284,7 +309,10 @@ def test_decoding_asks_the_range_coder_for_as_many_symbols_as_the_frames_have(
 def test_decoding_a_stream_asks_the_range_coder_for_as_many_symbols_as_its_blocks_have(
     counter: type[CountingDecoder],
 ) -> None:
-    decode("klt", with_header(BASIS_VERSION | STREAM, 0, bytes(375)), bands=BANDS, frames=MOST_FRAMES)
+    encoder = StreamEncoder(0)
+    payload = encoder.push(random_log_mel(MOST_FRAMES)) + encoder.finish()
+    counter.calls = counter.symbols = 0
+    decode("klt", payload, bands=BANDS, frames=MOST_FRAMES)
     order = plan(klt.STREAMED, 0)
     assert counter.symbols == 375 * len(order.order)
     assert counter.calls <= 375 * len(order.runs) + 2 * counter.symbols

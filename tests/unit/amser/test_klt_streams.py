@@ -244,7 +244,8 @@ def test_the_blocks_before_a_malformed_one_are_read_and_the_next_push_refuses_it
 
 def test_a_stream_of_more_than_30_seconds_is_not_decoded() -> None:
     decoder, most = StreamDecoder(), MOST_FRAMES // STREAMED
-    assert decoder.push(with_blocks(bytes(1_000_000))).shape == (BANDS, MOST_FRAMES)
+    endless = streamed(moving_waves(STREAMED))[HEADER:] * (most + 1)
+    assert decoder.push(with_blocks(endless)).shape == (BANDS, MOST_FRAMES)
     with pytest.raises(MalformedPayload, match=f"more than {most} blocks; accepted: {MOST_FRAMES} frames at most"):
         decoder.push(b"")
 
@@ -255,10 +256,19 @@ def test_the_longest_block_is_awaited() -> None:
     assert decoder.push(b"\0").shape == (BANDS, STREAMED)
 
 
-def test_blocks_without_bytes_are_blocks_of_zeros() -> None:
-    received = StreamDecoder().push(with_blocks(b"\0\0", b"\1\0"))
-    assert received.shape == (BANDS, 3 * STREAMED)
-    np.testing.assert_allclose(received[:, :8], received[:, 16:], atol=1e-4)
+@pytest.mark.parametrize("block", [b"\0", b"\1\0", b"\2\0\0"])
+def test_a_block_of_fewer_bytes_than_its_frames_take_is_refused(block: bytes) -> None:
+    with pytest.raises(MalformedPayload, match=f"the range coder has {len(block) - 1} bytes for 8 frames of step"):
+        StreamDecoder().push(with_blocks(block))
+
+
+def test_every_shorter_block_of_a_stream_is_refused() -> None:
+    whole = streamed(moving_waves(STREAMED))
+    body = whole[HEADER + 1 :]
+    assert whole[HEADER] == len(body) < 0x80  # one block, its length in one byte
+    for kept in range(len(body) - 3):
+        with pytest.raises(MalformedPayload):
+            StreamDecoder().push(with_blocks(bytes([kept]) + body[:kept]))
 
 
 def test_the_decoder_of_streams_refuses_what_is_none() -> None:
