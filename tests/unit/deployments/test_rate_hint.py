@@ -34,6 +34,7 @@ def test_what_is_written_is_read(hint: RateHint) -> None:
         ('step=14;reason="noise"', RateHint(14)),  # a string is no token
         ("step=14;reason", RateHint(14)),
         ('codec="klt, or none";x, step=14;until=12.5;reason=busy;*a , new=?1', RateHint(14, Reason.BUSY)),
+        ("step=14, list=(1 2);x, at=@1659578233, bytes=:aGk=:", RateHint(14)),
         ("step=3, step=4;reason=noise;reason=clear", RateHint(4, Reason.CLEAR)),  # the last one counts
     ],
 )
@@ -60,7 +61,10 @@ def test_what_is_not_known_is_ignored(value: str, hint: RateHint) -> None:
         "step=14;",
         "step=14 reason=noise",
         'step=14, text="unfinished',
-        "step=14, list=(1 2)",
+        "step=?1",
+        "step=(14)",
+        "step=14;at=@99999999999999",  # a date that no calendar has
+        "step=14, list=(1 2",
         "step=14\n",
         "step=14" + ", x" * LONGEST,
     ],
