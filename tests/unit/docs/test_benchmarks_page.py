@@ -235,3 +235,26 @@ def test_the_cost_of_emotion() -> None:
     words_ms, voice_ms, fusion_ms = (f"{row[f'{part}_cpu_ms']:.0f}" for part in ("words", "voice", "fusion"))
     expected = f"words takes {words_ms} ms, encoding the voice {voice_ms} ms more, fusing {fusion_ms} ms"
     assert expected in prose("Cost of emotion")
+
+
+def test_the_accuracy_by_rate_that_stands_beside_the_papers() -> None:
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    networks = re.findall(r"^\| ([a-z-]+)(?:, which ships)? \| ([\d. /]+) \| ([\d. /]+) \|$", page, flags=re.MULTILINE)
+    assert len(networks) == 6
+    found = [row for row in rows("emotion.json") if len(row["classes"]) == 7 and row["table"] != "pairs"]
+    for model, accuracy, f1 in networks:
+        at = [of(found, model=model, codec="svd-f16", rate=rate) for rate in (0.125, 0.1875, 0.25, 0.5, 1.0)]
+        assert accuracy == " / ".join(f"{100 * row['wa']:.2f}" for row in at)
+        assert f1 == " / ".join(f"{row['weighted_f1']:.3f}".removeprefix("0") for row in at)
+
+
+def test_the_gains_in_time_and_energy_that_stand_beside_the_papers() -> None:
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").split("\n## Time and energy\n")[1]
+    table = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")][2:7]
+    names = (("pcm", "16-bit"), ("mp3", "16k"), ("aac", "16k"), ("interpolation", "4x2"), ("svd-f16", "0.125"))
+    phone = {"device": "phone", "radio": "wifi", "mode": "batch", "connection": "keep-alive"}
+    ours = [of(rows("transport.json"), transport=name, setting=setting, **phone) for name, setting in names]
+    joules = [row["radio_joules"] + row["compute_joules"] for row in ours]
+    for row, energy, cells in zip(ours, joules, table, strict=True):
+        faster = ours[0]["seconds_per_utterance"] / row["seconds_per_utterance"]
+        assert [cell.strip() for cell in cells[4:]] == [f"{faster:.2f}", f"{100 - 100 * energy / joules[0]:.0f} %"]

@@ -1,0 +1,157 @@
+"""Every command of the pages is run, here or against a cluster (tests/e2e/test_pages.py), or there is a reason.
+
+A command that is not run is at least parsed: the program's own parser has to accept it as it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import QUICK_STARTS, ROOT, Command, all_pages, blocks, commands
+
+from models.weights import WeightsMissing, model_path
+
+KNOWN_LANGUAGES = {"bash", "python", "json", "yaml", ""}  # "": a drawing, or a header of HTTP
+
+# Commands that need no cluster and are quick: run as they stand, and what they have to print.
+RUN_HERE = {
+    "python -m training.corpora": "IEMOCAP",
+    "python -m training.corpora tests/data/emotion/emogator.tsv": "utterances",
+    "python -m models.weights verify": "",
+    "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
+    "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4 --json wifi.json": "klt",
+}
+# Run by tests/e2e/test_pages.py.
+ON_A_CLUSTER = (r"curl .*", r"python -m amser (send|deliver|spool) .*", r"python -m load_tests (run|report) .*")
+# Not run, and why; the first that matches counts.
+NOT_RUN = {
+    r"make (demo|setup|test)": "installs packages, or runs this very test",
+    r"source .venv/bin/activate": "a setting of the reader's shell",
+    r"export \w+=\S+": "a setting of the reader's shell",
+    r"(ray|serve) .*": "needs a Ray head of its own on Ray's ports; tests/conftest.py deploys the same files",
+    r"locust .*": "serves a web page until it is stopped; tests/unit/load_tests run the same file",
+    r"pytest .*": "runs tests that are run anyway",
+    r"python -m demo --keep": "serves until Ctrl-C; tests/unit/benchmarks/test_demo.py runs the demo",
+    r"python -m models.weights fetch.*": "needs a network where something is missing",
+    r"python -m training.corpora ravdess .*": "RAVDESS must be downloaded by the reader",
+    r"python -m training.evaluate .*": "takes a minute of the recogniser; tests/unit/training run it",
+    r"python -m training\.(train|adapt) .*": "takes hours, and a corpus of the reader's",
+    r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
+    r"python -m benchmarks\..*": "takes minutes to hours",
+}
+
+
+def why_not(command: Command) -> str | None:
+    return next((reason for rule, reason in NOT_RUN.items() if re.fullmatch(rule, command.line)), None)
+
+
+def runs_on_a_cluster(command: Command) -> bool:
+    return any(re.fullmatch(rule, command.line) for rule in ON_A_CLUSTER)
+
+
+ALL = [command for page in all_pages() for command in commands(page)]
+OF_QUICK_STARTS = [command for command in ALL if command.page in QUICK_STARTS]
+
+
+@pytest.mark.parametrize("page", all_pages())
+def test_every_block_is_of_a_language_that_a_test_knows(page: str) -> None:
+    assert {block.language for block in blocks(page)} <= KNOWN_LANGUAGES
+
+
+def test_python_of_the_pages_is_in_quick_starts_alone_where_a_test_runs_it() -> None:
+    assert {block.page for page in all_pages() for block in blocks(page) if block.language == "python"} <= {
+        *QUICK_STARTS
+    }
+
+
+@pytest.mark.parametrize("command", OF_QUICK_STARTS, ids=str)
+def test_a_command_of_a_quick_start_is_run_or_there_is_a_reason(command: Command) -> None:
+    assert command.line in RUN_HERE or runs_on_a_cluster(command) or why_not(command), "no rule for this command"
+
+
+def test_what_is_to_be_run_stands_on_a_page() -> None:
+    assert set(RUN_HERE) <= {command.line for command in ALL}
+
+
+# --- Run --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("line", "printed"), RUN_HERE.items(), ids=list(RUN_HERE))
+def test_a_command_that_needs_no_cluster_does_what_the_page_says(line: str, printed: str, tmp_path: Path) -> None:
+    if "verify" in line:
+        weights_are_fetched()
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    done = subprocess.run(
+        [sys.executable, *line.split()[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert printed in done.stdout
+
+
+def weights_are_fetched() -> None:
+    try:
+        for name in ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2"):
+            model_path(name)
+    except WeightsMissing as error:
+        pytest.skip(str(error))
+
+
+# --- Parsed -----------------------------------------------------------------------------------------------------------
+
+
+class Accepted(Exception):  # noqa: N818 - no error
+    """The parser took the arguments."""
+
+
+def stopping(parse: Callable[..., argparse.Namespace]) -> Callable[..., argparse.Namespace]:
+    def parse_only(*args: Any, **options: Any) -> argparse.Namespace:
+        parse(*args, **options)
+        raise Accepted
+
+    return parse_only
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
+@pytest.mark.parametrize("command", [command for command in ALL if command.module], ids=str)
+def test_a_program_accepts_the_arguments_that_a_page_gives_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
+    monkeypatch.setattr(sys, "argv", command.words[2:])
+    assert command.module is not None
+    try:
+        runpy.run_module(command.module, run_name="__main__")
+    except Accepted:
+        return
+    except SystemExit as ended:
+        pytest.fail(f"{command} ends with {ended.code}: {capsys.readouterr().err}")
+    pytest.fail(f"{command} parsed nothing")
+
+
+@pytest.mark.parametrize("command", [command for command in ALL if command.words[0] == "make"], ids=str)
+def test_make_knows_the_target_that_a_page_names(command: Command) -> None:
+    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert command.words[1] in targets
+
+
+OTHERS = [command for command in ALL if command.words[0] in ("ray", "serve", "locust", "pytest")]
+
+
+@pytest.mark.parametrize("command", OTHERS, ids=str)
+def test_files_that_other_programs_are_given_exist(command: Command) -> None:
+    files = [word for word in command.words[1:] if re.search(r"\.(py|yaml)$", word)]
+    assert [file for file in files if not (ROOT / file).is_file()] == []
