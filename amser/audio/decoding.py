@@ -173,7 +173,8 @@ class _Mixer:
 
     def _take(self, pieces: list[AudioFrame]) -> None:
         for piece in pieces:
-            self._held.append(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))
+            samples = np.asarray(piece.to_ndarray(), np.float32)
+            self._held.append(samples.reshape(-1, piece.layout.nb_channels))
             self.samples += piece.samples
             self._held_samples += piece.samples
         if self._held_samples >= MIXED_AT_ONCE:
