@@ -25,8 +25,9 @@ def add_codec_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--codec",
         choices=list(codecs.CODECS),
-        help=f"default: {DEFAULTS.codec}; with --rate or another --profile {codecs.DEFAULT_CODEC}, with --cells "
-        "interpolation",
+        metavar="NAME",
+        help=f"{', '.join(codecs.CODECS)} (default: {DEFAULTS.codec}; with --rate or another --profile "
+        f"{codecs.DEFAULT_CODEC}, with --cells interpolation)",
     )
     group.add_argument(
         "--rate",
@@ -49,7 +50,9 @@ def add_codec_options(parser: argparse.ArgumentParser) -> None:
         "--profile",
         choices=list(FEATURE_PROFILES),
         default=DEFAULTS.profile,
-        help="of the log-Mel, as the cluster's recogniser takes it (default: %(default)s)",
+        metavar="NAME",
+        help=f"of the log-Mel, as the cluster's recogniser takes it: {', '.join(FEATURE_PROFILES)} "
+        "(default: %(default)s)",
     )
     group.add_argument("--language", metavar="CODE", help="that is spoken, such as en (default: detected)")
     group.add_argument("--device-id", default=DEFAULTS.device_id, metavar="ID", help="default: %(default)s")

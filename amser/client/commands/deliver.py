@@ -29,7 +29,7 @@ on until Ctrl-C."""
 EPILOG = """\
 examples:
   python -m amser deliver --spool call.spool
-  python -m amser deliver --spool call.spool --url http://cluster:8000 --watch --json
+  python -m amser deliver --spool call.spool --url http://cluster:8000 --watch
 
 exit codes: 0 nothing waits any longer, 1 something failed, 2 wrong usage,
 3 some is kept in the spool, 130 stopped by Ctrl-C"""

@@ -33,8 +33,9 @@ examples:
   python -m amser encode call.wav
   python -m amser encode *.flac --codec svd-i8 --rate 0.25 -o envelopes/
   arecord -d 5 -r 16000 -f S16_LE | python -m amser encode - -o call.amser
-  python -m amser encode call.wav -o - | curl --data-binary @- \\
-    -H 'Content-Type: application/vnd.amser.v1' http://127.0.0.1:8000/v1/emotion
+  python -m amser encode call.wav -o - |
+    curl -H 'Content-Type: application/vnd.amser.v1' --data-binary @- \\
+      http://127.0.0.1:8000/v1/emotion
 
 exit codes: 0 every file was encoded, 1 one was not, 2 wrong usage,
 130 stopped by Ctrl-C"""

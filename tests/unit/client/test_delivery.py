@@ -197,18 +197,36 @@ def test_a_request_that_may_have_been_worked_on_is_sent_again_with_the_same_id(
     assert (result.attempts, result.answer.attempts, sending.trouble) == (2, 2, None)
 
 
+def test_a_deadline_that_is_never_met_ends_the_delivery_and_not_the_utterance(spool: Spool) -> None:
+    spoken = fill(spool, 1)
+    late = Response(504, {"title": "Gateway Timeout"}, {"Retry-After": "1"})
+    with stand_in(*[late] * 9) as cluster, delivery(cluster.url, failures=2) as sending:
+        assert list(sending.until_empty(spool)) == []
+        assert isinstance(sending.trouble, Refused)
+    assert asked(cluster) == spoken * 2
+    assert 1.0 <= cluster.received[1].at - cluster.received[0].at < 5.0
+    assert [each.attempts for each in spool.waiting()] == [2]
+
+
 @pytest.mark.usefixtures("impatient")
-def test_one_that_breaks_every_exchange_holds_back_no_other(spool: Spool) -> None:
+@pytest.mark.parametrize("status", [None, 408, 500, 504])
+def test_one_that_fails_every_time_holds_back_no_other(spool: Spool, status: int | None) -> None:
+    """It breaks the connection, or has a body that never arrives in time, or never gets its answer by the deadline."""
     spoken = fill(spool, 5)
 
     class Fragile(StandIn):
         """Falls over the second utterance."""
 
         def play(self, request: BaseHTTPRequestHandler) -> None:
-            if request.headers[UTTERANCE_HEADER] == str(spoken[1]):
+            if request.headers[UTTERANCE_HEADER] != str(spoken[1]):
+                super().play(request)
+            elif status is None:
                 request.close_connection = True
             else:
-                super().play(request)
+                request.rfile.read(int(request.headers["Content-Length"]))
+                request.send_response(status)
+                request.send_header("Content-Length", "0")
+                request.end_headers()
 
     cluster = Fragile([])
     with delivery(cluster.url, Latest, failures=99, longest_wait_s=0.3) as sending:

@@ -5,10 +5,8 @@ The cluster is a real HTTP server on loopback that plays given responses.
 
 from __future__ import annotations
 
-import json
 import socket
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fractions import Fraction
@@ -25,7 +23,6 @@ from tenacity import wait_none
 
 from amser.audio import UnreadableAudio, read
 from amser.client import device as device_module
-from amser.client.command_line import main
 from amser.client.device import (
     AnswerTimedOut,
     Device,
@@ -365,58 +362,3 @@ def test_something_else_than_an_answer_is_not_taken_for_one(
         pytest.raises(UnexpectedAnswer),
     ):
         phone.send(utterance)
-
-
-# --- The command line -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(tmp_path: Path) -> Callable[..., int]:
-    write(tmp_path / "call.wav", [chirp(1.0)], SAMPLE_RATE)
-    return lambda url, *more: main(["send", str(tmp_path / "call.wav"), "--no-split", "--url", url, *more])
-
-
-def test_the_table_shows_words_emotion_and_costs(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    with stand_in() as cluster:
-        assert call(cluster.url) == 0
-    sent = len(cluster.received[0].body)
-    row = next(line for line in capsys.readouterr().out.splitlines() if "call.wav" in line)
-    assert row.split()[:7] == ["call.wav", "0.0–1.0", "Good", "morning.", "happy", "0.85", f"{sent:,}"]
-    assert row.split()[7] == f"{100 * sent / 32_000:.1f}"
-
-
-def test_json_has_a_line_for_each_turn(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    with stand_in() as cluster:
-        assert call(cluster.url, "--json", "--codec", "svd-i8", "--rate", "0.5", "--language", "de") == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    turn = json.loads(line)
-    envelope = unpack(cluster.received[0].body)
-    assert (envelope.codec, envelope.language) == ("svd-i8", "de")
-    assert (turn["emotion"], turn["end_s"], turn["bytes_sent"]) == ("happy", 1.0, len(cluster.received[0].body))
-
-
-def test_one_file_that_fails_does_not_keep_the_others_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "call.wav", [chirp(1.0)], SAMPLE_RATE)
-    (tmp_path / "notes.wav").write_text("not audio")
-    with stand_in() as cluster:
-        files = [str(tmp_path / name) for name in ("notes.wav", "gone.wav", "call.wav")]
-        assert main(["send", *files, "--no-split", "--url", cluster.url]) == 1
-    printed = capsys.readouterr().out
-    assert "notes.wav: the file is no audio that can be read" in printed
-    assert "gone.wav: No such file or directory" in printed
-    assert "1 answered · 2 failed" in printed
-
-
-@pytest.mark.usefixtures("no_backoff")
-def test_a_cluster_that_is_not_there_comes_with_the_command_that_starts_one(
-    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(f"http://127.0.0.1:{free_port()}") == 1
-    assert "python -m demo --keep" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("wrong", [["--rate", "0"], ["--rate", "many"], ["--codec", "mp3"], ["--url", "somewhere"]])
-def test_wrong_usage_has_exit_code_2(call: Callable[..., int], wrong: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        call("http://127.0.0.1:1", *wrong)
-    assert ended.value.code == 2

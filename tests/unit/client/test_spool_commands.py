@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
 import soundfile
-from spooled import POISONED, fill
+from spooled import GONE, POISONED, fill
 from stand_in import stand_in
 
 from amser.client.command_line import main
+from amser.client.device import Utterance
 from amser.client.spool import Spool, SpoolLimits
 
 pytest_plugins = ["spooled"]
@@ -45,6 +49,44 @@ def test_without_a_link_send_keeps_the_utterance_and_deliver_brings_its_answer(
     assert main(["deliver", "--spool", str(path), "--url", url]) == 0  # nothing waits: no cluster is needed
 
 
+@pytest.mark.usefixtures("impatient")
+def test_the_command_that_is_advised_survives_a_shell(
+    tmp_path: Path, send: Callable[..., int], port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "o'clock & 8.spool"
+    assert send(f"http://127.0.0.1:{port}", "--spool", str(path)) == 3
+    advice = capsys.readouterr().err.splitlines()[-1]
+    command = shlex.split(advice.removeprefix("Deliver later with: "))
+    assert command[:3] == ["python", "-m", "amser"]
+    with stand_in():
+        assert main(command[3:]) == 0
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_spool_that_cannot_be_used_is_named_so_that_a_shell_takes_it(
+    exists: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my; calls.spool"
+    if exists:
+        path.write_text("no database " * 100)
+    assert main(["spool", str(path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("amser: ")
+    command = told.partition("with: ")[2].strip()
+    assert str(path) in shlex.split(command)
+
+
+def test_what_another_program_spooled_goes_by_its_id(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    utterances = [Utterance(b"AMSR", uuid4(), 1.0, 1.5) for _ in range(4)]
+    with Spool(path) as spool:
+        for utterance, note in zip(utterances, ("", "call 7", "[1]", '{"file": "a"}'), strict=True):
+            spool.put(utterance, datetime.now(UTC), note)
+    with stand_in() as cluster:
+        assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--json"]) == 0
+    shown = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [str(utterance.utterance_id) for utterance in utterances]
+
+
 def test_with_a_link_send_prints_the_same_through_a_spool(
     send: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,10 +97,13 @@ def test_with_a_link_send_prints_the_same_through_a_spool(
     assert turn["file"].endswith("call.wav")
 
 
-def test_a_watch_prints_what_comes_until_it_is_interrupted(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_watch_prints_what_comes_until_it_is_interrupted(
+    path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with Spool(path) as spool:
         fill(spool, 2)
-    with stand_in() as cluster:
+    with stand_in(GONE) as cluster:
         # A shell starts background jobs with interrupts ignored, and so a test run in one of them.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -66,7 +111,11 @@ def test_a_watch_prints_what_comes_until_it_is_interrupted(path: Path, capsys: p
             assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--watch"]) == 130
         finally:
             signal.signal(signal.SIGINT, before)
-    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["Good morning. · happy 0.85"] * 2
+    printed = capsys.readouterr()
+    assert [line.split(": ")[1] for line in printed.out.splitlines()] == ["Good morning. · happy 0.85"] * 2
+    assert printed.err.splitlines()[-1] == "amser: stopped"
+    assert caplog.messages[0].startswith(f"{cluster.url} cannot be reached: ")
+    assert caplog.messages[1] == "the link is back"
 
 
 def test_an_utterance_that_is_refused_makes_the_command_fail_and_stays_visible(
