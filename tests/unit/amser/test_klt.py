@@ -271,8 +271,8 @@ def test_a_plan_writes_every_coefficient_once_and_the_loudest_first() -> None:
 
 def test_the_tables_say_where_they_come_from() -> None:
     about = tables().about
-    assert {"corpus", "licence", "speakers"} <= about.keys()
-    assert len(about["speakers"]) > 1
+    assert {"corpus", "licence", "readers"} <= about.keys()
+    assert len(about["readers"]) > 1
 
 
 def test_the_level_of_the_loudest_cell_fits_a_byte() -> None:

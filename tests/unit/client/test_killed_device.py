@@ -29,7 +29,7 @@ import itertools, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
-from edge_sim import delivery
+from amser.client import delivery
 from amser.client.device import DeviceSettings, Utterance
 from amser.client.spool import Spool
 

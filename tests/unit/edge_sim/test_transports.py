@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,6 +38,7 @@ EVERY = [pytest.param(each, id=f"{each.name}-{each.setting}") for each in transp
 EVERY_AUDIO = [param for param in EVERY if isinstance(param.values[0], AudioTransport)]
 ONE_OF_EACH = ["pcm 16-bit", "flac 5", "mp3 24k", "aac 24k", "opus 16k", "opus 16k-60ms"]
 MAX_FRAMES = 3000
+NARROW = 36  # bands, up to 1.4 kHz: at their lowest bit rates MP3 and AAC leave out what is above, and with it any noise
 
 
 def audio_transport(name: str, setting: str) -> AudioTransport:
@@ -68,21 +71,25 @@ def test_the_recogniser_gets_a_log_mel_like_the_speech(transport: Transport, cli
     mel, original = transport.as_log_mel(payload), log_mel(clip)
     assert mel.dtype == np.float32
     assert mel.shape == original.shape
-    assert correlation(mel, original) > 0.7  # 8 kbit/s of MP3 leave nothing above 2 kHz
+    assert correlation(mel[:NARROW], original[:NARROW]) > 0.8
     assert 0 < transport.elementary_bytes(payload) < len(payload)
 
 
 @pytest.mark.parametrize("name", [*LOSSY, "svd-f16", "svd-i8", "interpolation", "klt"])
-def test_more_bytes_bring_a_log_mel_nearer(name: str, clip: Waveform) -> None:
-    original, sizes, errors = log_mel(clip), [], []
+def test_more_bytes_bring_a_log_mel_nearer(name: str, speech: list[Waveform]) -> None:
+    """In the mean over speakers: Opus at 6 and at 8 kbit/s ends at 4 kHz, and either may win on a single voice."""
+    beginnings = [waveform[: 3 * SAMPLE_RATE] for waveform in speech]
+    sizes, errors = [], []
     for setting in (each for each in TRANSPORTS[name].settings if "60ms" not in each):
         transport = transports.by_name(name, setting)
-        payload = transport.encode(clip)
-        sizes.append(len(payload))
-        errors.append(float(np.square(transport.as_log_mel(payload) - original).mean()))
+        payloads = [transport.encode(waveform) for waveform in beginnings]
+        sizes.append(sum(map(len, payloads)))
+        received = [transport.as_log_mel(payload) for payload in payloads]
+        pairs = zip(received, beginnings, strict=True)
+        errors.append(float(np.mean([np.square(mel - log_mel(waveform)).mean() for mel, waveform in pairs])))
     assert len(sizes) >= 5
     assert sizes == sorted(set(sizes))
-    assert errors == sorted(errors, reverse=True)
+    assert all(after < 1.02 * before for before, after in pairwise(errors)), errors
     assert errors[-1] < 0.25 * errors[0]
 
 

@@ -15,7 +15,7 @@ import spacy
 import torch
 import yaml
 from numpy.typing import NDArray
-from recordings import weights
+from small_whisper import HEAD_WIDTH, write_whisper
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
@@ -28,6 +28,7 @@ from models.emotion.registry import build
 from models.messages import Mel, TextFeatures, TokenFeatures, Transcript
 from models.text.context_encoder import LONGEST_TEXT
 from models.weights import fingerprint
+from models.whisper.voice import LAYERS
 from training import adapt
 from training.data.extraction import SpeechModels
 from training.data.texts import TextFeatureExtractor
@@ -35,7 +36,7 @@ from training.fitting.refitting import OWN_WORDS, PAIRS, TEXT_ALONE, WORDS_ALONE
 
 EMOTIONS = ("angry", "happy", "neutral")
 SAID = {"angry": "this is so annoying", "happy": "what a lovely day", "neutral": "the train leaves at noon"}
-OLD_WIDTH, NEW_WIDTH, TINY_WIDTH = 32, 48, 384
+OLD_WIDTH, NEW_WIDTH, TINY_WIDTH = 32, 48, 128
 CONFIG = FusionConfig(
     classes=EMOTIONS, model="amser-states", context_width=OLD_WIDTH, state_width=16, state_heads=2, state_layers=1,
     hidden=16, heads=2, feed_forward=32, layers=1, common_length=8, projection_width=8,
@@ -300,9 +301,7 @@ def test_another_corpus_than_that_of_the_training_is_refused(
 def test_another_whisper_gets_another_voice_and_the_text_stays(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AMSER_CACHE")
-        whisper = weights("whisper-tiny.en")
+    whisper = write_whisper(tmp_path / "whisper", TINY_WIDTH, layers=LAYERS + CONFIG.state_layers)
     monkeypatch.setattr("training.fitting.curriculum.model_path", lambda _: whisper)
     validated = {"ua, none": 0.4, "ua, svd-f16:0.125": 0.3}
     old = write_checkpoint(tmp_path / "old.safetensors", CONFIG, dict(workshop.encoders), **validated)
@@ -313,7 +312,7 @@ def test_another_whisper_gets_another_voice_and_the_text_stays(
 
     output = tmp_path / "small+whisper-tiny.en.safetensors"
     network, info = load(output, {**workshop.encoders, "asr": fingerprint("whisper-tiny.en")})
-    assert (network.config.state_width, network.config.state_heads) == (TINY_WIDTH, 6)
+    assert (network.config.state_width, network.config.state_heads) == (TINY_WIDTH, TINY_WIDTH // HEAD_WIDTH)
     kept, present = network_of(old).text.state_dict(), network_of(output).text.state_dict()
     assert all(torch.equal(kept[name], present[name]) for name in kept)
     assert f"{OWN_WORDS}, {adapt.NEW_SPEAKERS}" in info.metrics
