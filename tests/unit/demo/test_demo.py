@@ -172,6 +172,17 @@ def test_the_demo_prints_each_turn_once_and_the_numbers(
         assert expected in printed
 
 
+def test_on_80_columns_every_cell_can_be_read(
+    run: Callable[..., tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("--devices", "2") == (0, ["ended"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    assert any("speaker90" in line and "Good morning." in line and "happy 0.85" in line for line in lines)
+
+
 def test_what_the_demo_prints_becomes_a_picture_that_fetches_nothing(
     run: Callable[..., tuple[int, list[str]]], tmp_path: Path
 ) -> None:
