@@ -1,3 +1,3 @@
-"""`python -m demo`: a cluster on this machine, eight simulated devices, and what the cluster made of their speech."""
+"""`python -m demo`: a cluster on this machine, eight simulated devices, and its answers to their speech."""
 
 import amser.client  # noqa: F401 - before NumPy: it holds OpenBLAS to one thread

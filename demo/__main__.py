@@ -1,4 +1,4 @@
-"""`python -m demo`, which is what `make demo` runs: start the cluster, let devices speak, show what came of it."""
+"""`python -m demo`, which is what `make demo` runs: start the cluster, let devices send speech, show the answers."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def speak(
         except BaseException as error:  # raised again in the thread that waits
             arrived.put(error)
 
-    # Daemons: after Ctrl-C nobody waits for an answer that is still on its way.
+    # Daemons: after Ctrl-C the process does not wait for answers.
     threads = [threading.Thread(target=device, args=(number,), daemon=True) for number in range(devices)]
     results: list[Result] = []
     try:

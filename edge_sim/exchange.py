@@ -33,7 +33,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an exchange.
+    """The outcome of an exchange.
 
     Attributes:
         at_s: when it was ready.

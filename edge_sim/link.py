@@ -1,5 +1,5 @@
 # ruff: noqa: N818 - the names of the errors say what happened; their base class says that it is an error
-"""Packets → when they are on the air: a link to the Internet, constant or replayed from a trace, BLE, LoRa."""
+"""Packets → when the radio transfers them: a link to the Internet, constant or replayed from a trace, BLE, LoRa."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class TraceTooLarge(TraceError):
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Time on the air, in seconds."""
+    """Airtime: start and end of a transmission, in seconds."""
 
     start_s: float
     end_s: float
 
 
 class Link(Protocol):
-    """When packets that are ready are on the air."""
+    """When packets that are ready are transferred."""
 
     @property
     def rtt_ms(self) -> float:
-        """Round trip of a packet that is too small to count, without the time on the air."""
+        """Round trip of a packet that is too small to count, without its airtime."""
 
     def trains(self, packets: Sequence[int]) -> Iterator[Sequence[int]]:
         """The packets in groups that follow each other without a gap; each entry is a packet's bytes."""
@@ -107,7 +107,7 @@ class Trace:
     def delivered(self, start_s: float, count: int) -> float:
         """The second at which `count` bytes, ready at `start_s`, have been delivered.
 
-        An opportunity carries up to 1500 bytes of several packets, as in mahimahi; one that nobody uses is lost.
+        An opportunity carries up to 1500 bytes of several packets, as in mahimahi; an unused one is lost.
         """
         if count == 0:
             return start_s

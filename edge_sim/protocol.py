@@ -79,7 +79,7 @@ _MASK: Final = 4  # bytes, in every frame of a client (RFC 6455, 5.3)
 
 
 class Flight(NamedTuple):
-    """Packets that one side sends without waiting: their direction, and bytes on the air of each."""
+    """Packets that one side sends without waiting: their direction, and bytes over the radio of each."""
 
     direction: Direction
     packets: tuple[int, ...]
@@ -102,10 +102,10 @@ class Stack(Protocol):
     def window(self) -> int | None: ...
 
     def opening(self) -> tuple[Flight, ...]:
-        """What is said before the first request. Where the direction changes, half a round trip passes."""
+        """What is sent before the first request. Where the direction changes, half a round trip passes."""
 
     def closing(self) -> tuple[Flight, ...]:
-        """What is said after the last answer."""
+        """What is sent after the last answer."""
 
     def request(self, body: int, first: bool) -> tuple[int, ...]:
         """Packets of a request with so many bytes of body; `first` on its connection."""
@@ -234,7 +234,7 @@ class TcpStack:
 
 @dataclass(frozen=True, slots=True)
 class DatagramStack:
-    """Packets to a gateway, which speaks HTTP for the device: no TCP/IP on the air.
+    """Packets to a gateway, which speaks HTTP for the device: no TCP/IP over the radio.
 
     Attributes:
         payload_limit_bytes: of one packet.

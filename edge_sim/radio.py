@@ -76,7 +76,7 @@ class Power:
         return (self.tail_ms + self.second_tail_ms) / 1000
 
     def active_watts(self, seconds: float, direction: Direction, up_bytes: int, down_bytes: int) -> float:
-        """Mean power while so many bytes are on the air; `direction` is that of the data, the rest acknowledges it."""
+        """Mean power while so many bytes are transferred; `direction` is that of the data, the rest acknowledges it."""
         base = self.sending_mw if direction == "up" else self.receiving_mw
         megabits = self.sending_mw_per_mbit_s * up_bytes + self.receiving_mw_per_mbit_s * down_bytes
         return (base + 8e-6 * megabits / seconds) / 1000
@@ -119,7 +119,7 @@ class RadioStateMachine:
         return self.now_s
 
     def transfer(self, until_s: float, direction: Direction, up_bytes: int, down_bytes: int) -> None:
-        """Bytes are on the air from now until then, which is later. The radio must be awake."""
+        """Bytes are transferred from now until then, which is later. The radio must be awake."""
         watts = self.power.active_watts(until_s - self.now_s, direction, up_bytes, down_bytes)
         self._spend(State.ACTIVE, until_s, watts)
         self._active_until_s = until_s

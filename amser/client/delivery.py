@@ -31,12 +31,12 @@ from amser.client.spool_view import Result, Waiting
 LONGEST_LINK_PAUSE_S: Final = 60.0  # a link that is back is noticed within a minute
 LONGEST_OWN_PAUSE_S: Final = 900.0  # of an utterance whose requests keep failing: it gets out of the others' way
 HIGHEST_EXPONENT: Final = 32  # beyond it a bound is above the longest pause, and at some point above any float
-IDLE_S: Final = 1.0  # how often a watch looks into a spool where nothing waits
-YIELD_S: Final = 0.1  # for how long a watch lets go of the spool between batches: others ask for it every 0.05 s
+IDLE_S: Final = 1.0  # how often a watch looks into an empty spool
+YIELD_S: Final = 0.1  # how long a watch lets go of the spool between batches: others ask for it every 0.05 s
 
 NEVER_CONNECTED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 CLIENT_ERRORS: Final = range(400, 500)
-# What these say is about the address, the credentials or the moment: with the right ones the same utterance is welcome.
+# Answers about the address, the credentials or the load, not about the utterance: it is accepted once those are right.
 NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407, 429, 503})
 RETRIED: Final = NOT_THE_UTTERANCE | WORTH_A_RETRY
 
@@ -175,7 +175,7 @@ class Delivery:
         self._resume_at = time.monotonic() + pause_s
         _log.info("%s; the next attempt follows in %.1f s", error, pause_s)
         if isinstance(error.__cause__, NEVER_CONNECTED):
-            return  # says nothing about the utterance, and a long time without a link is spared the writing
+            return  # says nothing about the utterance, and a long outage writes nothing to disk
         wait_s = asked_s
         if waiting.attempts and not _is_about_the_link(error):  # beyond the link's pause, so that another one is next
             wait_s = pause_s + backoff_s(waiting.attempts, self._source, LONGEST_OWN_PAUSE_S)
@@ -188,5 +188,5 @@ def _is_final(error: SendFailed) -> bool:
 
 
 def _is_about_the_link(error: SendFailed) -> bool:
-    """Whether every other utterance would have fared the same. Redirects are: a hotel's network wants a name first."""
+    """Whether every other utterance would have failed too. So with redirects: a captive portal wants a login first."""
     return isinstance(error, Refused) and (error.status in NOT_THE_UTTERANCE or error.status < CLIENT_ERRORS.start)

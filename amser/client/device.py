@@ -41,9 +41,9 @@ WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
-# How long a connection that nobody uses is kept: utterances further apart pay a new handshake, with TLS 3 kB and on LTE
-# 0.27 J. httpx's own 5 s are shorter than most pauses. The cluster keeps it for 60 s (serve_config.yaml): the device is
-# to be the one that closes, since a request that meets the cluster's closing is lost and has to be sent again.
+# How long an idle connection is kept: utterances further apart pay a new handshake, with TLS 3 kB and on LTE
+# 0.27 J. httpx's own 5 s are shorter than most pauses. The cluster keeps it for 60 s (serve_config.yaml): the device
+# closes first, since a request that crosses the cluster's closing is lost and has to be sent again.
 KEPT_ALIVE_S: Final = 55.0
 AUTO: Final = "auto"  # of a step: `amser.client.rate_control` chooses it anew for each utterance
 _BACKOFF = wait_random_exponential(multiplier=BACKOFF_S, max=LONGEST_BACKOFF_S)
@@ -201,11 +201,11 @@ class Device:
     """A device with one keep-alive connection. A context manager; used by one thread at a time.
 
     Args:
-        settings: who it is and whom it talks to.
+        settings: its id, its cluster, its codec.
         stop: once set, a wait ends at once and one last attempt is made.
 
     Attributes:
-        conditions: what whoever runs the device knows of its link and battery; noise and hint are filled in here.
+        conditions: what the application knows of link and battery; noise and hint are filled in here.
         hint: the last that the cluster gave with an answer; an answer without one leaves it as it is.
         choice: what rate control chose for the last utterance; None where the step is not `AUTO`.
     """

@@ -72,7 +72,7 @@ def log_mel(
 
 
 def require(frontend: str, profile: str) -> Profile:
-    """The profile, if this front end can compute it here: what a device checks before it listens.
+    """The profile, if this front end can compute it here: what a device checks before it records.
 
     Raises:
         ValueError: there is no such profile.

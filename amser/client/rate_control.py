@@ -1,9 +1,9 @@
-"""How finely `klt` writes the next utterance: from the noise, the link, the battery and what the cluster asks.
+"""How finely `klt` writes the next utterance: from the noise, the link, the battery and the hint of the cluster.
 
 `choose` is a function of what is known now, without a memory. Noise wants a finer step: in babble 10 dB below the voice
 Whisper base misses 12 % of the words at `robust` where it misses 10 % of the log-Mel's own; clean speech at `low` 5.3 %
 against 4.2 %. The bits that a step takes hardly depend on noise, by a sixth
-between 0 dB and clean, so a link allows the same steps whatever is heard.
+between 0 dB and clean, so a link allows the same steps in noise and in quiet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amser.rate_hint import RateHint, Reason
 
 LOW, STANDARD, ROBUST = PROFILES["low"], PROFILES["standard"], PROFILES["robust"]
 
-NOISE_PERCENTILE: Final = 20  # of the frames' loudness: what is heard in the pauses of speech
+NOISE_PERCENTILE: Final = 20  # of the frames' loudness: the pauses of speech, where only noise is left
 SNR_LIMITS_DB: Final = (-10.0, 60.0)  # beyond them an estimate says no more than that
 NOISY_DB: Final = 12.0  # up to this estimate every bit up to `robust` pays
 QUIET_DB: Final = 24.0  # from this estimate on `low` is enough
@@ -52,7 +52,7 @@ LEAST_SENDING_S: Final = 0.25  # for the bytes alone, where the round trip takes
 
 FULL_ENOUGH: Final = 0.3  # share of the battery above which nothing is saved
 NEARLY_EMPTY: Final = 0.1  # below it nothing finer than `low`
-REACH: Final = 8  # steps, about a profile: by so much "heard well" may outdo what the device itself hears
+REACH: Final = 8  # steps, about a profile: how much coarser a hint `clear` makes the step that the device would take
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def estimate_snr_db(log_mel: Float32) -> float:
     """How far speech is above the noise: mean loudness of the frames against that of the quietest fifth.
 
     Of speech with noise mixed in at 0 to 20 dB (white, babble, rain, sea, a helicopter) the estimate's mean over
-    readers is within 5 dB of the truth, and speech without any comes to 17 to 45 dB: a studio is never quite silent.
+    speakers is within 5 dB of the truth, and speech without any comes to 17 to 45 dB: a studio is never quite silent.
     Speech without pauses seems noisier than it is, which costs bits and no words.
 
     Args:

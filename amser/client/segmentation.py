@@ -1,4 +1,4 @@
-"""Recording → utterances: the device splits at pauses and sends nothing while nobody speaks.
+"""Recording → utterances: the device splits at pauses and sends nothing where there is no speech.
 
 Silero VAD gives a probability of speech every 32 ms; two thresholds and a few durations make utterances of them.
 """
@@ -37,7 +37,7 @@ class SegmentationSettings:
         minimum_speech_s: anything shorter is a click or a cough.
         minimum_silence_s: anything shorter is a breath, and the utterance goes on.
         padding_s: added on both sides, so that soft first and last sounds are kept.
-        longest_s: what is longer is cut at its quietest point; Whisper hears 30 s at once.
+        longest_s: what is longer is cut at its quietest point; Whisper takes 30 s at once.
     """
 
     speech_probability: float = 0.5
@@ -97,7 +97,7 @@ class SpeechDetector:
         waveform: Float32,
         settings: SegmentationSettings = SegmentationSettings(),  # noqa: B008 - frozen
     ) -> list[Span]:
-        """Start and end in seconds of each utterance, in order, none overlapping; empty where nobody speaks.
+        """Start and end in seconds of each utterance, in order, none overlapping; empty where there is no speech.
 
         Args:
             waveform: float32, shape (samples,), 16 kHz.

@@ -1,4 +1,4 @@
-"""What waits while there is no link: utterances on disk, until what became of them is on disk too.
+"""Utterances on disk while there is no link, each until its result is on disk too.
 
 One SQLite file holds the utterances that wait, the results and a count of what was dropped. An utterance leaves the
 first in the very transaction that enters it in one of the others: a process that is killed at any moment loses none and
@@ -39,8 +39,8 @@ from amser.client.spool_view import (
     as_waiting,
 )
 
-LONGEST_WAIT_S: Final = 86_400.0  # nobody is made to wait longer; a time beyond it means that the clock was set back
-_POLL_S: Final = 0.05  # how often one that waits for the ownership asks for it
+LONGEST_WAIT_S: Final = 86_400.0  # no wait is longer; a time beyond it means that the clock was set back
+_POLL_S: Final = 0.05  # how often a process that waits for the ownership asks for it
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class SpoolLimits:
     """How much a spool holds. Where it is full, the oldest go first.
 
     Attributes:
-        max_count: utterances that wait; a day of talking without a pause, 8 s each.
+        max_count: utterances that wait: a day of speech without a pause, 8 s each.
         max_bytes: of their envelopes; with the default codec 9 h of speech, and bearable on the smallest SD card.
-        max_age_s: since the capture, by this device's clock; a week: a long weekend without a link loses nothing.
+        max_age_s: since the capture, by this device's clock; a week, longer than any weekend without a link.
         max_results: results that are kept, 2 kB each.
 
     Raises:
@@ -152,7 +152,7 @@ class Spool(SpoolView):
         with self._transaction() as dropped:
             if self._db.execute(known, row[:1]).fetchone():
                 return
-            if size > self.limits.max_bytes:  # in its favour all others would have to go, and it would still not fit
+            if size > self.limits.max_bytes:  # all others would be dropped for it, and it would still not fit
                 dropped.append(self._count_drop("bytes", 1, size, utterance.seconds))
                 return
             self._db.execute(
@@ -252,7 +252,7 @@ class Spool(SpoolView):
 
     @contextmanager
     def _transaction(self) -> Iterator[list[Dropped]]:
-        """All of it or nothing. What is dropped in it is told once that is certain."""
+        """All of it or nothing. What it drops is logged after the commit."""
         dropped: list[Dropped] = []
         with self._lock:
             with self._typed_errors(), self._db:  # commits, or rolls back where anything is raised
@@ -290,7 +290,7 @@ class Spool(SpoolView):
     def _open(self) -> None:
         with self._typed_errors():
             if not self.path.exists():
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # speech is nobody else's business
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, 0o600))  # others may not read what was said
             self._db = self._connect("rw")
             try:
                 new = self._is_new()

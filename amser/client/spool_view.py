@@ -61,7 +61,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an utterance: an answer, or the reason why there will be none.
+    """The outcome of an utterance: an answer, or the reason why there will be none.
 
     Attributes:
         utterance_id, captured_at, seconds, note: as it waited.
@@ -83,7 +83,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What was given up for one reason, since the spool was made.
+    """What was dropped for one reason, since the spool was made.
 
     Attributes:
         reason: the limit that was passed: `count`, `bytes`, `age`, or `results` for results that made room for others.

@@ -24,5 +24,5 @@ class Flac(AudioFile):
             "flac",
             "s16",
             encoder_options={"compression_level": self.setting},
-            muxer_options={"metadata_header_padding": "0"},  # FFmpeg leaves 8 kB for tags that nobody writes
+            muxer_options={"metadata_header_padding": "0"},  # FFmpeg leaves 8 kB for tags
         )

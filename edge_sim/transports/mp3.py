@@ -24,5 +24,5 @@ class Mp3(AudioFile):
             "libmp3lame",
             "fltp",
             bit_rate=bits_per_second(self.setting),
-            muxer_options={"id3v2_version": "0"},  # tags that nobody reads
+            muxer_options={"id3v2_version": "0"},  # no tags
         )

@@ -23,9 +23,8 @@ from amser.client.turns import emotion
 ROWS: Final = 20  # of each table: the newest; --json has all
 
 DESCRIPTION = """\
-Shows what waits in a spool, what became of the rest, and what was dropped.
-Another process may own the spool meanwhile. Each table has the newest 20 rows;
---json has all."""
+Shows what waits in a spool, the results, and what was dropped. Another process
+may own the spool meanwhile. Each table has the newest 20 rows; --json has all."""
 
 EPILOG = """\
 examples:

@@ -28,7 +28,7 @@ def guarded(work: Callable[[], int], program: str = "amser") -> int:
         return work()
     except KeyboardInterrupt:
         return complain("stopped", code=INTERRUPTED, program=program)
-    except BrokenPipeError:  # whoever reads the output has read enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except ModuleNotFoundError as error:

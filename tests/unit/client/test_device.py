@@ -1,4 +1,4 @@
-"""The device: what it reads, what it sends, and how it bears with a cluster that is full, gone or silent.
+"""The device: what it reads, what it sends, and what it does where the cluster is full, gone or silent.
 
 The cluster is a real HTTP server on loopback that plays given responses.
 """

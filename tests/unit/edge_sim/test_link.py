@@ -1,4 +1,4 @@
-"""Packets on the air: traces that are replayed, BLE's connection events, LoRa's airtime and duty cycle, headers."""
+"""Packets over a link: traces that are replayed, BLE's connection events, LoRa's airtime and duty cycle, headers."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_lora_airtime_follows_the_data_sheet(spreading_factor: int, packet: int,
     assert 1000 * link.airtime_s(packet) == pytest.approx(milliseconds)
 
 
-def test_lora_is_silent_for_99_airtimes_after_a_packet_and_hears_the_answer_a_second_after_it() -> None:
+def test_lora_is_silent_for_99_airtimes_after_a_packet_and_receives_the_answer_a_second_after_it() -> None:
     sent = Burst(5.0, 5.4)
     assert LORA.begin(5.5, "up", sent) == pytest.approx(5.4 + 99 * 0.4)
     assert LORA.begin(100.0, "up", sent) == 100.0
