@@ -2,8 +2,7 @@
 
 Serving never downloads. A stage asks `model_path("whisper-base")` and gets a folder whose files are the ones that the
 catalogue (`weights.yaml`) names by SHA-256, or an error that holds the command that brings them. This module is the
-command and the front door; `weight_store` keeps the folder, `weight_sources` brings files, `weight_catalogue` is the
-schema.
+command; `store` keeps the folder, `sources` brings files, `catalogue` is the schema.
 """
 
 from __future__ import annotations
@@ -85,10 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--from",
-        dest="local",
-        type=Path,
-        metavar="DIR",
-        help="take models from the sub-folders of this folder first (default: $AMSER_WEIGHTS_FROM)",
+        dest="mirror",
+        metavar="DIR|URL",
+        help="take models from the sub-folders of this folder or http(s) URL first (default: $AMSER_WEIGHTS_FROM)",
     )
     parser.add_argument("--catalogue", type=Path, default=CATALOGUE, metavar="FILE", help="another catalogue")
     return parser
@@ -122,7 +120,7 @@ def _fetch(names: Sequence[str], store: Path, options: argparse.Namespace, conso
                 bars.update(bar, completed=done, total=total)
 
             try:
-                done = fetch(name, store, options.catalogue, options.local, progress)
+                done = fetch(name, store, options.catalogue, options.mirror, progress)
                 console.print(f"{name}: {escape(done)}")
             except (FetchFailed, OSError) as error:  # OSError: the store cannot be written
                 console.print(f"[red]{escape(str(error))}[/red]")

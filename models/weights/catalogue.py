@@ -61,7 +61,7 @@ class File(_Entry):
 
 
 class PathSource(_Entry):
-    """A sub-folder of the local folder that the operator names (`--from`): for machines that are filled by hand."""
+    """A sub-folder of what the operator names (`--from`): a folder on this machine, or one on a web server."""
 
     path: InsidePath
 
@@ -187,7 +187,7 @@ def load(path: Path = CATALOGUE) -> dict[str, Model]:
     return models
 
 
-# --- What a file has to look like to be let in ------------------------------------------------------------------------
+# --- What a file has to look like to be accepted ----------------------------------------------------------------------
 
 
 def _is_json(path: Path) -> bool:
@@ -274,7 +274,7 @@ def _kind(format_: Format, path: str) -> Callable[[Path], bool] | None:
 
 
 def check_kind(model: Model, file: File, path: Path) -> str | None:
-    """Say why `path` must not be let into the store as `file`, or None if its content is what its name promises."""
+    """Say why `path` must not come into the store as `file`, or None if its content is what its name promises."""
     head = _head(path, 2)
     if len(head) == 2 and head[0] == 0x80 and head[1] in PICKLE_PROTOCOLS:
         return f"{file.path} is a pickle, which could run code"

