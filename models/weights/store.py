@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -148,7 +149,7 @@ def verify(name: str, store: Path | None = None, catalogue: Path = CATALOGUE) ->
 
 def remedy(name: str, store: Path) -> str:
     """The command that brings a model into a store."""
-    elsewhere = "" if store == default_store() else f" --store {store}"
+    elsewhere = "" if store == default_store() else f" --store {shlex.quote(str(store))}"
     return f"python -m models.weights fetch {name}{elsewhere}"
 
 

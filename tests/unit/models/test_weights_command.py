@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from shelf import Shelf, empty_shelf
+
+from models.weights.store import remedy
 
 
 @pytest.fixture
@@ -46,6 +49,11 @@ def test_a_failed_fetch_and_a_missing_model_exit_with_1(shelf: Shelf, capsys: py
     assert "no source could bring it" in capsys.readouterr().out
     assert shelf.command("verify") == 1
     assert f"fetch m --store {shelf.store}" in capsys.readouterr().out
+
+
+def test_the_remedy_survives_a_shell(tmp_path: Path) -> None:
+    store = tmp_path / "my models & more"
+    assert shlex.split(remedy("m", store))[-2:] == ["--store", str(store)]
 
 
 def test_wrong_usage_exits_with_2(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
