@@ -182,7 +182,7 @@ def silence_value(log_mel: Float32) -> float:
 
 
 def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Cut the quiet ends off a log-Mel, so that an answer does not hang on how closely a device cut the utterance.
+    """Cut the quiet ends off a log-Mel, so that an answer does not depend on how closely a device cut the utterance.
 
     Args:
         log_mel: (bands, T), whisper80 or whisper128, T ≥ 1.

@@ -1,4 +1,4 @@
-"""`Amser-Rate-Hint`: what the cluster would like of a device's next utterances. Both ends read and write it here.
+"""`Amser-Rate-Hint`: which step the cluster asks of a device for its next utterances. Both ends read and write it here.
 
 The header is a Dictionary of RFC 9651, such as `step=22;reason=noise`. It is advice: one that cannot be read is no
 error, it is as if it were not there.
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RateHint:
-    """A step of the codec `klt` that the cluster would like.
+    """A step of the codec `klt` that the cluster asks for.
 
     Attributes:
         step: index, 0 (finest) to `COARSEST`.

@@ -87,7 +87,7 @@ class Limits:
 
     Attributes:
         max_bytes: of the whole envelope. 30 s of `mel-f16` with 128 bands need 768,000.
-        max_frames: 10 ms each; 3000 is the 30 s that Whisper hears at once.
+        max_frames: 10 ms each; 3000 is Whisper's context of 30 s.
         max_rank: components of a factorised log-Mel.
     """
 
@@ -107,7 +107,7 @@ class Envelope:
         seconds: duration of the audio, within one frame of `frames`; travels as float32.
         language: ISO 639 code that the speaker is known to speak; None leaves it to the recogniser.
         device_id: 1 to 64 bytes of UTF-8, printable.
-        utterance_id: the same in every retry, so that the receiver can tell.
+        utterance_id: the same in every retry; for logs and receivers that store answers. The cluster does not read it.
         captured_at: when the audio began, with a time zone; travels as UTC in whole microseconds.
         payload: what the codec wrote.
         unclamped: the floor of the log-Mel is still to be applied (`features.clamp_to_floor`).

@@ -1,7 +1,7 @@
 """How many replicas each stage gets: one policy over the whole application, in place of one for each deployment.
 
-A request that enters visits every stage, so the arrivals at the door say what all stages are about to get, before the
-queue has moved down to them. `decide` is the policy, a pure function; `WholeApplication` is the shell that Ray calls
+A request that enters visits every stage, so the arrivals at the gateway predict the load of all stages before the queue
+has moved down to them. `decide` is the policy, a pure function; `WholeApplication` is the shell that Ray calls
 (`autoscaling_policy` of serve_config.yaml). docs/decisions/0006-autoscaling.md compares it with Ray's own.
 """
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its f
 
 DECISION_EVERY_S: Final = 1.0  # between decisions: figures come once a second, Ray calls ten times
 GATEWAY: Final = "Ingress"
-ARRIVALS: Final = "arrivals"  # what the door counts, ever rising (record_autoscaling_stats)
+ARRIVALS: Final = "arrivals"  # the gateway's counter of requests, ever rising (record_autoscaling_stats)
 
 SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
     "Ingress": 0.01,
@@ -115,12 +115,13 @@ class Memory:
     pickle.
 
     Attributes:
+        decided_s: when the last decision was made; None before the first.
         arrivals: [from, to, requests] of the decisions of `steady_s`; seconds.
         needs: [seconds, replicas of each stage] of the decisions of `hold_s`: what was needed, with the margin.
         seen: requests and replica-seconds of each stage, older ones forgotten by degrees.
     """
 
-    looked_s: float | None = None
+    decided_s: float | None = None
     arrivals: list[list[float]] = field(default_factory=list)
     needs: list[list[Any]] = field(default_factory=list)
     seen: dict[str, list[float]] = field(default_factory=dict)
@@ -134,7 +135,7 @@ def decide(
     One flow is asked of all stages at once: the arrivals that are to be expected when a new replica serves, and what
     waits already. Up to what it takes at once; down to what it took at most in the last `hold_s`, a margin included.
     """
-    since_s = objective.recent_s if memory.looked_s is None else max(now_s - memory.looked_s, 1e-3)
+    since_s = objective.recent_s if memory.decided_s is None else max(now_s - memory.decided_s, 1e-3)
     arrivals = [*memory.arrivals, [now_s - since_s, now_s, load.arrivals]]
     arrivals = [each for each in arrivals if each[1] > now_s - objective.steady_s]
     seen = {name: _learn(memory.seen.get(name), stage, since_s) for name, stage in load.stages.items()}
@@ -242,7 +243,7 @@ def wait_s(rate: float, service_s: float, replicas: int, quantile: float) -> flo
 def within(
     wanted: Mapping[str, int], service_s: Mapping[str, float], stages: Mapping[str, StageLoad], capacity: Capacity
 ) -> dict[str, int]:
-    """As many of the wanted replicas as the cluster has room for: what waits for room for ever serves nobody.
+    """As many of the wanted replicas as the cluster has room for: one that waits for room serves no request.
 
     The stage that lacks most of what it needs goes first, so that the bottleneck is as wide as it can be.
     """
@@ -299,17 +300,17 @@ class WholeApplication:
         self._has_warned = False
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
-        """Decisions by `DeploymentID`, none between two decisions; and the state, kept with the door's."""
+        """Decisions by `DeploymentID`, none between two decisions; and the state, kept with the gateway's."""
         ids = {deployment.name: deployment for deployment in contexts}
         if GATEWAY not in ids:  # raising here would stop the controller's loop, for other applications too
             if contexts and not self._has_warned:
-                logger.warning("%s has no autoscaling_config, so nobody sees what arrives: no stage is scaled", GATEWAY)
+                logger.warning("%s has no autoscaling_config, so arrivals are not counted: no stage is scaled", GATEWAY)
                 self._has_warned = True
             return {}, {}
-        door = contexts[ids[GATEWAY]]
-        now_s, state = door.current_time, door.policy_state
+        gateway = contexts[ids[GATEWAY]]
+        now_s, state = gateway.current_time, gateway.policy_state
         memory = Memory(**state["memory"]) if "memory" in state else Memory()
-        if memory.looked_s is not None and now_s - memory.looked_s < DECISION_EVERY_S:
+        if memory.decided_s is not None and now_s - memory.decided_s < DECISION_EVERY_S:
             return {}, {ids[GATEWAY]: state}
         capacity = self._capacity()
         gpus = self._accelerator != "cpu" and capacity.num_gpus > 0
@@ -318,8 +319,8 @@ class WholeApplication:
             name: self._stage_load(name, contexts[deployment], gpus, before, counters)
             for name, deployment in ids.items()
         }
-        arrivals = sum(_risen(ARRIVALS, door, before, counters))
-        load = Load(arrivals, door.total_num_requests, stages)
+        arrivals = sum(_risen(ARRIVALS, gateway, before, counters))
+        load = Load(arrivals, gateway.total_num_requests, stages)
         wanted, memory = decide(load, self._objective, capacity, now_s, memory)
         kept = {"memory": asdict(memory), "counters": counters}
         return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[GATEWAY]: kept}

@@ -49,7 +49,7 @@ class Effort(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the pipeline calls, whoever runs the models: objects in this process, or deployments behind handles.
+    """What the pipeline calls: objects in this process, or deployments behind handles.
 
     Stages that may have to wait are told the deadline.
     """
@@ -84,7 +84,7 @@ class Recognition:
     """Words and emotion of one utterance.
 
     Attributes:
-        mel: what was said.
+        mel: the speech.
         transcript: None where no words were recognised.
         emotion: of voice and words, or of the voice alone.
         left_out: what the answer had to do without: `text`, or `asr` and `text`.
@@ -114,7 +114,7 @@ async def recognize(
 
     Args:
         envelope: what a device sent.
-        stages: who computes.
+        stages: that compute.
         effort: the most that is to run.
         deadline: when the answer comes too late (`deployments.replica.deadline`).
         strict: what cannot be done fails in place of being left out.
@@ -123,25 +123,25 @@ async def recognize(
         amser.wire.WireError: the payload cannot be used.
         TimeoutError: the deadline passed.
     """
-    watch = _StageTimer()
-    spare = _OptionalStages(strict, deadline)
-    mel = await watch.over("mel", stages.reconstruct(envelope))
+    timer = _StageTimer()
+    optional = _OptionalStages(strict, deadline)
+    mel = await timer.over("mel", stages.reconstruct(envelope))
     transcript = text_features = None
     if effort >= Effort.WORDS:
-        words_by = spare.until(RESERVE_AFTER_WORDS)
-        transcript = await spare.run(watch.over("asr", stages.transcribe(mel, words_by)), words_by)
+        words_by = optional.until(RESERVE_AFTER_WORDS)
+        transcript = await optional.run(timer.over("asr", stages.transcribe(mel, words_by)), words_by)
     if transcript is not None and effort is Effort.WHOLE:
-        text_by = spare.until(RESERVE_AFTER_TEXT)
-        text_features = await spare.run(_read(transcript, stages, watch, text_by), text_by)
-    emotion = await watch.over("fusion", stages.classify(mel, text_features, deadline))
+        text_by = optional.until(RESERVE_AFTER_TEXT)
+        text_features = await optional.run(_text_features(transcript, stages, timer, text_by), text_by)
+    emotion = await timer.over("fusion", stages.classify(mel, text_features, deadline))
     missing = ("asr", "text") if transcript is None else ("text",) if text_features is None else emotion.left_out
-    return Recognition(mel, transcript, emotion, missing, watch.timings(), watch.queues)
+    return Recognition(mel, transcript, emotion, missing, timer.timings(), timer.queues)
 
 
-async def _read(transcript: Transcript, stages: Stages, watch: _StageTimer, deadline: float) -> TextFeatures:
+async def _text_features(transcript: Transcript, stages: Stages, timer: _StageTimer, deadline: float) -> TextFeatures:
     words, context = await asyncio.gather(
-        watch.over("text_embedding", stages.embed(transcript.text)),
-        watch.over("text_encoder", stages.contextualize(transcript.text, deadline)),
+        timer.over("text_embedding", stages.embed(transcript.text)),
+        timer.over("text_encoder", stages.contextualize(transcript.text, deadline)),
     )
     return TextFeatures(transcript.language, words, context)
 
@@ -203,7 +203,7 @@ def local_stages(members: Mapping[str, Any]) -> Stages:
 
 def serve_stages(handles: Mapping[str, DeploymentHandle]) -> Stages:
     """Each stage behind its deployment, by name."""
-    return _stages(handles, _asked)
+    return _stages(handles, _retried)
 
 
 def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Awaitable[Any]]]) -> Stages:
@@ -221,7 +221,7 @@ def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Aw
     )
 
 
-def _asked(method: Any) -> Callable[..., Awaitable[Any]]:
+def _retried(method: Any) -> Callable[..., Awaitable[Any]]:
     """A call of a deployment's method; a replica that dies under the request is replaced by another one."""
 
     async def call(*arguments: object) -> Any:

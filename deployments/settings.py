@@ -63,7 +63,7 @@ class RequestSettings(_Settings):
     max_audio_bytes: int = Field(10_485_760, ge=1)
     """Of an audio file; 30 s of 48 kHz stereo 24-bit WAV are 8.6 MB."""
     max_frames: int = Field(_LIMITS.max_frames, ge=10, le=3000)
-    """10 ms each; 3000 is the most that Whisper hears at once."""
+    """10 ms each; 3000 is Whisper's context."""
     max_rank: int = Field(_LIMITS.max_rank, ge=1, le=128)
     """Components of a factorised log-Mel."""
     body_timeout_s: float = Field(10.0, gt=0)
@@ -83,7 +83,7 @@ class RequestSettings(_Settings):
 class FlowSettings(_Settings):
     """What happens to requests when there are more than the cluster can answer in time.
 
-    All of it is on; `python -m benchmarks.flow` shows what each is worth by switching it off.
+    All of it is on; `python -m benchmarks.flow` measures what each changes by switching it off.
     """
 
     admission: bool = True
@@ -93,7 +93,7 @@ class FlowSettings(_Settings):
     deadlines: bool = True
     """Tell the stages when an answer comes too late, so that they do not begin it."""
     cancellation: bool = True
-    """Drop what a client asked for that has gone."""
+    """Drop the requests of clients that have closed their connection."""
 
 
 class RateHintSettings(_Settings):
@@ -108,9 +108,9 @@ class RateHintSettings(_Settings):
     fewest_words: int = Field(3, ge=1)
     """Of a text that is to be certain: the probability of a word or two says little."""
     finer_by: int = Field(8, ge=1)
-    """Steps at once, about a profile: the next utterance is to be understood."""
+    """Steps at once, about a profile, so that the next utterance is recognised."""
     coarser_by: int = Field(4, ge=1)
-    """Steps at once, fewer: what is saved too much is heard only afterwards."""
+    """Steps at once, fewer: that a step is too coarse shows only afterwards."""
     finest: int = Field(PROFILES["robust"], ge=0, le=COARSEST)
     """Nothing finer is asked for."""
     coarsest: int = Field(PROFILES["low"], ge=0, le=COARSEST)
@@ -119,7 +119,7 @@ class RateHintSettings(_Settings):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.doubtful_below >= self.certain_from:
-            raise ValueError("doubtful_below must be under certain_from, or a device would be sent to and fro")
+            raise ValueError("doubtful_below must be under certain_from, or devices would alternate between two steps")
         if self.finest > self.coarsest:
             raise ValueError("finest must be an index up to that of coarsest")
         return self

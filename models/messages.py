@@ -88,7 +88,7 @@ class Emotion:
     Attributes:
         label: the most probable class.
         probabilities: one entry a class, in the network's order, summing to one.
-        left_out: what was not listened to: `text` where its language is not one that the network has learnt.
+        left_out: what was not used: `text` where its language is not one that the network has learnt.
     """
 
     label: str

@@ -27,7 +27,7 @@ logger = logging.getLogger("amser")
 
 
 class AudioTooLong(AudioError):
-    """More than was asked for."""
+    """Longer than the caller accepts."""
 
 
 def read(path: Path) -> Float32:

@@ -91,7 +91,7 @@ class Codec(Protocol):
         """The setting that stands behind a colon, as in `svd-f16:0.125`. Raises ValueError."""
 
     def pays_off(self, setting: Setting, bands: int, frames: int) -> bool:
-        """Whether this codec is worth it, against sending the Mel itself."""
+        """Whether this codec takes fewer bytes than the Mel itself."""
 
     def encode(self, log_mel: Float32, setting: Setting) -> bytes:
         """The payload of a checked log-Mel. Raises CodecError for a setting out of range or bands it does not know."""

@@ -1,4 +1,4 @@
-"""`interpolation`: the log-Mel averaged down over time and frequency, in half precision. The papers' rival to the SVD.
+"""`interpolation`: the log-Mel averaged down over time and frequency, in half precision. A baseline of the papers.
 
 Payload: uint8 frames a cell, uint8 bands a cell, then float16 (cells over frequency, cells over time), row by row. What
 is lost does not depend on the speech: detail finer than a cell goes, wherever it lies.

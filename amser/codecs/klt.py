@@ -35,7 +35,7 @@ from amser.features import DYNAMIC_RANGE, LOG_SCALE, clamp_to_floor
 PROFILES: Final = MappingProxyType({"low": 30, "standard": 23, "robust": 16})  # step index; docs/wire.md has the rates
 DEFAULT_PROFILE: Final = "standard"  # words as good as uncompressed
 USUAL_LEVEL: Final = 1.2  # the loudest cell of LibriSpeech's utterances, in the middle
-MOST_FRAMES: Final = 3000  # the 30 s that Whisper hears at once
+MOST_FRAMES: Final = 3000  # Whisper's context of 30 s
 COARSEST: Final = 56  # step index: 12.8
 WHOLE, STREAMED = BLOCKS
 MOST_BLOCKS: Final = MOST_FRAMES // STREAMED  # of a stream
@@ -131,7 +131,7 @@ class StreamEncoder:
 
     Args:
         step: a name in `PROFILES` or an index from 0 to `COARSEST`.
-        level: of the loudest cell that is to come, from what this device heard before. Any will do; a near one saves
+        level: of the loudest cell that is to come, from earlier speech of this device. Any will do; a near one saves
             some bits.
 
     Raises:
@@ -172,7 +172,7 @@ class StreamEncoder:
         return last
 
     def _block(self, frames: Float32) -> bytes:
-        # What is under the floor of what was heard so far will be under that of the whole: bits for it are lost bits.
+        # What is under the floor of the frames so far will be under that of the whole: bits for it would be wasted.
         self._loudest = max(self._loudest, float(frames.max()))
         raised = np.maximum(frames, np.float32(self._loudest - FLOOR_BELOW))
         header, index = b"", self._step_index

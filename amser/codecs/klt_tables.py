@@ -81,7 +81,7 @@ class Tables:
             1 / `STEPS_PER_OCTAVE` octaves above `FINEST_STEP`; `classes` int32 (rows, 2), first scale of a class and
             its largest magnitude; `frequencies` int32, all classes' symbols one after another; `values` float32, as
             `frequencies`; `thresholds`, `roundings` float32 (rows,).
-        about: version, corpus, readers, licence.
+        about: version, corpus, speakers, licence.
     """
 
     def __init__(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:

@@ -220,8 +220,8 @@ class Ingress:
             return await self._run(envelope, admitted.effort, preferences.deadline, strict)
 
     async def _run(self, envelope: wire.Envelope, effort: Effort, deadline: float, strict: bool) -> Recognition:
-        told = deadline if self._flow.deadlines else NEVER
-        recognition = recognize(envelope, self._stages, effort=effort, deadline=told, strict=strict)
+        stage_deadline = deadline if self._flow.deadlines else NEVER
+        recognition = recognize(envelope, self._stages, effort=effort, deadline=stage_deadline, strict=strict)
         if self._flow.cancellation:
             return await recognition
         return await asyncio.shield(asyncio.ensure_future(recognition))

@@ -1,6 +1,6 @@
-"""What a client gets for a request that has no answer: the problem documents of RFC 9457.
+"""Problem documents (RFC 9457): what a client gets in place of an answer.
 
-Apart from `answers`, since Ray's proxy says so too (`deployments.gateway.proxy`) and is to load nothing else for it.
+Apart from `answers`, since Ray's proxy sends them too (`deployments.gateway.proxy`) and must not load more than this.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
 
     Attributes:
         status: HTTP status.
-        cause: what is wrong, in words for whoever sent the request.
+        cause: what is wrong, in words for the client's developer.
         limit: what would have been accepted.
         retry_after_s: when to try again; None where that would not help.
     """

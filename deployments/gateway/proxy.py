@@ -1,7 +1,7 @@
-"""What Ray's proxy says where the door died under a request: a problem document in place of a bare 500.
+"""What Ray's proxy answers where the gateway died during a request: a problem document in place of a bare 500.
 
-Ray takes it from `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.gateway.proxy:middlewares`. No request is sent
-again here: its body is gone by then. The client may, since every stage is pure.
+Ray takes it from `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.gateway.proxy:middlewares`. The
+request is not repeated here, since its body is gone by then. The client may repeat it: every stage is pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deployments.gateway.problems import PROBLEM_TYPE, Refusal
 RETRY_AFTER_S: Final = 1
 
 
-class Unanswered:
+class AnswerForDeadReplica:
     """Answers 503 where the application behind it ended without an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -44,5 +44,5 @@ class Unanswered:
 
 
 def middlewares() -> list[Middleware]:
-    """Around Ray's proxy."""
-    return [Middleware(Unanswered)]
+    """That Ray's proxy runs around every request."""
+    return [Middleware(AnswerForDeadReplica)]

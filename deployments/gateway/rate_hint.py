@@ -1,4 +1,4 @@
-"""What to ask of a device for its next utterances, from how well this one was understood."""
+"""Which quantiser step to ask of a device for its next utterances, from how certain the recogniser was of this one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from models.messages import Transcript
 def rate_hint(step: int | None, transcript: Transcript | None, settings: RateHintSettings) -> RateHint | None:
     """What the header `Amser-Rate-Hint` of an answer says; None for no header.
 
-    A finer step where the recogniser was in doubt, or heard no words where a device thought that somebody speaks: at a
-    coarse step noise drowns them. A coarser one where it was sure. In between, and at the ends, nothing.
+    A finer step where the recogniser was in doubt, or found no words although the device detected speech: at a coarse
+    step, noise hides them. A coarser one where it was certain. In between, and at the bounds, none.
 
     Args:
         step: index of the `klt` payload; None for another codec.

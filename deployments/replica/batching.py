@@ -2,8 +2,8 @@
 
 A batch starts as soon as a model thread is free, with the items that wait then: delaying it to fill it up would cost
 time, and items gather anyway while the batch before it is computed. The item that has waited longest comes first and is
-joined by those most like it in size, since a batch takes as long as its largest item. Items that nobody waits for any
-more (the client left, the deadline passed) are dropped before they are computed. An item that cannot be computed fails
+joined by those most like it in size, since a batch takes as long as its largest item. Items that no client waits for
+any more (it left, or the deadline passed) are dropped before they are computed. An item that cannot be computed fails
 alone.
 """
 
@@ -64,7 +64,7 @@ class Batcher(Generic[Item, Result]):
         self._free = threads
         self.work = Work(threads)
         self._waiting: list[_Waiting[Item, Result]] = []
-        self._batches: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
+        self._batches: set[asyncio.Task[None]] = set()  # a task without a reference may be collected
 
     async def submit(self, item: Item, deadline: float = NEVER) -> Timed[Result]:
         """The result for an item, with the milliseconds that its batch computed.

@@ -1,4 +1,4 @@
-"""Until when an answer is of use. It travels down the pipeline with the request, so that no stage works for nobody.
+"""Until when an answer is of use. It travels down the pipeline with the request, so that no stage computes too late.
 
 A deadline is a moment on the wall clock, since stages may run on several nodes: keep their clocks together (NTP).
 """
@@ -13,7 +13,7 @@ NEVER: Final = inf
 
 
 class DeadlinePassed(TimeoutError):  # noqa: N818 - an error by its base class
-    """Nobody waits any more for what was asked; nothing was computed."""
+    """The deadline passed before the stage started; nothing was computed."""
 
 
 def after(seconds: float) -> float:

@@ -47,11 +47,11 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
 
 
 def model_names(settings: Settings) -> dict[str, str]:
-    """What answers name as their models."""
+    """The models that answers name, by role: the keys of `stage_arguments` but for `mel`, which has no model."""
     recognizer = settings.recognizer
     return {
         "asr": served_name(resolve(recognizer.weights).name, recognizer.engine),
-        "words": resolve(settings.word_vectors).name,
+        "text_embedding": resolve(settings.word_vectors).name,
         "text_encoder": resolve(settings.text_encoder.model).name,
         "fusion": checkpoint.describe(settings.fusion_checkpoint).name,
     }

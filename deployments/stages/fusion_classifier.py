@@ -18,7 +18,7 @@ from models.whisper.voice import VoiceEncoder
 
 @serve.deployment
 class FusionClassifier:
-    """The shell around `VoiceEncoder` and `EmotionClassifier`: it listens, and fuses what it hears with the words."""
+    """The shell around `VoiceEncoder` and `EmotionClassifier`: it encodes the voice and fuses it with the words."""
 
     def __init__(self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool) -> None:
         self._device = device(gpu)
@@ -27,7 +27,7 @@ class FusionClassifier:
         self._batcher = Batcher("fusion", self._classify_all, batch_size=1)
 
     async def classify(self, mel: Mel, text_features: TextFeatures | None, deadline: float = NEVER) -> Timed[Emotion]:
-        """See `EmotionClassifier.classify`; None hears the voice alone."""
+        """See `EmotionClassifier.classify`; without text features the voice alone is classified."""
         return await self._batcher.submit((mel, text_features), deadline)
 
     def _classify_all(self, items: Sequence[tuple[Mel, TextFeatures | None]]) -> list[Emotion]:

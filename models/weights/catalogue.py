@@ -227,7 +227,7 @@ def _is_ctranslate2(path: Path) -> bool:
 
 
 def _is_array(path: Path) -> bool:
-    """NumPy's .npy of plain numbers: the reader would unpickle an array of objects, if told to."""
+    """NumPy's .npy of plain numbers: NumPy would unpickle an array of objects, if told to."""
     head = _head(path, 256)
     return head.startswith(b"\x93NUMPY") and b"'descr': '|O'" not in head and b"'descr': '<" in head
 

@@ -107,7 +107,7 @@ def fetch(
         progress: called with (bytes so far, bytes in all) while a source works.
 
     Returns:
-        What was done, for a reader: "already there" or the source that brought it.
+        What was done, in words: "already there" or the source that brought it.
 
     Raises:
         UnknownModel: the catalogue has no such model.

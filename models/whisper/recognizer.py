@@ -1,6 +1,6 @@
 """Log-Mel → words: what is encoded, in which language it is decoded and which text is believed.
 
-Whisper hears 30 s at a time, so an utterance of three seconds costs as much as one of thirty. Here only the speech and
+Whisper's context is 30 s, so an utterance of three seconds costs as much as one of thirty. Here only the speech and
 two seconds of silence are encoded; the encoder states of digital silence, which never change, fill the rest of the
 context. The decoder so finds the end that it was trained to find: without the fill it repeats itself (docs/decisions
 has both measured). A text that still looks wrong is decoded once more from the whole 30 s.
@@ -207,7 +207,7 @@ def _is_doubtful(utterance: _Utterance) -> bool:
 
 
 def _better(short: _Utterance, padded: _Utterance) -> _Utterance:
-    """The text to believe; the states stay those of the short context, so that they do not hang on a retry."""
+    """The text to believe; the states stay those of the short context, so that they do not depend on a retry."""
     lost = loops(short.decoded.tokens) or _is_endless(short)
     likelier = padded.decoded.average_log_probability >= short.decoded.average_log_probability
     return replace(padded, states=short.states) if lost or likelier else short

@@ -1,9 +1,9 @@
-"""Log-Mel → lower states of Whisper's encoder: what the emotion network hears of the voice.
+"""Log-Mel → lower states of Whisper's encoder: the input of the emotion network from the voice.
 
 Emotion lives in the middle layers, words in the last one, the only one that CTranslate2 returns. So the first layers
 run once more, in torch, on the speech alone: no silence behind it, a tenth of the recogniser's cost. They run where the
 network is that reads the states, which goes on with layers of its own (`models.emotion.amser_states`) that start as
-Whisper's next ones: so the states cross no process, and the voice is heard where the recogniser cannot be.
+Whisper's next ones: so the states cross no process, and the voice is encoded where the recogniser is not available.
 """
 
 from __future__ import annotations

@@ -38,7 +38,11 @@ ANSWER = json.dumps(
             "fusion": 4.93,
             "total": 290.1,
         },
-        "models": {"asr": "whisper-base (ctranslate2)", "words": "spacy-en-core-web-md", "fusion": "amser-states"},
+        "models": {
+            "asr": "whisper-base (ctranslate2)",
+            "text_embedding": "spacy-en-core-web-md",
+            "fusion": "amser-states",
+        },
         "degraded": ["text_encoder"],
     }
 ).encode()

@@ -45,7 +45,7 @@ def stage(name: str, **differing: Any) -> StageLoad:
 
 @dataclass
 class Replay:
-    """One look a second at an application that serves what enters: `rate` requests a second."""
+    """One decision a second for an application that serves what enters: `rate` requests a second."""
 
     capacity: Capacity = ROOMY
     most: int = 40
@@ -55,7 +55,7 @@ class Replay:
     def __post_init__(self) -> None:
         self.replicas = dict.fromkeys(SHARES, 1)
 
-    def look(self, arrivals: float, inside: float = 0.0) -> dict[str, int]:
+    def decide(self, arrivals: float, inside: float = 0.0) -> dict[str, int]:
         self.now_s += 1
         stages = {
             name: stage(name, target=count, most=self.most, served=arrivals, busy_s=arrivals * SERVICE_S[name])
@@ -66,10 +66,10 @@ class Replay:
         return self.replicas
 
     def run(self, seconds: int, rate: Callable[[int], float]) -> list[dict[str, int]]:
-        return [self.look(rate(second)) for second in range(seconds)]
+        return [self.decide(rate(second)) for second in range(seconds)]
 
 
-def test_a_step_is_answered_in_every_stage_at_the_same_look() -> None:
+def test_a_step_is_answered_in_every_stage_at_the_same_decision() -> None:
     replay = Replay()
     (*_, before) = replay.run(60, lambda _: 4)
     rising = next(now for now in replay.run(5, lambda _: 400) if now != before)
@@ -78,7 +78,7 @@ def test_a_step_is_answered_in_every_stage_at_the_same_look() -> None:
     assert rising["WhisperASR"] > 10 * before["WhisperASR"]
 
 
-def test_a_step_is_answered_within_two_looks() -> None:
+def test_a_step_is_answered_within_two_decisions() -> None:
     replay = Replay()
     replay.run(60, lambda _: 8)
     needed = math.ceil(48 * SERVICE_S["WhisperASR"])
@@ -108,7 +108,7 @@ def test_replicas_end_only_when_the_need_has_been_over_for_the_hold() -> None:
 def test_a_burst_of_a_second_is_over_after_the_hold() -> None:
     replay = Replay()
     (*_, before) = replay.run(60, lambda _: 8)
-    assert replay.look(120)["WhisperASR"] > before["WhisperASR"]
+    assert replay.decide(120)["WhisperASR"] > before["WhisperASR"]
     (*_, after) = replay.run(math.ceil(OBJECTIVE.hold_s + OBJECTIVE.steady_s) + 2, lambda _: 8)
     assert after == before
 
@@ -124,7 +124,7 @@ def test_what_waits_is_staffed_for_beside_what_arrives() -> None:
     for replay in (calm, behind):
         replay.run(60, lambda _: 8)
     waiting = 100
-    more = behind.look(8, inside=waiting)["WhisperASR"] - calm.look(8)["WhisperASR"]
+    more = behind.decide(8, inside=waiting)["WhisperASR"] - calm.decide(8)["WhisperASR"]
     assert more >= 0.8 * waiting / OBJECTIVE.drain_s * SERVICE_S["WhisperASR"]
 
 
@@ -201,11 +201,11 @@ def test_a_stage_that_turns_out_slower_gets_more() -> None:
 
 
 def test_what_is_remembered_survives_json() -> None:
-    """So that a decision does not hang on what Ray does with its state."""
+    """Ray may store the state as it likes."""
     replay, restored = Replay(), Replay()
     for second in range(90):
         rate = 8.0 if second < 50 else 60.0
-        assert restored.look(rate) == replay.look(rate)
+        assert restored.decide(rate) == replay.decide(rate)
         restored.memory = Memory(**json.loads(json.dumps(asdict(restored.memory))))
 
 
@@ -235,15 +235,15 @@ class Controller:
 
     def _context(self, name: str, inside: float) -> AutoscalingContext:
         deployment = DeploymentID(name, "amser")
-        door = ReplicaID("one", deployment)
-        counted = {"arrivals": {door: [TimeStampedValue(self._now_s, self._arrived)]}} if name == "Ingress" else {}
+        replica = ReplicaID("one", deployment)
+        counted = {"arrivals": {replica: [TimeStampedValue(self._now_s, self._arrived)]}} if name == "Ingress" else {}
         return AutoscalingContext(
             deployment_id=deployment,
             deployment_name=name,
             app_name="amser",
             current_num_replicas=self.targets[name],
             target_num_replicas=self.targets[name],
-            running_replicas=[door],
+            running_replicas=[replica],
             total_num_requests=lambda: inside,
             total_queued_requests=lambda: 0.0,
             aggregated_metrics=dict,
@@ -271,18 +271,18 @@ def test_logical_gpus_of_the_cluster_bound_the_replicas(monkeypatch: pytest.Monk
     assert sum(count * SHARES[name].num_gpus for name, count in targets.items()) <= 2 + 1e-6
 
 
-def test_a_second_passes_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[float] = []
+def test_a_second_passes_between_two_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    decisions: list[float] = []
     monkeypatch.setattr(
         autoscaling,
         "decide",
-        lambda *given: looks.append(given[3]) or decide(*given),  # type: ignore[func-returns-value]
+        lambda *given: decisions.append(given[3]) or decide(*given),  # type: ignore[func-returns-value]
     )
     Controller(monkeypatch).run(10, 4)
-    assert len(looks) in (9, 10)
+    assert len(decisions) in (9, 10)
 
 
-def test_a_door_that_does_not_scale_is_named_once_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_that_does_not_scale_is_named_once_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray calls from the loop of its controller, which an error would end for all applications."""
     warnings: list[tuple[str, ...]] = []
     monkeypatch.setattr(autoscaling.logger, "warning", lambda *said: warnings.append(said))

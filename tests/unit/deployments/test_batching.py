@@ -95,7 +95,7 @@ async def test_as_many_batches_run_at_once_as_there_are_threads() -> None:
     assert await asyncio.gather(*tasks) == [2, 4, 6]
 
 
-async def test_what_nobody_waits_for_is_never_computed() -> None:
+async def test_what_no_client_waits_for_is_never_computed() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=4)
     tasks = await submitted(batcher, [1, 2, 3])
@@ -128,7 +128,7 @@ async def test_one_poisoned_item_fails_alone() -> None:
     assert model.batches == [[1], [2, 3, 4], [2], [3], [4]]
 
 
-async def test_a_retry_leaves_out_what_nobody_waits_for_any_more() -> None:
+async def test_a_retry_leaves_out_what_no_client_waits_for_any_more() -> None:
     model = Model(poison=3)
     batcher = Batcher("test", model.run, batch_size=8)
     tasks = await submitted(batcher, [1, 2, 3, 4, 5])

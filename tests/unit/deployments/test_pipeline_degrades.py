@@ -85,7 +85,7 @@ async def test_without_a_text_branch_the_words_stay(stage: str, trouble: Excepti
 
 
 @pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
-async def test_without_a_recogniser_the_voice_is_heard_alone(trouble: Exception | float) -> None:
+async def test_without_a_recogniser_the_emotion_is_of_the_voice_alone(trouble: Exception | float) -> None:
     cluster = Cluster(asr=trouble)
     answer = await ask(cluster)
     assert answer.left_out == ("asr", "text")

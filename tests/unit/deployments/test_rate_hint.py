@@ -69,7 +69,7 @@ def test_what_is_not_known_is_ignored(value: str, hint: RateHint) -> None:
         "step=14" + ", x" * LONGEST,
     ],
 )
-def test_what_breaks_the_rules_is_not_believed(value: str) -> None:
+def test_what_breaks_the_rules_is_ignored(value: str) -> None:
     assert parse(value) is None
 
 
@@ -86,12 +86,12 @@ def test_a_hint_names_a_step_that_there_is() -> None:
 # --- The cluster's side -----------------------------------------------------------------------------------------------
 
 
-def heard(text: str, average_log_probability: float) -> Transcript:
+def transcript_of(text: str, average_log_probability: float) -> Transcript:
     return Transcript(text, "en", average_log_probability)
 
 
-DOUBTFUL, SURE = heard("the frame leaves at eighty", -0.8), heard("the train leaves at eight", -0.1)
-IN_BETWEEN = heard("the train leaves at eight", -0.3)
+DOUBTFUL, SURE = transcript_of("the frame leaves at eighty", -0.8), transcript_of("the train leaves at eight", -0.1)
+IN_BETWEEN = transcript_of("the train leaves at eight", -0.3)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ IN_BETWEEN = heard("the train leaves at eight", -0.3)
         (STANDARD, DOUBTFUL, RateHint(max(STANDARD - 8, ROBUST), Reason.NOISE)),
         (ROBUST, DOUBTFUL, None),
         (ROBUST - 4, DOUBTFUL, None),
-        (LOW, heard("", 0.0), RateHint(LOW - 8, Reason.NOISE)),  # noise can drown the words altogether
-        (ROBUST, heard("", 0.0), None),
+        (LOW, transcript_of("", 0.0), RateHint(LOW - 8, Reason.NOISE)),  # noise can hide all words
+        (ROBUST, transcript_of("", 0.0), None),
         (ROBUST, SURE, RateHint(ROBUST + 4, Reason.CLEAR)),
         (LOW - 1, SURE, RateHint(LOW, Reason.CLEAR)),
         (LOW, SURE, None),
         (LOW + 8, SURE, None),
-        (ROBUST, heard("yes", -0.05), None),
+        (ROBUST, transcript_of("yes", -0.05), None),
         (LOW, IN_BETWEEN, None),
         (ROBUST, IN_BETWEEN, None),
         (None, DOUBTFUL, None),
@@ -122,7 +122,7 @@ def test_doubt_asks_for_a_finer_step_and_certainty_for_a_coarser_one(
 
 @given(st.integers(0, COARSEST), st.floats(-3, 0), st.sampled_from(["", "yes", "the train leaves"]))
 def test_a_hint_moves_towards_the_bounds_and_never_beyond(step: int, certainty: float, text: str) -> None:
-    hint = rate_hint(step, heard(text, certainty), SETTINGS)
+    hint = rate_hint(step, transcript_of(text, certainty), SETTINGS)
     if hint is not None:
         assert SETTINGS.finest <= hint.step <= SETTINGS.coarsest
         assert hint.step < step if hint.reason is Reason.NOISE else hint.step > step
@@ -135,6 +135,6 @@ def test_hints_can_be_switched_off() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"doubtful_below": -0.1}, {"finest": LOW + 1}, {"coarsest": COARSEST + 1}, {"certain_from": 0.5}]
 )
-def test_settings_that_would_send_a_device_to_and_fro_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_that_would_make_a_device_alternate_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         RateHintSettings(**wrong)  # type: ignore[arg-type]
