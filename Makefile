@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DATA ?= ../shared/data
-RESULTS := benchmarks/results
+DATA ?= $(AMSER_DATA)
+RESULTS ?= benchmarks/results
 
-.PHONY: help setup weights demo test lint bench train clean
+.PHONY: help setup weights demo test lint bench train data clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,27 +39,38 @@ lint: $(VENV)/.installed ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup ## Measure the tables of the README (DATA=folder of manifests); some hours on two cores
-	$(BIN)/python -m benchmarks.asr --manifest $(DATA)/speech/librispeech.tsv --limit 112 --batch-size 8 \
-		--json $(RESULTS)/asr.json
-	$(BIN)/python -m benchmarks.codec --manifest $(DATA)/speech/librispeech.tsv --noise $(DATA)/noise/esc10.tsv \
-		--json $(RESULTS)/codec.json
-	$(BIN)/python -m benchmarks.edge --manifest $(DATA)/speech/librispeech.tsv --limit 12 --json $(RESULTS)/edge.json
-	$(BIN)/python -m benchmarks.transport --manifest $(DATA)/speech/librispeech.tsv --limit 40 \
-		--json $(RESULTS)/transport.json
-	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
-	$(BIN)/python -m benchmarks.serving --manifest $(DATA)/speech/librispeech.tsv --json $(RESULTS)/serving.json
-	$(BIN)/python -m benchmarks.flow --json $(RESULTS)/flow.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(DATA)/speech/librispeech.tsv
-	$(BIN)/python -m benchmarks.prediction --json $(RESULTS)/prediction.json
-	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
-	$(BIN)/python -m benchmarks.generator --json $(RESULTS)/generator.json
-	$(BIN)/python -m benchmarks.emotion --corpus $(DATA)/emotion/ravdess.tsv --other $(DATA)/emotion/nemo.tsv \
-		--sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10 --json $(RESULTS)/emotion.json
+# The commands of docs/benchmarks.md, one for one; a test compares them.
+SPEECH = $(DATA)/speech/librispeech.tsv
+EMOTION = --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10
 
-train: setup ## Train the emotion network that ships (DATA=folder of manifests)
-	$(BIN)/python -m training.train --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman \
-		--noise $(DATA)/noise/esc10 --final
+bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESULTS=where rows go); hours on two cores
+	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --conditions clean --json $(RESULTS)/codec.json \
+		--emotion $(DATA)/emotion/ravdess.tsv --emotion-limit 300
+	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --noise $(DATA)/noise/esc10.tsv \
+		--conditions babble-10db noise-5db --json $(RESULTS)/codec_noise.json
+	$(BIN)/python -m benchmarks.edge --manifest $(SPEECH) --limit 8 --json $(RESULTS)/edge.json
+	$(BIN)/python -m benchmarks.transport --manifest $(SPEECH) --limit 24 --json $(RESULTS)/transport.json \
+		--transport pcm:16-bit flac:5 mp3:16k aac:16k interpolation:4x2 opus:16k svd-f16:0.125 svd-i8:0.25 opus:8k \
+		klt:standard klt:low
+	$(BIN)/python -m benchmarks.asr --manifest $(SPEECH) --limit 112 --batch-size 8 --json $(RESULTS)/asr.json
+	$(BIN)/python -m benchmarks.serving --manifest $(SPEECH) --limit 60 --clients 8 --rounds 3 --arrangement 2x1 \
+		--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json
+	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
+	$(BIN)/python -m benchmarks.flow --rates 4 8 12 22 --overload 16 --seconds 25 --json $(RESULTS)/flow.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(SPEECH)
+	$(BIN)/python -m benchmarks.prediction --seconds 90 --json $(RESULTS)/prediction.json
+	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
+	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
+	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only rates pairs four baselines --json $(RESULTS)/emotion.json
+	$(BIN)/python -m training.evaluate --corpus $(DATA)/emotion/nemo.tsv --codec svd-f16:0.125 \
+		--json $(RESULTS)/emotion_nemo.json
+	$(BIN)/python -m benchmarks.fusion_cost --corpus $(DATA)/emotion/ravdess.tsv --json $(RESULTS)/fusion_cost.json
+
+train: data setup ## Train the emotion network that ships, into runs/ (DATA=folder of manifests)
+	$(BIN)/python -m training.train $(EMOTION) --final --checkpoint runs/amser-states.safetensors
+
+data:
+	@test -n "$(DATA)" || { echo "Say where the manifests are: make bench DATA=folder, or set AMSER_DATA"; exit 2; }
 
 clean: ## Remove the environment and what tools left behind
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

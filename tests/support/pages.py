@@ -39,7 +39,8 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        return shlex.split(self.line)
+        words = shlex.split(self.line)
+        return words[1:] if re.fullmatch(r"[A-Z_]+=\w+", words[0]) else words  # a setting of the environment
 
     @property
     def module(self) -> str | None:
@@ -80,3 +81,13 @@ def code_spans(page: str) -> Iterator[str]:
     """What a page has in backticks."""
     for span in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose(page)):
         yield " ".join(span.split())
+
+
+# What tests/e2e/test_pages.py runs against a cluster. A soak takes half an hour.
+_ON_A_CLUSTER = (
+    r"curl .*|python -m amser (send|deliver|spool|encode|inspect) .*|python -m load_tests (run steady|report) .*"
+)
+
+
+def runs_on_a_cluster(command: Command) -> bool:
+    return re.fullmatch(_ON_A_CLUSTER, command.line) is not None

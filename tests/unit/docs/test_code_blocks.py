@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import QUICK_STARTS, ROOT, Command, all_pages, blocks, commands
-
-from models.weights import WeightsMissing, model_path
+from pages import QUICK_STARTS, ROOT, Command, all_pages, blocks, commands, runs_on_a_cluster
 
 KNOWN_LANGUAGES = {"bash", "python", "json", "yaml", ""}  # "": a drawing, or a header of HTTP
 
@@ -30,8 +29,6 @@ RUN_HERE = {
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
     "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4 --json wifi.json": "klt",
 }
-# Run by tests/e2e/test_pages.py.
-ON_A_CLUSTER = (r"curl .*", r"python -m amser (send|deliver|spool) .*", r"python -m load_tests (run|report) .*")
 # Not run, and why; the first that matches counts.
 NOT_RUN = {
     r"make (demo|setup|test)": "installs packages, or runs this very test",
@@ -45,6 +42,7 @@ NOT_RUN = {
     r"python -m training.corpora ravdess .*": "RAVDESS must be downloaded by the reader",
     r"python -m training.evaluate .*": "takes a minute of the recogniser; tests/unit/training run it",
     r"python -m training\.(train|adapt) .*": "takes hours, and a corpus of the reader's",
+    r"python -m load_tests run soak .*": "takes half an hour, and Ray's dashboard",
     r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
     r"python -m benchmarks\..*": "takes minutes to hours",
 }
@@ -52,10 +50,6 @@ NOT_RUN = {
 
 def why_not(command: Command) -> str | None:
     return next((reason for rule, reason in NOT_RUN.items() if re.fullmatch(rule, command.line)), None)
-
-
-def runs_on_a_cluster(command: Command) -> bool:
-    return any(re.fullmatch(rule, command.line) for rule in ON_A_CLUSTER)
 
 
 ALL = [command for page in all_pages() for command in commands(page)]
@@ -87,8 +81,6 @@ def test_what_is_to_be_run_stands_on_a_page() -> None:
 
 @pytest.mark.parametrize(("line", "printed"), RUN_HERE.items(), ids=list(RUN_HERE))
 def test_a_command_that_needs_no_cluster_does_what_the_page_says(line: str, printed: str, tmp_path: Path) -> None:
-    if "verify" in line:
-        weights_are_fetched()
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     done = subprocess.run(
         [sys.executable, *line.split()[1:]],
@@ -99,14 +91,6 @@ def test_a_command_that_needs_no_cluster_does_what_the_page_says(line: str, prin
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert printed in done.stdout
-
-
-def weights_are_fetched() -> None:
-    try:
-        for name in ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2"):
-            model_path(name)
-    except WeightsMissing as error:
-        pytest.skip(str(error))
 
 
 # --- Parsed -----------------------------------------------------------------------------------------------------------
@@ -146,6 +130,22 @@ def test_a_program_accepts_the_arguments_that_a_page_gives_it(
 def test_make_knows_the_target_that_a_page_names(command: Command) -> None:
     targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert command.words[1] in targets
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+def test_make_bench_runs_commands_of_the_page_of_benchmarks() -> None:
+    names = ("DATA=AMSER_DATA", "RESULTS=ROWS", "BIN=BIN")
+    planned = subprocess.run(["make", "-n", "bench", *names], cwd=ROOT, capture_output=True, text=True, check=True)
+    plain = (
+        planned.stdout.replace("\\\n", " ")
+        .replace("ROWS/", "")
+        .replace("BIN/", "")
+        .replace("AMSER_DATA", "$AMSER_DATA")
+    )
+    lines = {" ".join(line.split()) for line in plain.splitlines()}
+    measuring = {line for line in lines if re.search(r"python -m (benchmarks|training)", line)}
+    assert len(measuring) > 10
+    assert measuring <= {command.line for command in commands("docs/benchmarks.md")}
 
 
 OTHERS = [command for command in ALL if command.words[0] in ("ray", "serve", "locust", "pytest")]
