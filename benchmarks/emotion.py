@@ -33,13 +33,13 @@ from training.data.folds import split
 from training.data.pairs import paired
 from training.data.texts import TextFeatureExtractor
 from training.evaluate import compare, row
-from training.fitting.cross_validation import Material, Trained, cross_validate
+from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import predict
 from training.fitting.probe import LinearProbe
 from training.fitting.recipe import Recipe
 from training.judging.calibration import expected_calibration_error
-from training.train import load_material, networks_folder, pooled
+from training.train import load_training_data, networks_folder, pooled
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
@@ -88,33 +88,33 @@ class Bench:
         settings: Sequence[str] = (),
         count: int | None = None,
     ) -> _Folds:
-        """The networks of all folds, or of the first `count`, trained where they are not kept, and their material."""
+        """The networks of all folds, or of the first `count`, trained where they are not kept, and their training_data."""
         corpus = corpus or self.corpus
         self.console.rule(f"{recipe.name} on {corpus.name}")
         config = recipe.network_config(self.extractor.context_width)
-        material = load_material(self.console, recipe, config, corpus, self.extractor, settings)
+        training_data = load_training_data(self.console, recipe, config, corpus, self.extractor, settings)
         networks = cross_validate(
             recipe,
             config,
-            material,
-            split(material.utterances)[:count],
+            training_data,
+            split(training_data.utterances)[:count],
             networks_folder(recipe, corpus, self.extractor),
             workers=self.workers,
             console=self.console,
         )
-        return _Folds(recipe, corpus, material, networks)
+        return _Folds(recipe, corpus, training_data, networks)
 
 
 @dataclass(frozen=True, slots=True)
 class _Folds:
     recipe: Recipe
     corpus: Corpus
-    material: Material
-    networks: list[Trained]
+    training_data: TrainingData
+    networks: list[TrainedNetwork]
 
     @property
     def truth(self) -> NDArray[np.int64]:
-        return np.array([utterance.label for utterance in self.material.utterances])
+        return np.array([utterance.label for utterance in self.training_data.utterances])
 
     @property
     def protocol(self) -> str:
@@ -122,7 +122,7 @@ class _Folds:
 
     def at(self, setting: str) -> Row:
         """Each utterance with its own words, by the network that was not trained on its speaker."""
-        probabilities = pooled(self.networks, self.material.utterances, setting)
+        probabilities = pooled(self.networks, self.training_data.utterances, setting)
         raw = probabilities.copy()
         for each in self.networks:  # undo the temperature: the same networks need not hear everything twice
             members = list(each.split.test)
@@ -162,8 +162,8 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
     """Logistic regression on the states that our network reads, four folds teaching and one the test."""
     config = recipe.network_config(bench.extractor.context_width)
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
-    material = load_material(bench.console, plain, config, corpus, bench.extractor)
-    utterances = material.utterances
+    training_data = load_training_data(bench.console, plain, config, corpus, bench.extractor)
+    utterances = training_data.utterances
     truth = np.array([utterance.label for utterance in utterances])
     rows = []
     for setting in plain.judged:
@@ -189,7 +189,7 @@ def four_classes(bench: Bench) -> list[Row]:
     truth = np.array([columns.index(label) for label in folds.truth[members]])
     rows = []
     for setting in folds.recipe.judged:
-        among = pooled(folds.networks, folds.material.utterances, setting)[members][:, columns]
+        among = pooled(folds.networks, folds.training_data.utterances, setting)[members][:, columns]
         judged = compare(CodecSetting.parse(setting), among / among.sum(1, keepdims=True), truth)
         protocol = f"{folds.protocol}, trained on seven classes"
         rows.append(row(judged, OURS, bench.corpus.name, protocol, FOUR, folds.networks[0].network.modalities))
@@ -223,7 +223,7 @@ def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
     answers = {kind: np.zeros((len(truth), len(folds.recipe.classes)), np.float32) for kind in kinds}
     for fold in folds.networks:
         test = list(fold.split.test)
-        made = paired([folds.material.utterances[index] for index in test], setting, bank.pairs["test"])
+        made = paired([folds.training_data.utterances[index] for index in test], setting, bank.pairs["test"])
         for kind, choose in kinds.items():
             answers[kind][test] = fold.probabilities(choose(made))
     return [folds.row(answers[kind], truth, setting, f"{kind}, {folds.protocol}", read[kind]) for kind in kinds]
@@ -231,10 +231,10 @@ def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
 
 def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
     """The text branch alone on GoEmotions' test sentences of one class."""
-    assert folds.material.text is not None
+    assert folds.training_data.text is not None
     features = [sentence_alone(sentence.features) for sentence in sentences]
     truth = np.array([sentence.labels[0] for sentence in sentences])
-    judged = compare(UNCOMPRESSED, predict(folds.material.text, features), truth)
+    judged = compare(UNCOMPRESSED, predict(folds.training_data.text, features), truth)
     return row(judged, "text", "goemotions", "its own test part, one class", folds.recipe.classes, ("words", "context"))
 
 
@@ -249,8 +249,8 @@ def ablation(bench: Bench) -> list[Row]:
 
 
 def _without(bench: Bench, folds: _Folds, left_out: str, kept: tuple[str, ...]) -> list[Row]:
-    networks, bank, text = retrain_without(bench.console, folds.recipe, folds.material, folds.networks, left_out)
-    changed = replace(folds, networks=networks, material=replace(folds.material, text=text))
+    networks, bank, text = retrain_without(bench.console, folds.recipe, folds.training_data, folds.networks, left_out)
+    changed = replace(folds, networks=networks, training_data=replace(folds.training_data, text=text))
     rows = [each for each in _paired_rows(changed, bank, "none") if "voice alone" not in each["protocol"]]
     for each in rows:
         each["modalities"] = "+".join(kept if "words alone" not in each["protocol"] else kept[1:])
@@ -278,9 +278,9 @@ def across(bench: Bench) -> list[Row]:
     here, there = bench.folds(recipe, count=1), bench.folds(recipe, bench.other, count=1)
     rows = []
     for trained, judged in ((here, there), (there, here)):
-        known = {utterance.label for utterance in trained.material.utterances}
+        known = {utterance.label for utterance in trained.training_data.utterances}
         members = [index for index, label in enumerate(judged.truth) if label in known]
-        utterances = [judged.material.utterances[index] for index in members]
+        utterances = [judged.training_data.utterances[index] for index in members]
         for setting in recipe.judged:
             probabilities = trained.networks[0].probabilities([each.features[setting] for each in utterances])
             protocol = f"cross-corpus, the network of {trained.corpus.name}'s first fold"
@@ -289,8 +289,8 @@ def across(bench: Bench) -> list[Row]:
 
 
 def _bank(folds: _Folds) -> SentenceBank:
-    assert folds.material.bank is not None
-    return folds.material.bank
+    assert folds.training_data.bank is not None
+    return folds.training_data.bank
 
 
 MEASURED: dict[str, Callable[[Bench], list[Row]]] = {

@@ -29,8 +29,10 @@ from models.emotion.checkpoint import (
 )
 from models.weights import UnknownModel, fingerprint
 from training.corpora.catalogue import open_corpus
+from training.corpora.licences import extended, joined, licences_of, named_licence
 from training.corpora.manifest import Corpus, ManifestError
 from training.data.extraction import THREADS
+from training.data.screening import screen, summary_of
 from training.data.texts import TEXT_ENCODER, TextFeatureExtractor
 from training.fitting.recipe import Recipe
 from training.fitting.refitting import (
@@ -42,12 +44,13 @@ from training.fitting.refitting import (
     refit_text,
     refit_voice,
 )
+from training.outputs import RUNS, new_file
 from training.train import DEFAULT_RECIPE
 
 WRITTEN, WORSE, WRONG = 0, 1, 2  # exit codes
-KNOWN_SPEAKERS, NEW_SPEAKERS = "speakers that the voice knows", "new speakers"
+KNOWN_SPEAKERS, NEW_SPEAKERS = "speakers of the training", "new speakers"
 CAPTIONS = {
-    KNOWN_SPEAKERS: "what the exchange costs, not how accurate the network is with speakers it has never heard",
+    KNOWN_SPEAKERS: "what the exchange costs, not how accurate the network is with new speakers",
     NEW_SPEAKERS: "the old network in its cross-validation, over all folds; the new one with the speakers of one",
 }
 EXAMPLES = """
@@ -56,18 +59,18 @@ examples:
   python -m training.adapt --text-encoder /models/roberta-base --corpus ravdess=/data/RAVDESS --sentences goemotions/
   python -m training.adapt --whisper whisper-tiny.en --corpus corpora/ravdess.tsv --sentences goemotions/
 
-The speakers of the first fold are held out to judge and calibrate by; half of those of the second end the training.
-With --text-encoder they are no strangers: the voice, which stays, and the old fusion have learnt from them. The table
-then says what the exchange of the encoder costs, not how accurate the voice is with new speakers. With --whisper the
-new voice has never heard them; beside it stands what the old network reached with new speakers in cross-validation.
+The speakers of the first fold test and calibrate the new network; speakers of the second validate it. With
+--text-encoder they are not new: the voice, which stays, and the old fusion were trained on them. The table then says
+what the exchange of the encoder costs, not how accurate the voice is with new speakers. With --whisper they are new to
+the new voice; beside its figures stand those of the old network with new speakers, from its cross-validation.
 
-exit codes: 0 the checkpoint is written, 1 it is not because it loses more than 5 points of UA, 2 something is wrong.
+exit codes: 0 the checkpoint is written, 1 it is not because it loses more than 5 points of UA, 2 an error.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a network learns from, and how.
+    """What a network is trained from, and how.
 
     Attributes:
         corpus: voices.
@@ -116,11 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _adapt(options: argparse.Namespace, console: Console) -> int:
-    recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise)
+    named = dict(options.licence)
+    recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise, named)
     if recipe.sentences is None:
-        raise ManifestError("a text is to be trained: name the folder of GoEmotions' tables with --sentences")
+        raise ManifestError("a text network is to be trained: name the folder of GoEmotions' tables with --sentences")
     extractor = TextFeatureExtractor(options.old_text_encoder)
-    corpus = open_corpus(str(recipe.corpus), options.root)
+    corpus = screen(open_corpus(str(recipe.corpus), options.root))
+    if corpus.unusable:
+        console.print(summary_of(corpus), style="yellow")
     old = Source(corpus, recipe.sentences, recipe.noise, recipe, extractor)
     network, info = load_network(options.checkpoint, old)
     if options.whisper:
@@ -132,7 +138,7 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
     if new.fingerprints == info.encoders:
         raise CheckpointError(f"{options.checkpoint} was trained with {added} already")
     name = f"{info.name}+{added}"
-    output = options.output or options.checkpoint.with_name(f"{name}.safetensors".replace("/", "-"))
+    output = new_file(options.output or RUNS / f"{name}.safetensors".replace("/", "-"), options.force)
 
     exchange = exchange_recogniser if options.whisper else exchange_text_encoder
     adapted = exchange(network, info, old, new, console)
@@ -143,7 +149,7 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
     if reasons and not options.force:
         print("training.adapt: no checkpoint is written; --force writes it all the same", file=sys.stderr)
         return WORSE
-    save(output, adapted.refitted.network, describe(adapted, info, name, new.fingerprints))
+    save(output, adapted.refitted.network, describe(adapted, info, name, new))
     console.print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB; in the `args` of serve_config.yaml:", soft_wrap=True
     )
@@ -153,12 +159,12 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
 
 
 def open_extractor(text_encoder: str) -> TextFeatureExtractor:
-    """A extractor whose encoder has been loaded: an error is better now than in some minutes."""
+    """An extractor whose encoder has been loaded, so that a missing encoder is an error at once."""
     extractor = TextFeatureExtractor(text_encoder)
     try:
         extractor.extract([""])
     except OSError as error:
-        raise FileNotFoundError(f"{text_encoder} is no text encoder of this machine: {error}") from error
+        raise FileNotFoundError(f"{text_encoder} is not a text encoder on this machine: {error}") from error
     return extractor
 
 
@@ -213,16 +219,20 @@ def exchange_recogniser(
     return Adapted(refitted, NEW_SPEAKERS, before, after.figures, after.temperature)
 
 
-def describe(adapted: Adapted, info: CheckpointInfo, name: str, encoders: dict[str, str]) -> CheckpointInfo:
-    """What the new checkpoint says of itself: licence, corpora and codecs are those of the old one, `info`."""
+def describe(adapted: Adapted, info: CheckpointInfo, name: str, source: Source) -> CheckpointInfo:
+    """What the new checkpoint says about it: as `info` of the old one, with the terms of what it learnt from since."""
+    recipe = source.recipe
+    since = licences_of(None, source.sentences, source.noise if recipe.copies else None, recipe.licences)
+    before = info.licence or joined(dict.fromkeys(info.corpora, ""))
     figures = {f"{figure}, {adapted.speakers}": value for figure, value in adapted.after.items()}
     return replace(
         info,
         name=name,
         config=adapted.refitted.network.config,
-        encoders=encoders,
+        encoders=source.fingerprints,
         metrics=figures | {f"epochs, {stage}": float(number) for stage, number in adapted.refitted.epochs.items()},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        licence=extended(before, since),
         temperature=adapted.temperature,
     )
 
@@ -294,9 +304,19 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=DEFAULT_RECIPE, metavar="RECIPE", help="how to train (default: what Amser ships)"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="where to write (default: beside FROM, named after the encoder)"
+        "--licence",
+        type=named_licence,
+        action="append",
+        default=[],
+        metavar="NAME=TERMS",
+        help="terms of the noise folder of that name, for the checkpoint",
     )
-    parser.add_argument("--force", action="store_true", help="write the checkpoint even where it loses too much")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"where to write (default: {RUNS}/, named after the encoder)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write the checkpoint even where it loses too much or FILE exists"
+    )
     return parser
 
 

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from models.weights import UnknownModel, fingerprint
 from training.corpora.catalogue import open_corpus
 from training.corpora.manifest import Corpus, ManifestError
 from training.data.extraction import RECOGNISER, THREADS, CodecSetting, extract
+from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor
 from training.fitting.loop import predict
 from training.judging.calibration import expected_calibration_error
@@ -45,9 +47,11 @@ EXAMPLES = """
 examples:
   python -m training.evaluate --manifest corpora/nemo.tsv
   python -m training.evaluate --manifest corpora/nemo.tsv --codec none svd-f16:0.125 --json rows.json
+  python -m training.evaluate --corpus ravdess=/data/ravdess --checkpoint iemocap.st --classes common
 
 Features are kept in Amser's cache folder, so a second run starts at once.
 """
+ALL, COMMON = "all", "common"  # classes to judge on
 VERSIONS_OF = ("torch", "numpy", "transformers", "ctranslate2", "spacy")
 
 
@@ -68,19 +72,57 @@ class Judged:
     calibration_error: float
 
 
-def judge(corpus: Corpus, setting: CodecSetting, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Judged:
-    """Compare probabilities (n, classes) with a corpus's labels.
-
-    A class that the corpus does not have can still be answered, and then is wrong.
+def choose_classes(corpus: Corpus, known: Sequence[str], *, common: bool = False) -> tuple[str, ...]:
+    """The classes that a network which knows `known` is judged on: all of them, or those that the corpus has too.
 
     Raises:
-        ManifestError: the corpus has a class that the network does not.
+        ManifestError: the corpus has a class that the network does not know, or fewer than two are common.
     """
-    foreign = set(corpus.classes_present) - set(classes)
+    shared = tuple(name for name in known if name in corpus.classes_present)
+    if common:
+        if len(shared) < 2:
+            raise ManifestError(
+                f"{corpus.name} has {', '.join(corpus.classes_present)}, the network knows {', '.join(known)}: two "
+                "classes at least must be common"
+            )
+        return shared
+    foreign = [name for name in corpus.classes_present if name not in known]
     if foreign:
-        raise ManifestError(f"{corpus.name} has {', '.join(sorted(foreign))}, which the network does not know")
-    truth = np.array([classes.index(record.emotion) for record in corpus.records])
-    return compare(setting, probabilities, truth)
+        raise ManifestError(
+            f"{corpus.name} has {', '.join(foreign)}, which the network does not know; --classes common judges on "
+            f"what both have: {', '.join(shared) or 'nothing'}"
+        )
+    return tuple(known)
+
+
+def judge(
+    corpus: Corpus,
+    setting: CodecSetting,
+    probabilities: NDArray[np.float32],
+    known: Sequence[str],
+    chosen: Sequence[str],
+) -> Judged:
+    """Compare probabilities of the classes `known` with the labels of a corpus's utterances of the `chosen` ones.
+
+    A chosen class that the corpus does not have can still be answered, and then is wrong.
+
+    Args:
+        corpus: n utterances.
+        setting: the codec and rate that they went through.
+        probabilities: (n, known).
+        known: names of the network's classes.
+        chosen: those of them to judge on, see `choose_classes`; utterances of others are left out.
+    """
+    members = [number for number, record in enumerate(corpus.records) if record.emotion in chosen]
+    truth = np.array([chosen.index(corpus.records[number].emotion) for number in members])
+    return compare(setting, among(probabilities[members], known, chosen), truth)
+
+
+def among(probabilities: NDArray[np.float32], known: Sequence[str], chosen: Sequence[str]) -> NDArray[np.float32]:
+    """Probabilities (n, known) if only the classes `chosen` were possible: (n, chosen), rows sum to 1."""
+    columns: NDArray[np.float32] = probabilities[:, [known.index(name) for name in chosen]]
+    shares: NDArray[np.float32] = columns / np.maximum(columns.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+    return shares
 
 
 def compare(setting: CodecSetting, probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> Judged:
@@ -117,8 +159,8 @@ def row(
     }
 
 
-def listened_to(network: FusionNetwork, utterances: Sequence[UtteranceFeatures]) -> tuple[str, ...]:
-    """What a network reads of these utterances: no text where none of them has words that it knows."""
+def modalities_read(network: FusionNetwork, utterances: Sequence[UtteranceFeatures]) -> tuple[str, ...]:
+    """The modalities that a network reads of these utterances: no text where none has words of a language it knows."""
     if any(len(utterance.words) for utterance in utterances):
         return network.modalities
     return tuple(name for name in network.modalities if name not in ("words", "context"))
@@ -165,39 +207,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
         network, info = load(options.checkpoint, {"asr": fingerprint(options.whisper)} | extractor.fingerprints)
-        corpus = open_corpus(options.corpus, options.root)
         settings = [CodecSetting.parse(text) for text in options.codec]
+        corpus = screen(open_corpus(options.corpus, options.root))
+        classes = choose_classes(corpus, info.config.classes, common=options.classes == COMMON)
         results = []
         for setting in settings:
             features = extract(corpus, setting, extractor, recogniser=options.whisper)
-            heard = [
+            utterances = [
                 each if record.language in (None, *info.text_languages) else voice_alone(each)
                 for each, record in zip(features, corpus.records, strict=True)
             ]
-            probabilities = predict(network, heard, info.temperature)
-            results.append(judge(corpus, setting, probabilities, info.config.classes))
-    except (UnknownModel, ManifestError, CheckpointError, FileNotFoundError, ValueError) as error:
+            probabilities = predict(network, utterances, info.temperature)
+            results.append(judge(corpus, setting, probabilities, info.config.classes, classes))
+    except (UnknownModel, ManifestError, CheckpointError, OSError, ValueError) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 2
-    _print(console, corpus, results, info)
+    protocol = protocol_of(corpus, info)
+    if options.classes == COMMON:
+        protocol += f", classes in common: {', '.join(classes)}"
+    _print(console, corpus, results, info.name, classes, protocol)
     if options.json:
-        protocol = protocol_of(corpus, info)
+        left_out = {fault: len(names) for fault, names in corpus.unusable.items()}
         rows = [
-            row(result, info.name, corpus.name, protocol, info.config.classes, listened_to(network, heard))
+            row(result, info.name, corpus.name, protocol, classes, modalities_read(network, utterances))
+            | {"left_out": left_out}
             for result in results
         ]
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _print(console: Console, corpus: Corpus, results: Sequence[Judged], info: CheckpointInfo) -> None:
+def _print(
+    console: Console, corpus: Corpus, results: Sequence[Judged], model: str, classes: Sequence[str], protocol: str
+) -> None:
     if corpus.unknown_labels:
         console.print(f"left out, label unknown: {_counts(corpus.unknown_labels)}")
-    console.print(scores_table(f"{info.name} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
+    if others := Counter(record.emotion for record in corpus.records if record.emotion not in classes):
+        console.print(f"left out, class unknown to the network: {_counts(others)}")
+    if corpus.unusable:
+        console.print(summary_of(corpus), style="yellow")
+    console.print(scores_table(f"{model} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
     for each in results:
-        console.print(confusion_table(each.matrix, info.config.classes), f"at {each.setting}")
+        console.print(confusion_table(each.matrix, classes), f"at {each.setting}")
         console.print(f"expected calibration error {each.calibration_error:.3f}")
-    console.print(f"[bold]{protocol_of(corpus, info)}[/bold]")
+    console.print(f"[bold]{protocol}[/bold]")
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -253,6 +306,13 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_CHECKPOINT,
         metavar="FILE",
         help="the network (default: the checkpoint that comes with Amser)",
+    )
+    parser.add_argument(
+        "--classes",
+        choices=(ALL, COMMON),
+        default=ALL,
+        help="judge on all classes of the network, or on those that the corpus has too, with probabilities that sum to "
+        f"1 over them (default: {ALL})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     return parser

@@ -1,9 +1,9 @@
 """Train a network: `python -m training.train --config FILE [--corpus CORPUS] [--sentences DIR] [--noise DIR]
 [--final]`.
 
-Speaker-independent cross-validation first: fold k is the test, speakers of the next fold end the training, the others
-teach. With `--final`, a network is then trained on everything for the median number of epochs, and written as a
-checkpoint that carries the cross-validated figures.
+Speaker-independent cross-validation first: fold k tests, speakers of the next fold validate, the others train. With
+`--final`, a network is then trained on everything for the median number of epochs, and written as a checkpoint that
+carries the cross-validated figures.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from rich.console import Console
 
 from amser.codecs import klt_tables
 from models.emotion.amser_states import TextNetwork
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load, save
+from models.emotion.checkpoint import CheckpointInfo, describe, load, save
 from models.emotion.config import FusionConfig
 from models.weights import UnknownModel, cache_folder, fingerprint
 from training.corpora.catalogue import open_corpus
+from training.corpora.licences import joined, licences_of, named_licence
 from training.corpora.manifest import Corpus, ManifestError
 from training.data.dataset import LabelledUtterance
 from training.data.extraction import THREADS, CodecSetting
 from training.data.folds import Split, split
+from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor
 from training.evaluate import compare, confusion_table, row, scores_table
-from training.fitting.cross_validation import Material, Trained, cross_validate, train
+from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate, train
 from training.fitting.curriculum import text_f1, train_text
 from training.fitting.loading import (
     PARTS,
@@ -48,6 +50,8 @@ from training.fitting.loading import (
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
 from training.judging.metrics import score
+from training.outputs import RUNS, new_file
+from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 
 DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-states.yaml"
 EXAMPLES = """
@@ -56,7 +60,8 @@ examples:
   python -m training.train --corpus iemocap=/data/IEMOCAP_full_release --config my.yaml --final --checkpoint my.st
 
 Features and the networks of finished folds are kept in Amser's cache folder: a run that was interrupted goes on where
-it stopped, and a second run starts at once. `python -m training.corpora` lists the corpora that are known by name.
+it stopped, and a second run starts at once. Changed code computes them anew.
+`python -m training.corpora` lists the corpora that are known by name.
 """
 
 
@@ -66,57 +71,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     torch.set_num_threads(THREADS)
     try:
-        recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise)
+        named = dict(options.licence)
+        recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise, named)
+        checkpoint = options.checkpoint or RUNS / f"{recipe.name}.safetensors"
+        if options.final:
+            new_file(checkpoint, options.force)
         extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
-        corpus = open_corpus(str(recipe.corpus), options.root)
+        corpus = screen(open_corpus(str(recipe.corpus), options.root))
+        if corpus.unusable:
+            console.print(summary_of(corpus), style="yellow")
         config = recipe.network_config(extractor.context_width)
-        material = load_material(console, recipe, config, corpus, extractor)
-        splits = split(material.utterances)
-    except (UnknownModel, ManifestError, FileNotFoundError, TypeError, ValueError) as error:
+        training_data = load_training_data(console, recipe, config, corpus, extractor)
+        splits = split(training_data.utterances)
+    except (UnknownModel, ManifestError, OSError, TypeError, ValueError) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2
     folds = cross_validate(
         recipe,
         config,
-        material,
+        training_data,
         splits,
         networks_folder(recipe, corpus, extractor),
         workers=options.workers,
         console=console,
         log_folder=options.log_folder,
     )
-    rows = report_folds(console, recipe, corpus, material.utterances, folds)
+    rows = report_folds(console, recipe, corpus, training_data.utterances, folds)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if options.final:
-        final = train_final(console, recipe, config, material, folds)
+        final = train_final(console, recipe, config, training_data, folds)
         metrics = {
             f"{name}, {setting}": each[name]
             for setting, each in zip(recipe.judged, rows, strict=True)
             for name in ("ua", "wa", "macro_f1", "weighted_f1")
         }
-        info = describe_final(recipe, final, (corpus.name,), extractor, metrics)
-        save(options.checkpoint, final.network, info)
-        console.print(f"{options.checkpoint}: {options.checkpoint.stat().st_size / 1e6:.1f} MB")
+        info = describe_final(recipe, final, corpus, training_data.licence, extractor, metrics)
+        save(checkpoint, final.network, info)
+        console.print(f"{checkpoint}: {checkpoint.stat().st_size / 1e6:.1f} MB; licence: {info.licence}", markup=False)
     return 0
 
 
-def load_material(
+def load_training_data(
     console: Console,
     recipe: Recipe,
     config: FusionConfig,
     corpus: Corpus,
     extractor: TextFeatureExtractor,
     settings: Sequence[str] = (),
-) -> Material:
-    """What the recipe trains from, with the corpus at `settings` too; trains the text where that is a stage.
+) -> TrainingData:
+    """What the recipe trains from, with the corpus at `settings` too; trains the text network where that is a stage.
 
     Raises:
         ManifestError: sentences are needed, but there are none.
     """
+    licence = joined(licences_of(corpus, recipe.sentences, recipe.noise if recipe.copies else None, recipe.licences))
     utterances = load_utterances(corpus, recipe, extractor, recipe.noise, settings)
     if not recipe.in_stages:
-        return Material(utterances, load_substitution(recipe.sentences, recipe, extractor))
+        return TrainingData(utterances, load_substitution(recipe.sentences, recipe, extractor), licence=licence)
     if "neutral" not in recipe.classes:
         raise ManifestError(f"pairs need the class neutral, but the recipe has {', '.join(recipe.classes)}")
     if recipe.sentences is None:
@@ -124,35 +136,50 @@ def load_material(
     bank = load_sentences(recipe.sentences, recipe, extractor)
     text = _text(console, recipe, config, bank, _text_file(recipe, config, extractor))
     console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
-    return Material(utterances, None, bank, text)
+    return TrainingData(utterances, None, bank, text, licence)
 
 
 def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: SentenceBank, file: Path) -> TextNetwork:
-    """The trained text, kept in a file."""
-    if not file.is_file():
+    """The trained text network, kept in a file."""
+    if file.is_file():
+        console.print(f"text: network kept since {describe(file).created} in {file}; delete it to train it anew")
+    else:
         with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
             state = file.with_suffix(".state")
             network = train_text(recipe, config, bank, progress.report, state_file=state).network
-        info = CheckpointInfo(recipe.name, network.config, encoders={}, codecs=(), corpora=())
+        info = CheckpointInfo(
+            name=f"{recipe.name}, text",
+            config=network.config,
+            encoders={},
+            codecs=(),
+            corpora=(),
+            created=_now(),
+            licence=joined(licences_of(None, recipe.sentences, None, recipe.licences)),
+        )
         save(file, network, info)
     return cast(TextNetwork, load(file)[0])
 
 
 def _text_file(recipe: Recipe, config: FusionConfig, extractor: TextFeatureExtractor) -> Path:
-    """Where a text is kept that learns as this recipe says: other voices may share it."""
+    """Where a text network is kept that this recipe and this code train: networks with other voices may share it."""
     content = [recipe.text_training, recipe.text_most, recipe.objective, asdict(config), extractor.fingerprints]
-    return _kept("text", [*content, *_tables(recipe)]).with_suffix(".safetensors")
+    code = source_digest(*NETWORKS, *TEXT_FEATURES)
+    return _kept("text", [*content, *_tables(recipe), code]).with_suffix(".safetensors")
 
 
 def networks_folder(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Path:
-    """Where the networks of a recipe's folds are kept: another one for other settings, data or encoders."""
+    """Where the networks of a recipe's folds are kept: another folder for other settings, data, encoders or code."""
     content: dict[str, object] = {
         "recipe": recipe.settings(),
-        "corpus": [[record.utterance, record.emotion, record.speaker, record.fold] for record in corpus.records],
+        "corpus": [
+            [record.utterance, record.emotion, record.speaker, record.fold, record.dialogue]
+            for record in corpus.records
+        ],
         "recogniser": fingerprint(recipe.recogniser),
         "text": extractor.fingerprints,
         "sentences": _tables(recipe),
-        "changes": recipe.waveform_augmenter(recipe.noise).key() if recipe.copies else None,
+        "code": source_digest(*NETWORKS, *SPEECH_FEATURES, *TEXT_FEATURES),
+        "augmentation": recipe.waveform_augmenter(recipe.noise).key() if recipe.copies else None,
     }
     if any(setting.startswith("klt") for setting in (*recipe.views, *recipe.copied_at)):
         content["klt"] = klt_tables.digest()
@@ -173,36 +200,45 @@ def _digest(file: Path) -> str | None:
 
 
 def train_final(
-    console: Console, recipe: Recipe, config: FusionConfig, material: Material, folds: Sequence[Trained]
-) -> Trained:
+    console: Console, recipe: Recipe, config: FusionConfig, training_data: TrainingData, folds: Sequence[TrainedNetwork]
+) -> TrainedNetwork:
     """A network from everything, for as many epochs and with the temperature that the folds had in the median."""
-    everyone = Split(0, tuple(range(len(material.utterances))), (), ())
+    everything = Split(0, tuple(range(len(training_data.utterances))), (), ())
     epochs = {stage: median_high(each.epochs[stage] for each in folds) for stage in folds[0].epochs}
     with TrainingProgress(max(epochs.values()), console) as progress:
-        final = train(recipe, config, material, everyone, progress.report, stop_after=epochs)
-    return Trained(everyone, final.network, median(each.temperature for each in folds), 0.0, epochs)
+        final = train(recipe, config, training_data, everything, progress.report, stop_after=epochs)
+    return TrainedNetwork(everything, final.network, median(each.temperature for each in folds), 0.0, epochs)
 
 
 def describe_final(
-    recipe: Recipe, final: Trained, corpora: tuple[str, ...], extractor: TextFeatureExtractor, metrics: dict[str, float]
+    recipe: Recipe,
+    final: TrainedNetwork,
+    corpus: Corpus,
+    licence: str,
+    extractor: TextFeatureExtractor,
+    metrics: dict[str, float],
 ) -> CheckpointInfo:
-    """What the checkpoint says of itself."""
+    """What the checkpoint of the final network says about it."""
     return CheckpointInfo(
         name=recipe.name,
         config=final.network.config,
         encoders={"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints,
         codecs=tuple(dict.fromkeys((*recipe.views, *recipe.copied_at))),
-        corpora=corpora,
+        corpora=(corpus.name,),
         metrics=metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        licence=recipe.licence,
+        created=_now(),
+        licence=licence,
         temperature=final.temperature,
         text_languages=recipe.text_languages,
     )
 
 
-def pooled(folds: Sequence[Trained], utterances: Sequence[LabelledUtterance], view: str) -> NDArray[np.float32]:
-    """Probabilities of all test groups in the corpus's order: every utterance was in one of them."""
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def pooled(folds: Sequence[TrainedNetwork], utterances: Sequence[LabelledUtterance], view: str) -> NDArray[np.float32]:
+    """Probabilities of all test parts in the corpus's order: every utterance was in one of them."""
     together = np.zeros((len(utterances), len(folds[0].network.config.classes)), np.float32)
     for fold in folds:
         members = list(fold.split.test)
@@ -215,7 +251,7 @@ def report_folds(
     recipe: Recipe,
     corpus: Corpus,
     utterances: Sequence[LabelledUtterance],
-    folds: Sequence[Trained],
+    folds: Sequence[TrainedNetwork],
 ) -> list[dict[str, Any]]:
     """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
     rows = []
@@ -233,7 +269,11 @@ def report_folds(
         console.print(f"expected calibration error {judged.calibration_error:.3f}")
         protocol = f"speaker-independent, {len(folds)} folds"
         content = row(judged, recipe.name, corpus.name, protocol, recipe.classes, folds[0].network.modalities)
-        rows.append(content | {"text": recipe.text, "folds": [asdict(figures) for _, figures in named]})
+        left_out = {fault: len(names) for fault, names in corpus.unusable.items()}
+        folds_of_row = [asdict(figures) for _, figures in named]
+        rows.append(content | {"text": recipe.text, "folds": folds_of_row, "left_out": left_out})
+    if corpus.unusable:
+        console.print(summary_of(corpus), style="yellow")
     return rows
 
 
@@ -242,7 +282,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.train",
         description=(
             "Train a network on a corpus: cross-validation over its folds of speakers first, then, with --final, a "
-            "network on all of it."
+            "network on all of it. Recordings that cannot be used are left out, counted and named."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -278,14 +318,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-folder", type=Path, metavar="DIR", help="write TensorBoard logs there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a row of pooled figures a codec setting there")
+    parser.add_argument(
+        "--licence",
+        type=named_licence,
+        action="append",
+        default=[],
+        metavar="NAME=TERMS",
+        help="terms of the manifest or noise folder of that name, for the checkpoint; may be given several times",
+    )
     parser.add_argument("--final", action="store_true", help="then train on everything and write the checkpoint")
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        default=DEFAULT_CHECKPOINT,
         metavar="FILE",
-        help="where --final writes (default: the checkpoint that comes with Amser)",
+        help=f"where --final writes (default: {RUNS}/NAME.safetensors, with the recipe's name)",
     )
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint that exists")
     return parser
 
 

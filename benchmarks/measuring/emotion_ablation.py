@@ -13,7 +13,7 @@ from rich.progress import track
 from models.emotion.amser_states import AmserStates, TextNetwork
 from training.data.dataset import LabelledSentence
 from training.data.texts import TextFeaturePair
-from training.fitting.cross_validation import Material, Trained
+from training.fitting.cross_validation import TrainedNetwork, TrainingData
 from training.fitting.curriculum import train_fusion, train_text
 from training.fitting.loading import SentenceBank
 from training.fitting.progress import TrainingProgress
@@ -21,18 +21,18 @@ from training.fitting.recipe import Recipe
 
 
 def retrain_without(
-    console: Console, recipe: Recipe, material: Material, folds: Sequence[Trained], left_out: str
-) -> tuple[list[Trained], SentenceBank, TextNetwork]:
+    console: Console, recipe: Recipe, training_data: TrainingData, folds: Sequence[TrainedNetwork], left_out: str
+) -> tuple[list[TrainedNetwork], SentenceBank, TextNetwork]:
     """Text and fusion once more, with `words` or `context` as zeros; the voices are those of the folds."""
-    assert material.bank is not None
-    bank = _without(material.bank, left_out)
+    assert training_data.bank is not None
+    bank = _without(training_data.bank, left_out)
     config = replace(folds[0].network.config, model="text")
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
         text = cast(TextNetwork, train_text(recipe, config, bank, progress.report).network)
     networks = []
     for fold in track(folds, f"fusion without {left_out}", console=console):
         training, validation = (
-            [material.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
+            [training_data.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
         )
         network = cast(AmserStates, fold.network)
         fitted = train_fusion(

@@ -15,13 +15,14 @@ from rich.table import Column, Table
 
 from training.corpora.catalogue import ADAPTERS, open_corpus
 from training.corpora.manifest import CLASSES, Corpus, ManifestError
+from training.outputs import new_file
 
 EXAMPLES = """examples:
   python -m training.corpora
   python -m training.corpora ravdess --root corpora/ravdess
   python -m training.corpora ravdess --root corpora/ravdess --manifest corpora/ravdess.tsv
 """
-COLUMNS = ("utterance", "speaker", "emotion", "text", "language", "fold", "path")
+COLUMNS = ("utterance", "speaker", "emotion", "text", "language", "fold", "dialogue", "licence", "path")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         corpus = open_corpus(options.name, options.root)
         console.print(summary(corpus))
         if options.manifest:
-            write_manifest(corpus, options.manifest)
+            write_manifest(corpus, new_file(options.manifest, options.force))
     except (ManifestError, OSError, csv.Error) as error:
         print(f"training.corpora: {error}", file=sys.stderr)
         return 2
@@ -67,6 +68,7 @@ def summary(corpus: Corpus) -> Table:
     table.add_row("speakers", f"{len({record.speaker for record in records}):,}")
     table.add_row("languages", _counts(Counter(record.language or "unknown" for record in records)))
     table.add_row("folds", _counts({str(fold): folds[fold] for fold in sorted(folds)}))
+    table.add_row("licence", escape(corpus.licence or "unknown"))
     table.add_row("left out", escape(_counts(corpus.unknown_labels)))
     return table
 
@@ -81,15 +83,15 @@ def write_manifest(corpus: Corpus, file: Path) -> None:
     paths = [record.audio.absolute() for record in corpus.records]
     if all(path.is_relative_to(folder) for path in paths):
         paths = [path.relative_to(folder) for path in paths]
+    licence = " ".join(corpus.licence.split())
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
         writer.writerow(COLUMNS)
         for record, path in zip(corpus.records, paths, strict=True):
             text = " ".join(record.text.split())
             fold = "" if record.fold is None else record.fold
-            writer.writerow(
-                [record.utterance, record.speaker, record.emotion, text, record.language or "", fold, path.as_posix()]
-            )
+            speech = [record.utterance, record.speaker, record.emotion, text, record.language or ""]
+            writer.writerow([*speech, fold, record.dialogue or "", licence, path.as_posix()])
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="the folder the corpus was unpacked into")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help="write the corpus there as a manifest (TSV)")
+    parser.add_argument("--force", action="store_true", help="replace a manifest that exists")
     return parser
 
 

@@ -2,7 +2,7 @@
 
 An adapter reads the folders as the corpus's authors distribute them. Each one is a file here: a generator of the
 utterances under the corpus's own labels, and a description. What follows is the same for all and stands here: labels
-become the seven classes, what has no class is counted, speakers are dealt into folds.
+become the seven classes, what has no class is counted, speakers are assigned to folds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Adapter:
         languages: ISO 639-1 codes.
         classes_of: from its own labels to the seven classes; a label that is not here leaves the utterance out.
         read: yields the utterances under a folder; `emotion` is still the corpus's own label.
-        folds: into how many groups its speakers are dealt; None where `read` gives the folds.
+        folds: how many groups its speakers are assigned to; None where `read` gives the folds.
         balanced_by: the property of a speaker that every fold is to have its share of, such as the gender.
         note: what else a user must know, such as the protocol.
     """
@@ -78,7 +78,7 @@ class Adapter:
             raise ManifestError(f"there is no folder {root}")
         utterances = sorted(self.read(root), key=lambda record: record.utterance)
         if self.folds is not None:
-            fold_of = deal((record.speaker for record in utterances), self.folds, self.balanced_by)
+            fold_of = assign_folds((record.speaker for record in utterances), self.folds, self.balanced_by)
             utterances = [replace(record, fold=fold_of[record.speaker]) for record in utterances]
         records: list[Record] = []
         left_out: Counter[str] = Counter()
@@ -90,14 +90,17 @@ class Adapter:
                 records.append(replace(record, emotion=emotion))
         if not records:
             raise ManifestError(f"no utterance with a known emotion in {root}; labels: {dict(left_out)}")
-        return Corpus(self.name, tuple(records), dict(left_out))
+        return Corpus(self.name, tuple(records), dict(left_out), self.licence)
 
 
-def deal(speakers: Iterable[str], count: int, balanced_by: Callable[[str], str] = lambda _: "") -> dict[str, int]:
-    """Speaker-independent folds: sorted speakers, dealt out in turn like cards.
+def assign_folds(
+    speakers: Iterable[str], count: int, balanced_by: Callable[[str], str] = lambda _: ""
+) -> dict[str, int]:
+    """Speaker-independent folds: sorted speakers, assigned to folds in turn.
 
-    The speakers of one group (a gender, say) are dealt one after the other, so that folds differ by no more than one in
-    size and in each group. There are fewer folds where there are fewer speakers. The same speakers give the same folds.
+    The speakers of one kind (a gender, say) are assigned one after the other, so that folds differ by no more than one
+    in size and in each kind. There are fewer folds where there are fewer speakers. The same speakers give the same
+    folds.
 
     Returns:
         the fold of each speaker, from 1.

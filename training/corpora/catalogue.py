@@ -16,6 +16,7 @@ from training.corpora import (
     vcemo,
 )
 from training.corpora.adapter import Adapter
+from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import Corpus, ManifestError, load_manifest
 
 MANIFEST_ENDING = ".tsv"
@@ -45,3 +46,11 @@ def open_corpus(source: str, root: Path | None = None) -> Corpus:
     raise ManifestError(
         f"{source!r} is neither a manifest ({MANIFEST_ENDING}) nor a corpus known here: {', '.join(ADAPTERS)}"
     )
+
+
+def source_in_data_folder(source: str) -> str:
+    """A corpus as a recipe names it, with its relative path under `$AMSER_DATA` (see `in_data_folder`)."""
+    name, equals, folder = source.partition("=")
+    if name not in ADAPTERS:
+        return str(in_data_folder(source))
+    return f"{name}={in_data_folder(folder)}" if equals else name

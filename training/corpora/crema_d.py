@@ -3,7 +3,7 @@
     AudioWAV/1001_DFA_ANG_XX.wav      actor _ sentence _ emotion _ intensity
 
 7,442 files where all is there; one of them holds no sound and is left out. The label is the emotion that was acted, not
-the one that listeners voted for. Actors are dealt into five folds, men and women evenly.
+the one that listeners voted for. Actors are assigned to five folds, men and women evenly.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     wav/03a01Fa.wav       speaker, sentence, emotion (a German initial), version
 
 535 utterances where all is there, of which the 81 bored ones (L, Langeweile) have no class here and are left out.
-Actors are dealt into five folds of a man and a woman.
+Actors are assigned to five folds of a man and a woman.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 35,000 utterances where all is there. The label is the folder: the third column of the tables is Chinese for some
 speakers, and some lines are broken (their text stays empty). All speakers of a language say the same sentences, so
-folds share texts; evaluation, test and train share speakers too, and are not used. Speakers are dealt into five folds,
+folds share texts; evaluation, test and train share speakers too, and are not used. Speakers are assigned to five folds,
 each with a man and a woman of each language.
 """
 

@@ -1,6 +1,6 @@
 """Sentences of the GoEmotions corpus (Demszky et al., ACL 2020) in its reduction to Ekman's classes.
 
-What the text side learns from, and the sentences that are paired with voices.
+The text network learns from them, and voices are paired with them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 
 from training.corpora.manifest import ALIASES, CLASSES, ManifestError
 
+NAME = "goemotions"
+LICENCE = "Apache-2.0"
 SPOKEN_WORDS = (2, 20)  # about what is spoken in one utterance
 
 
@@ -38,7 +40,7 @@ def read_sentences(table: Path) -> list[Sentence]:
     labels = table.with_name("labels.txt")
     for file in (table, labels):
         if not file.is_file():
-            raise ManifestError(f"there is no file {file}")
+            raise ManifestError(f"there is no file {file}; --sentences names the folder of GoEmotions' tables")
     names = labels.read_text(encoding="utf-8").split()
     unknown = [name for name in names if name not in ALIASES]
     if unknown:

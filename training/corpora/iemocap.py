@@ -6,7 +6,8 @@
         sentences/wav/<dialogue>/<utterance>.wav
 
 The protocol is the four-class one of the papers: angry 1,103, happy 1,636 (595 happy and 1,041 excited), neutral 1,708
-and sad 1,084; 5,531 utterances where the tree is complete. A fold is a session: leave one session out.
+and sad 1,084; 5,531 utterances where the tree is complete. A fold is a session (leave one session out), whose
+two actors talk with each other.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def read(root: Path) -> Iterator[Record]:
                     fold=int(utterance[3:5]),
                     text=texts.get(utterance, "").strip(),
                     language="en",
+                    dialogue=utterance[:5],
                 )
 
 

@@ -1,5 +1,8 @@
 """A corpus as a manifest: a tab-separated table with the columns `path`, `emotion` and `speaker`.
 
+Optional columns: `utterance`, `fold`, `text`, `language`, `dialogue` (one value for all who talk with each
+other) and `licence`.
+
 The first link of training and judging: paths and labels of any corpus become `Record`s on the seven classes.
 """
 
@@ -7,13 +10,16 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from training.corpora.data_folder import VARIABLE
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 REQUIRED_COLUMNS = ("path", "emotion", "speaker")
 
-# Names that corpora give the seven classes. RAVDESS's `calm` merges into neutral, as issue 2 asks.
+# Names that corpora give the seven classes. `calm`, which only RAVDESS has, merges into neutral, the nearest of them.
 ALIASES = {name: name for name in CLASSES} | {
     "anger": "angry",
     "disgusted": "disgust",
@@ -43,6 +49,8 @@ class Record:
         fold: group of speakers for cross-validation; None where there are no folds.
         text: reference transcript; empty where there is none.
         language: ISO 639-1 code; None where it is not known.
+        dialogue: what people who talk with each other have in common: the name of a dialogue or of a series of
+            them; None for someone who speaks alone.
     """
 
     utterance: str
@@ -52,6 +60,7 @@ class Record:
     fold: int | None
     text: str
     language: str | None
+    dialogue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +71,15 @@ class Corpus:
         name: the adapter's name, or the manifest's file name without its ending.
         records: in the manifest's order; in that of their names from an adapter.
         unknown_labels: how many utterances were left out for each label that is none of the seven classes.
+        licence: its terms, as its adapter or manifest gives them; empty where they are not known.
+        unusable: utterances whose recordings were left out, by what is wrong with them (`training.data.screening`).
     """
 
     name: str
     records: tuple[Record, ...]
     unknown_labels: dict[str, int]
+    licence: str = ""
+    unusable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def classes_present(self) -> tuple[str, ...]:
@@ -102,12 +115,15 @@ def load_manifest(manifest: Path, root: Path | None = None) -> Corpus:
         records.append(_record(row, audio, emotion))
     if not records:
         raise ManifestError(f"{manifest}: none of its labels is an emotion known here: {dict(unknown)}")
-    return Corpus(manifest.stem, tuple(records), dict(unknown))
+    licences = dict.fromkeys(licence for row in rows if (licence := (row.get("licence") or "").strip()))
+    return Corpus(manifest.stem, tuple(records), dict(unknown), "; ".join(licences))
 
 
 def _read_rows(manifest: Path) -> list[dict[str, str]]:
     if not manifest.is_file():
-        raise ManifestError(f"there is no manifest {manifest}")
+        raise ManifestError(
+            f"there is no manifest {manifest}; --corpus names one, {VARIABLE} the folder that a recipe's paths are in"
+        )
     with manifest.open(encoding="utf-8", newline="") as file:
         # Transcripts hold quotation marks that are only characters.
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
@@ -139,4 +155,5 @@ def _record(row: dict[str, str], audio: Path, emotion: str) -> Record:
         fold=int(fold) if fold else None,
         text=row.get("text", ""),
         language=row.get("language") or None,
+        dialogue=row.get("dialogue") or None,
     )

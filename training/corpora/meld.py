@@ -54,6 +54,7 @@ def read(root: Path) -> Iterator[Record]:
                 fold=fold,
                 text=row["Utterance"].translate(PUNCTUATION),
                 language="en",
+                dialogue=f"{split}_dia{row['Dialogue_ID']}",
             )
 
 

@@ -7,7 +7,7 @@ OWN ASSUMPTION, for whoever gets the recordings from the authors and can write a
     wav/<file>            file with or without its ending
 
 Labels may be any names that a manifest may have. The papers give its size as 7,477 and, in the abstract of the corpus's
-own paper, as 7,747 utterances; nothing here depends on it. Speakers are dealt into five folds.
+own paper, as 7,747 utterances; nothing here depends on it. Speakers are assigned to five folds.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.texts import TextFeaturePair
 
 BATCHES_SORTED_TOGETHER = 6  # utterances of so many batches are sorted by length: little padding, still random
-NO_SPEECH = np.zeros((80, 1), np.float16)  # the log-Mel of a sentence that nobody says; no network reads it
+NO_SPEECH = np.zeros((80, 1), np.float16)  # the log-Mel of a sentence without a voice; no network reads it
 
 
 class Example(NamedTuple):
@@ -45,19 +45,21 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelledUtterance:
-    """One utterance of a corpus with its features, as heard in several ways.
+    """One utterance of a corpus with its features, at several codec settings and in augmented copies.
 
     Attributes:
         label: number of its class.
-        speaker: who speaks.
-        fold: group of speakers; None where the corpus has no folds.
+        speaker: name of the speaker.
+        fold: number of its fold; None where the corpus has no folds.
         features: by codec setting, and by the name of an augmented copy.
+        dialogue: see `Record.dialogue`.
     """
 
     label: int
     speaker: str
     fold: int | None
     features: Mapping[str, UtteranceFeatures]
+    dialogue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class LabelledSentence:
 class TextSubstitution:
     """Takes a corpus's own text away at random.
 
-    A corpus of a few fixed sentences would teach the network that any other text is noise it has never seen. Sentences
-    labelled neutral, from another corpus, and silence make it ignore what says nothing.
+    After a corpus of a few fixed sentences, any other text is noise that the network has never seen. Sentences labelled
+    neutral, from another corpus, and empty texts train it to ignore a text that carries no emotion.
 
     Attributes:
         no_text: what the text stages make of an empty text, so that training sees it as it is served.
@@ -179,7 +181,7 @@ class PairMixture:
 
 @dataclass(frozen=True, slots=True)
 class PairSampler:
-    """Voices with sentences of another corpus: pairs that nobody ever spoke.
+    """Voices with sentences of another corpus: synthetic pairs.
 
     Attributes:
         spoken: the voices.
@@ -240,7 +242,7 @@ def shuffled_batches(lengths: Sequence[int], size: int, random: np.random.Genera
     Args:
         lengths: of each utterance.
         size: utterances in a batch; a remainder of one joins the batch before it, because BatchNorm and contrastive
-            losses need company.
+            losses need more than one.
         random: where the order comes from.
     """
     order = random.permutation(len(lengths))

@@ -1,13 +1,17 @@
 """From a corpus to features: the stages of the cluster, run on every utterance, with what they made kept on disk.
 
-Every utterance goes the way it goes in service: its log-Mel is compressed and rebuilt first; the recogniser writes the
-text of that same Mel; words and context are read from that text ("text at test time: the ASR text of the same
-compressed Mel"). What is heard of an utterance is a file, so that an interrupted extraction goes on where it stopped;
-texts are read anew, each different one once.
+Every utterance is processed as it is served: its log-Mel is compressed and rebuilt first; the recogniser transcribes
+that same Mel; words and context are encoded from that transcript ("text at test time: the ASR text of the same
+compressed Mel"). The speech features of an utterance are a file, so that an interrupted extraction goes on where it
+stopped; texts are encoded anew, each different one once.
+
+Files are kept under a key of what they depend on: data, codec, weights, and the code of the feature path
+(`training.source_digest`), so that a changed codec or recogniser never meets old features.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +22,7 @@ from typing import Final, TypeVar
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from rich import get_console
 from rich.progress import track
 
 from amser import codecs
@@ -33,10 +38,10 @@ from models.whisper.voice import VoiceEncoder
 from training.corpora.manifest import Corpus, ManifestError, Record
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.data.waveform_augmentation import WaveformAugmentation
+from training.source_digest import SPEECH_FEATURES, source_digest
 
 RECOGNISER = "whisper-base"  # of the catalogue; recipes may name another one
 UTTERANCES_AT_ONCE = 8  # through the recogniser; bounds the memory
-LAYOUT = 3  # of the cached files; a new number leaves old caches unread
 THREADS = 1  # of torch and CTranslate2; two that wait for each other on busy cores were thirty times slower
 
 Item = TypeVar("Item")
@@ -73,7 +78,7 @@ UNCOMPRESSED: Final = CodecSetting("none", Setting())
 
 @dataclass(frozen=True, slots=True)
 class SpeechFeatures:
-    """What the cluster hears of an utterance before anything reads its text.
+    """What the cluster computes of an utterance before its text is encoded.
 
     Attributes:
         log_mel: float16 (80, T), after the codec.
@@ -88,7 +93,7 @@ class SpeechFeatures:
 
 @dataclass(frozen=True, slots=True)
 class SpeechModels:
-    """The models that hear; `asr` is None where reference transcripts are read instead."""
+    """The models that encode speech; `asr` is None where reference transcripts are used instead."""
 
     asr: WhisperRecognizer | None
     voice: VoiceEncoder
@@ -111,25 +116,25 @@ def extract(
     reference_text: bool = False,
     recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
-    listener: Callable[[], SpeechModels] | None = None,
+    load_models: Callable[[], SpeechModels] | None = None,
 ) -> list[UtteranceFeatures]:
-    """Features of every record, in order. Arguments as for `extract_speech`; `extractor` reads the texts."""
-    heard = extract_speech(
+    """Features of every record, in order. Arguments as for `extract_speech`; `extractor` encodes the texts."""
+    speech = extract_speech(
         corpus,
         setting,
         reference_text=reference_text,
         recogniser=recogniser,
         cache_root=cache_root,
-        listener=listener,
+        load_models=load_models,
     )
-    return with_text(heard, extractor.extract([each.text for each in heard]))
+    return with_text(speech, extractor.extract([each.text for each in speech]))
 
 
-def with_text(heard: Sequence[SpeechFeatures], texts: Mapping[str, TextFeaturePair]) -> list[UtteranceFeatures]:
-    """Features from what was heard and the features of each of its texts."""
+def with_text(speech: Sequence[SpeechFeatures], texts: Mapping[str, TextFeaturePair]) -> list[UtteranceFeatures]:
+    """Utterance features from speech features and the features of each of their texts."""
     return [
         UtteranceFeatures(each.log_mel, texts[each.text].words, texts[each.text].context, each.encoder_states)
-        for each in heard
+        for each in speech
     ]
 
 
@@ -140,23 +145,23 @@ def extract_speech(
     reference_text: bool = False,
     recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
-    listener: Callable[[], SpeechModels] | None = None,
+    load_models: Callable[[], SpeechModels] | None = None,
 ) -> list[SpeechFeatures]:
-    """What is heard of every record, in order, from the cache where it is there.
+    """Speech features of every record, in order, from the cache where they are there.
 
     Args:
-        corpus: what to hear.
+        corpus: the records; `training.data.screening` has left out those that no log-Mel can be made of.
         setting: how the device compresses.
         reference_text: take the corpus's transcript for the text (an upper bound, and quick).
         recogniser: a Whisper of the weight catalogue.
         cache_root: where to keep it; `features/` in Amser's cache folder by default.
-        listener: brings the models; called only where something is missing.
+        load_models: returns the models; called only where features are missing.
 
     Raises:
         ManifestError: a sound file cannot be read, or holds no usable speech.
     """
 
-    def hear(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
+    def compute(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
         records = [corpus.records[number] for number in numbers]
         mels = [compressed_mel(waveform_of(record), setting, record.language) for record in records]
         if models.asr is None:
@@ -168,8 +173,8 @@ def extract_speech(
         ]
 
     folder = (cache_root or cache_folder() / "features") / cache_key(corpus, setting, reference_text, recogniser)
-    bring = listener or (lambda: SpeechModels.load(asr=not reference_text, recogniser=recogniser))
-    return _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, {setting}")
+    load = load_models or (lambda: SpeechModels.load(asr=not reference_text, recogniser=recogniser))
+    return _cached(folder, len(corpus.records), compute, load, f"features of {corpus.name}, {setting}")
 
 
 def extract_augmented_speech(
@@ -181,30 +186,30 @@ def extract_augmented_speech(
     *,
     recogniser: str = RECOGNISER,
     cache_root: Path | None = None,
-    listener: Callable[[], SpeechModels] | None = None,
+    load_models: Callable[[], SpeechModels] | None = None,
 ) -> list[SpeechFeatures]:
-    """What is heard of every record once its waveform is changed (R20), each through one codec setting at random.
+    """Speech features of every record with a changed waveform (R20), each through one codec setting at random.
 
     Args:
-        corpus: what to hear.
+        corpus: as for `extract_speech`.
         copy: which copy of the corpus: another number, other changes.
         augmentation: how waveforms are changed.
         settings: what each utterance's codec is drawn from.
-        texts: of the records; changes leave the words as they are, and the recogniser is not asked again.
+        texts: of the records; changes leave the words as they are, so the recogniser does not run again.
         recogniser: as for `extract_speech`.
         cache_root: as for `extract_speech`.
-        listener: as for `extract_speech`.
+        load_models: as for `extract_speech`.
     """
 
-    def hear(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
-        heard = []
+    def compute(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
+        computed = []
         for number in numbers:
             record = corpus.records[number]
             seed = copy * len(corpus.records) + number
             setting = settings[int(np.random.default_rng(seed).integers(len(settings)))]
             mel = compressed_mel(augmentation(waveform_of(record), seed), setting, record.language)
-            heard.append(SpeechFeatures(mel.values, models.voice.encode(mel), texts[number]))
-        return heard
+            computed.append(SpeechFeatures(mel.values, models.voice.encode(mel), texts[number]))
+        return computed
 
     content: dict[str, object] = {
         "copy": copy,
@@ -215,9 +220,11 @@ def extract_augmented_speech(
         content["tables"] = digest()
     key = f"{cache_key(corpus, UNCOMPRESSED, False, recogniser)}-{_digest(content)}"
     folder = (cache_root or cache_folder() / "features") / key
-    bring = listener or (lambda: SpeechModels.load(asr=False, recogniser=recogniser))
-    heard = _cached(folder, len(corpus.records), hear, bring, f"features of {corpus.name}, changed copy {copy}")
-    return [replace(each, text=text) for each, text in zip(heard, texts, strict=True)]  # those kept may be of others
+    load = load_models or (lambda: SpeechModels.load(asr=False, recogniser=recogniser))
+    speech = _cached(folder, len(corpus.records), compute, load, f"features of {corpus.name}, augmented copy {copy}")
+    return [
+        replace(each, text=text) for each, text in zip(speech, texts, strict=True)
+    ]  # a kept file may hold another text
 
 
 def waveform_of(record: Record) -> NDArray[np.float32]:
@@ -251,9 +258,9 @@ def compressed_mel(waveform: NDArray[np.float32], setting: CodecSetting, languag
 
 
 def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recogniser: str = RECOGNISER) -> str:
-    """A name for what is heard that changes with whatever it depends on: rows, files, codec, recogniser."""
+    """A name for speech features that changes with whatever they depend on: rows, files, codec, recogniser, code."""
     content = {
-        "layout": LAYOUT,
+        "code": source_digest(*SPEECH_FEATURES),
         "rows": [
             [record.utterance, record.audio.stat().st_size, record.language, record.text if reference_text else None]
             for record in corpus.records
@@ -273,18 +280,21 @@ def _digest(content: Mapping[str, object]) -> str:
 def _cached(
     folder: Path,
     count: int,
-    hear: Callable[[Sequence[int], SpeechModels], list[SpeechFeatures]],
-    bring: Callable[[], SpeechModels],
+    compute: Callable[[Sequence[int], SpeechModels], list[SpeechFeatures]],
+    load: Callable[[], SpeechModels],
     description: str,
 ) -> list[SpeechFeatures]:
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{number:06d}.npz" for number in range(count)]
     missing = [number for number, file in enumerate(files) if not file.is_file()]
+    if len(missing) < count:
+        oldest = min(file.stat().st_mtime for file in files if file.is_file())
+        get_console().print(f"{description}: {count - len(missing):,} of {count:,} kept, the oldest of {_day(oldest)}")
     if missing:
-        models = bring()
+        models = load()
         for group in track(_chunks(missing, UTTERANCES_AT_ONCE), description, -(-len(missing) // UTTERANCES_AT_ONCE)):
-            for number, heard in zip(group, hear(group, models), strict=True):
-                _write(files[number], heard)
+            for number, computed in zip(group, compute(group, models), strict=True):
+                _write(files[number], computed)
     return [_read(file) for file in files]
 
 
@@ -293,10 +303,14 @@ def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[begin : begin + size]
 
 
-def _write(file: Path, heard: SpeechFeatures) -> None:
+def _day(timestamp: float) -> str:
+    return datetime.datetime.fromtimestamp(timestamp).astimezone().date().isoformat()
+
+
+def _write(file: Path, speech: SpeechFeatures) -> None:
     partial = file.with_suffix(".partial")
     with partial.open("wb") as stream:
-        np.savez(stream, log_mel=heard.log_mel, encoder_states=heard.encoder_states, text=np.array(heard.text))
+        np.savez(stream, log_mel=speech.log_mel, encoder_states=speech.encoder_states, text=np.array(speech.text))
     partial.replace(file)
 
 

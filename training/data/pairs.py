@@ -1,4 +1,4 @@
-"""Test sets of pairs: a voice of one corpus with a sentence of another. Nobody ever spoke them; cards must say so."""
+"""Test sets of pairs: a voice of one corpus with a sentence of another. They are synthetic; model cards must say so."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pairs:
 def paired(
     utterances: Sequence[LabelledUtterance], view: str, sentences: Sequence[Sequence[TextFeaturePair]], seed: int = 0
 ) -> Pairs:
-    """One pair for each utterance, as heard in `view`, with a sentence of its class at random."""
+    """One pair for each utterance, with the features of `view` and a sentence of its class at random."""
     random = np.random.default_rng(seed)
     chosen = [sentences[each.label][int(random.integers(len(sentences[each.label])))] for each in utterances]
     voices = [each.features[view] for each in utterances]

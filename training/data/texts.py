@@ -1,4 +1,4 @@
-"""From texts to features: the two text stages of the cluster, run on many, kept where they are very many."""
+"""From texts to features: the two text stages of the cluster, run on many texts and kept where they are very many."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from models.resolve import Resolved, resolve
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import cache_folder
+from training.source_digest import TEXT_FEATURES, source_digest
 
 WORD_VECTORS = "spacy-en-core-web-md"
 TEXT_ENCODER = "all-mpnet-base-v2"
 TEXTS_AT_ONCE = 32  # alike in length
-KEPT_FROM = 1000  # different texts; fewer are read in less time than a file takes to explain
+KEPT_FROM = 1000  # different texts; fewer are encoded anew each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class TextFeaturePair:
 
 
 class TextFeatureExtractor:
-    """The models of the two text stages, loaded when a text is first read.
+    """The models of the two text stages, loaded when a text is first encoded.
 
     Args:
         text_encoder: a model of the catalogue, a folder, or the id of a Hugging Face model on this machine.
@@ -63,15 +64,16 @@ class TextFeatureExtractor:
         """The features of every different text."""
         different = sorted(set(texts), key=lambda text: (len(text), text))
         if len(different) < KEPT_FROM:
-            return dict(zip(different, self._describe(different), strict=True))
-        digest = hashlib.sha256("\n".join([*different, *self.fingerprints.values()]).encode()).hexdigest()
+            return dict(zip(different, self._encode(different), strict=True))
+        content = [*different, *self.fingerprints.values(), source_digest(*TEXT_FEATURES)]
+        digest = hashlib.sha256("\n".join(content).encode()).hexdigest()
         file = self._cache_root / f"texts-{digest[:16]}.npz"
         if not file.is_file():
             self._cache_root.mkdir(parents=True, exist_ok=True)
-            _write(file, self._describe(different))
+            _write(file, self._encode(different))
         return dict(zip(different, _read(file), strict=True))
 
-    def _describe(self, texts: Sequence[str]) -> list[TextFeaturePair]:
+    def _encode(self, texts: Sequence[str]) -> list[TextFeaturePair]:
         words, encoder = self._load()
         pairs: list[TextFeaturePair] = []
         starts = range(0, len(texts), TEXTS_AT_ONCE)

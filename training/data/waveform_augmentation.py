@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import random
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import audiomentations
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from amser.features import MINIMUM_SECONDS, SAMPLE_RATE, validate
@@ -25,6 +27,7 @@ from models.emotion.batch import MAXIMUM_SECONDS
 Float32 = NDArray[np.float32]
 Range = tuple[float, float]
 
+LOG = logging.getLogger(__name__)
 MINIMUM_SAMPLES = int(MINIMUM_SECONDS * SAMPLE_RATE)
 MAXIMUM_SAMPLES = int(MAXIMUM_SECONDS * SAMPLE_RATE)
 SOUND_FILES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
@@ -125,11 +128,19 @@ def _chain(settings: WaveformAugmentation) -> audiomentations.Compose:
 
 def _recordings(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"background noise: there is no folder {folder}")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SOUND_FILES)
+        raise FileNotFoundError(f"background noise: there is no folder {folder}; --noise names one")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SOUND_FILES and _is_readable(file))
     if not files:
         raise FileNotFoundError(f"background noise: no recordings ({', '.join(SOUND_FILES)}) in {folder}")
     return files
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        return bool(soundfile.info(file).frames)
+    except (soundfile.SoundFileError, OSError) as error:
+        LOG.warning("background noise: %s is left out: %s", file, error)
+        return False
 
 
 @contextmanager

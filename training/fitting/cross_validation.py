@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.emotion.amser_states import TextNetwork, VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
-from models.emotion.checkpoint import CheckpointInfo, load, save
+from models.emotion.checkpoint import CheckpointInfo, describe, load, save
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionNetwork
 from training.data.dataset import LabelledUtterance, TextSubstitution
@@ -40,32 +40,34 @@ REFRESH_SECONDS = 0.5  # of the progress display
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What every fold trains from.
+class TrainingData:
+    """What the networks of all folds are trained from.
 
     Attributes:
         utterances: all of a corpus.
         substitution: other texts, for networks that are trained at once.
         bank: sentences, for those that are trained in stages.
         text: trained from them.
+        licence: terms of all of it, see `training.corpora.licences`.
     """
 
     utterances: Sequence[LabelledUtterance]
     substitution: TextSubstitution | None = None
     bank: SentenceBank | None = None
     text: TextNetwork | None = None
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedNetwork:
     """A network of one fold.
 
     Attributes:
-        split: who was in which group; of the final network, everyone in training.
+        split: which utterances trained, validated and tested it; all trained the final network.
         network: in evaluation mode.
-        temperature: from the validation group.
+        temperature: fitted to the validation part.
         validation: its score there.
-        epochs: that its stages took, by name.
+        epochs: how many each stage took, by name.
     """
 
     split: Split
@@ -83,7 +85,7 @@ class Trained:
 class _Job:
     recipe: Recipe
     config: FusionConfig
-    material: Material
+    training_data: TrainingData
     split: Split
     folder: Path
     log_folder: Path | None
@@ -93,29 +95,30 @@ class _Job:
 def cross_validate(
     recipe: Recipe,
     config: FusionConfig,
-    material: Material,
+    training_data: TrainingData,
     splits: Sequence[Split],
     folder: Path,
     *,
     workers: int = 1,
     console: Console | None = None,
     log_folder: Path | None = None,
-) -> list[Trained]:
+) -> list[TrainedNetwork]:
     """Train a network for each split, `workers` at a time.
 
     Args:
-        recipe: how.
+        recipe: how to train.
         config: of the network.
-        material: what from.
-        splits: who teaches, ends the training and is the test.
-        folder: where networks and the state of unfinished ones are kept; what is there is not trained again.
+        training_data: what to train from.
+        splits: which utterances train, validate and test each network.
+        folder: where networks and the state of unfinished ones are kept; a network that is there is not trained again,
+            which the console says.
         workers: processes, one thread each.
         console: where progress is shown; None for nowhere.
         log_folder: for TensorBoard.
     """
     console = console or Console(quiet=True)
-    if material.bank is not None:  # a gigabyte that only the text needs, which is trained already
-        material = replace(material, bank=replace(material.bank, training=(), development=(), test=()))
+    if training_data.bank is not None:  # a gigabyte that only the text network needs, which is trained already
+        training_data = replace(training_data, bank=replace(training_data.bank, training=(), development=(), test=()))
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
@@ -124,8 +127,12 @@ def cross_validate(
     ):
         reports: Queue[tuple[str, Epoch]] = manager.Queue()
         missing = [each for each in splits if not _file(folder, each).is_file()]
+        if kept := [each for each in splits if each not in missing]:
+            oldest = min(describe(_file(folder, each)).created for each in kept)
+            numbers = ", ".join(str(each.fold) for each in kept)
+            console.print(f"folds {numbers}: networks kept since {oldest} in {folder}; delete it to train them anew")
         futures = [
-            pool.submit(_train_and_keep, _Job(recipe, config, material, each, folder, log_folder, reports))
+            pool.submit(_train_and_keep, _Job(recipe, config, training_data, each, folder, log_folder, reports))
             for each in missing
         ]
         training = True
@@ -142,17 +149,17 @@ def cross_validate(
 def train(
     recipe: Recipe,
     config: FusionConfig,
-    material: Material,
+    training_data: TrainingData,
     split: Split,
     show: Report,
     *,
     stop_after: dict[str, int] | None = None,
     state_folder: Path | None = None,
     log_folder: Path | None = None,
-) -> Trained:
-    """One network; `show` is told of every epoch. Without a validation group stages take the epochs of `stop_after`."""
-    training = [material.utterances[index] for index in split.training]
-    validation = [material.utterances[index] for index in split.validation]
+) -> TrainedNetwork:
+    """One network; `show` is told of every epoch. Without a validation part stages take the epochs of `stop_after`."""
+    training = [training_data.utterances[index] for index in split.training]
+    validation = [training_data.utterances[index] for index in split.validation]
     stop_after = stop_after or {}
     writer = SummaryWriter(log_folder / f"fold-{split.fold}") if log_folder else None
 
@@ -169,30 +176,30 @@ def train(
         first,
         training,
         validation,
-        material.substitution,
+        training_data.substitution,
         report,
         stop_after=stop_after.get("training"),
         state_file=state_folder / f"fold-{split.fold}.state" if state_folder else None,
     )
     epochs = {"training": fitted.best_epoch}
     if recipe.in_stages:
-        assert material.bank is not None
-        assert material.text is not None
+        assert training_data.bank is not None
+        assert training_data.text is not None
         voice = cast(VoiceNetwork, fitted.network)
         fitted = train_fusion(
             recipe,
             voice,
-            material.text,
+            training_data.text,
             training,
             validation,
-            material.bank,
+            training_data.bank,
             report,
             statistics=fit_statistics(recipe, training),
             stop_after=stop_after.get("fusion_training"),
         )
         epochs["fusion_training"] = fitted.best_epoch
-    temperature = temperature_of(recipe, fitted.network, validation, material.bank) if validation else 1.0
-    return Trained(split, fitted.network, temperature, fitted.validation, epochs)
+    temperature = temperature_of(recipe, fitted.network, validation, training_data.bank) if validation else 1.0
+    return TrainedNetwork(split, fitted.network, temperature, fitted.validation, epochs)
 
 
 def temperature_of(
@@ -208,7 +215,7 @@ def temperature_of(
 
 
 def _end_with_parent() -> None:
-    """Let this worker die when whoever started it is killed, in place of training for nobody."""
+    """End this worker when the process that started it is killed: no one would read its result."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -224,7 +231,7 @@ def _train_and_keep(job: _Job) -> None:
     trained = train(
         job.recipe,
         job.config,
-        job.material,
+        job.training_data,
         job.split,
         lambda name, epoch: job.reports.put((name, epoch)),
         state_folder=job.folder,
@@ -238,18 +245,18 @@ def _train_and_keep(job: _Job) -> None:
         corpora=(),
         metrics={"validation": trained.validation} | {f"epochs, {name}": n for name, n in trained.epochs.items()},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        licence=job.recipe.licence,
+        licence=job.training_data.licence,
         temperature=trained.temperature,
     )
     save(_file(job.folder, job.split), trained.network, info)
 
 
-def _read(folder: Path, split: Split) -> Trained:
+def _read(folder: Path, split: Split) -> TrainedNetwork:
     network, info = load(_file(folder, split))
     epochs = {
         name.removeprefix("epochs, "): int(value) for name, value in info.metrics.items() if name.startswith("epochs")
     }
-    return Trained(split, network, info.temperature, info.metrics["validation"], epochs)
+    return TrainedNetwork(split, network, info.temperature, info.metrics["validation"], epochs)
 
 
 def _file(folder: Path, split: Split) -> Path:

@@ -1,7 +1,8 @@
-"""What is trained after what: the published networks and rivals at once, ours in three stages.
+"""The order of training: the published networks in one stage, ours in three.
 
-The text learns from sentences, the voice from utterances, then both stay as they are and their fusion learns from
-pairs. So each can be trained where its data is, and another text encoder leaves the voice alone (`training.adapt`).
+The text network is trained on sentences, the voice network on utterances, then both are frozen and their fusion is
+trained on pairs. So each can be trained where its data is, and another text encoder leaves the voice as it is
+(`training.adapt`).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def train_at_once(
         training, training_views(recipe), recipe.mel_augmenter(), substitution, recipe.state_augmenter()
     )
     if isinstance(network, VoiceNetwork):
-        begin_as_whisper(network, recipe.recogniser)
+        initialise_from_whisper(network, recipe.recogniser)
     standardize(network, [utterance.features[recipe.views[0]] for utterance in training])
     run = Training(
         network,
@@ -89,9 +90,9 @@ def train_at_once(
 def train_text(
     recipe: Recipe, config: FusionConfig, bank: SentenceBank, report: Report, *, state_file: Path | None = None
 ) -> Fitted:
-    """The text, from sentences; ended by the macro F1 of the development sentences.
+    """The text network, from sentences; the macro F1 of the development sentences chooses the epoch.
 
-    Labels are not smoothed: those who labelled the sentences disagreed enough.
+    Labels are not smoothed: the annotators of the sentences disagreed enough.
     """
     torch.manual_seed(recipe.stage("text_training").seed)
     run = Training(
@@ -117,9 +118,9 @@ def train_fusion(
     statistics: nn.Linear | None = None,
     stop_after: int | None = None,
 ) -> Fitted:
-    """The fusion of a voice and a text that stay as they are, from pairs (with cross-entropy alone).
+    """The fusion of a frozen voice and a frozen text network, from pairs (with cross-entropy alone).
 
-    `statistics` joins afterwards: it knows its training utterances too well for a fusion to learn beside it.
+    `statistics` is added afterwards: it fits its training utterances too well for a fusion to be trained beside it.
     """
     torch.manual_seed(recipe.stage("fusion_training").seed)
     network = join(voice, text)
@@ -153,7 +154,7 @@ def fit_statistics(recipe: Recipe, training: Sequence[LabelledUtterance]) -> nn.
 
 
 def join(voice: VoiceNetwork, text: TextNetwork) -> AmserStates:
-    """A network whose fusion is still to be trained, from a voice and a text that were."""
+    """A network whose fusion is still to be trained, from a trained voice and a trained text network."""
     config = replace(
         voice.config, model="amser-states", context_width=text.config.context_width, word_width=text.config.word_width
     )
@@ -163,8 +164,8 @@ def join(voice: VoiceNetwork, text: TextNetwork) -> AmserStates:
     return network
 
 
-def begin_as_whisper(network: VoiceNetwork, recogniser: str) -> None:
-    """Let the layers on top of the encoder states begin as those that follow in Whisper's encoder."""
+def initialise_from_whisper(network: VoiceNetwork, recogniser: str) -> None:
+    """Give the layers on top of the encoder states the weights of those that follow in Whisper's encoder."""
     branch = network.states
     if branch is None or not branch.layers:
         return

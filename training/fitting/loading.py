@@ -1,4 +1,4 @@
-"""From a corpus and a recipe to what training draws from: labelled utterances and labelled sentences."""
+"""From a corpus and a recipe to labelled utterances and labelled sentences, which training draws from."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class SentenceBank:
     """GoEmotions, as features.
 
     Attributes:
-        training: what the text learns from.
-        development: what ends its training.
-        test: what it is judged by.
+        training: of the training part.
+        development: of the development part, which ends a training.
+        test: of the test part.
         pairs: for each part, for each class, sentences to pair with voices: nothing of one part is in another.
     """
 
@@ -41,26 +41,26 @@ def load_utterances(
     background: Path | None = None,
     settings: Sequence[str] = (),
 ) -> list[LabelledUtterance]:
-    """The utterances of the recipe's classes, at all its codec settings and `settings`, and in its changed copies.
+    """The utterances of the recipe's classes, at all its codec settings and `settings`, and in its augmented copies.
 
     Raises:
         ManifestError: no utterance has one of the classes.
     """
-    heard = {
+    speech = {
         text: extract_speech(
             corpus, CodecSetting.parse(text), reference_text=recipe.text == "reference", recogniser=recipe.recogniser
         )
         for text in dict.fromkeys((*recipe.views, *recipe.judged, *settings))
     }
-    plain = [each.text for each in heard[recipe.views[0]]]
+    plain = [each.text for each in speech[recipe.views[0]]]
     rates = [CodecSetting.parse(text) for text in recipe.copied_at]
     for copy in range(recipe.copies):
         augmentation = recipe.waveform_augmenter(background)
-        heard[copy_name(copy)] = extract_augmented_speech(
+        speech[copy_name(copy)] = extract_augmented_speech(
             corpus, copy, augmentation, rates, plain, recogniser=recipe.recogniser
         )
-    texts = extractor.extract([each.text for group in heard.values() for each in group])
-    features = {name: with_text(group, texts) for name, group in heard.items()}
+    texts = extractor.extract([each.text for group in speech.values() for each in group])
+    features = {name: with_text(group, texts) for name, group in speech.items()}
     utterances = [
         LabelledUtterance(
             recipe.classes.index(record.emotion),
@@ -70,6 +70,7 @@ def load_utterances(
                 name: group[number] if record.language in (None, *recipe.text_languages) else voice_alone(group[number])
                 for name, group in features.items()
             },
+            record.dialogue,
         )
         for number, record in enumerate(corpus.records)
         if record.emotion in recipe.classes
@@ -80,7 +81,7 @@ def load_utterances(
 
 
 def copy_name(copy: int) -> str:
-    """What a changed copy of the corpus is called among the views."""
+    """The name of an augmented copy of the corpus among the views."""
     return f"copy {copy}"
 
 
@@ -112,7 +113,7 @@ def load_sentences(folder: Path, recipe: Recipe, extractor: TextFeatureExtractor
 
 
 def load_substitution(folder: Path | None, recipe: Recipe, extractor: TextFeatureExtractor) -> TextSubstitution:
-    """What replaces texts: the features of neutral sentences, none without a folder, and of an empty text."""
+    """The features that replace texts: of neutral sentences, none without a folder, and of an empty text."""
     neutral: list[str] = []
     if folder is not None:
         sentences = read_sentences(folder / "train.tsv")

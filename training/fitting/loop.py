@@ -20,7 +20,7 @@ from training.data.dataset import Sampler, shuffled_batches
 from training.fitting.objective import Objective, ObjectiveConfig
 
 DEVIATION_FLOOR = 1e-3  # of the standardisation: a band that never changes stays finite
-PRETRAINED = "states.layers."  # in a parameter's name: it began as a layer of Whisper
+PRETRAINED = "states.layers."  # in a parameter's name: initialised from a layer of Whisper
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class TrainingConfig:
     Attributes:
         epochs: length of the learning-rate schedule; early stopping may end sooner.
         early_stopping: keep the epoch with the best validation score; False trains to the end and keeps the last, for
-            where a few speakers are too noisy a judge.
+            where a few speakers give too noisy a score.
         patience: epochs without a better validation score before stopping.
         batch_size: utterances in a step.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
-        pretrained_learning_rate: peak for the layers that began as Whisper's.
+        pretrained_learning_rate: peak for the layers initialised from Whisper.
         warmup: share of the schedule that warms up.
         weight_decay: of AdamW.
         gradient_norm: gradients are clipped to it.
@@ -62,7 +62,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch came to; `validation` is None where there is no validation group."""
+    """Loss and validation score of one epoch; `validation` is None where there is no validation part."""
 
     number: int
     loss: float
@@ -85,7 +85,7 @@ class Fitted:
 
     @property
     def validation(self) -> float:
-        """The best score; 0 without a validation group."""
+        """The best score; 0 without a validation part."""
         return max((epoch.validation or 0.0 for epoch in self.history), default=0.0)
 
 
@@ -96,9 +96,9 @@ class Training:
         network: what to train, in place.
         config: how.
         objective: what to minimise.
-        sampler: what it learns from.
-        validate: how good a network is, more is better; None to take the last epoch.
-        freeze: names of parts that stay as they are.
+        sampler: draws what it is trained on.
+        validate: score of a network, more is better; None to take the last epoch.
+        freeze: names of submodules that stay as they are.
         stop_after: end after so many epochs of the schedule.
         state_file: where the state is kept after every epoch and found again by a run that was interrupted.
     """

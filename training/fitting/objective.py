@@ -1,7 +1,7 @@
 """What training minimises: cross-entropy and supervised contrast (IoT-J 2025, equations 7 and 8, R16 to R19).
 
-Every utterance is seen twice, which differ in dropout alone unless augmentation made two views of it. A queue of keys
-from a slowly moving copy of the network gives each of them more company than a batch holds.
+Every utterance passes twice; the passes differ in dropout alone unless augmentation made two views of it. A queue of
+keys from a slowly moving copy of the network adds more utterances to contrast with than a batch holds.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def supervised_contrast(
 ) -> Tensor:
     """Equation 7 (Khosla et al. 2020, equation 2), as a mean over the anchors that have positives.
 
-    I is the batch; A(i) is I without i, and the queue without the utterance of i, whose old keys would only say how
-    far the network has moved since; P(i) is what of A(i) has the label of i, the other view of its utterance included.
+    I is the batch; A(i) is I without i, and the queue without the utterance of i, whose old keys would only measure
+    how far the network has moved since; P(i) is what of A(i) has the label of i, the other view of its utterance
+    included.
 
     Args:
         embeddings: float, (n, d), of unit length; all views of all utterances.

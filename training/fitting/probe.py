@@ -1,6 +1,6 @@
-"""The floor: logistic regression on the recogniser's encoder states, averaged over time.
+"""A baseline: logistic regression on the recogniser's encoder states, averaged over time.
 
-It trains in seconds and knows nothing of order or words; a network that does not beat it has not earned its size.
+It trains in seconds and uses neither order nor words; a larger network has to be better than it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LinearProbe:
         labels: Sequence[int] | NDArray[np.integer],
         classes: int | None = None,
     ) -> LinearProbe:
-        """Learn from the encoder states of utterances.
+        """Fit to the encoder states of utterances.
 
         Args:
             utterances: at least one of each of two classes.

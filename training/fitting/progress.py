@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: one line a network, with its epoch, loss and validation score."""
+"""The progress display of training: one line a network, with its epoch, loss and validation score."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainingProgress:
         self._progress.stop()
 
     def report(self, name: str, epoch: Epoch) -> None:
-        """Show what an epoch of the network `name` came to."""
+        """Show an epoch of the network `name`."""
         score = "" if epoch.validation is None else f", validation {epoch.validation:.3f}"
         if not self._console.is_terminal:
             self._console.print(f"{name}, epoch {epoch.number}: loss {epoch.loss:.3f}{score}")

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from models.emotion.config import FusionConfig
+from training.corpora.catalogue import source_in_data_folder
+from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import CLASSES
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import PairMixture
@@ -18,6 +20,8 @@ from training.data.waveform_augmentation import WaveformAugmentation
 from training.fitting.loop import TrainingConfig
 from training.fitting.objective import ObjectiveConfig
 
+ABOUT_DATA = ("corpus", "sentences", "noise", "licences")
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -25,15 +29,14 @@ class Recipe:
 
     Attributes:
         name: of the checkpoint.
-        licence: condition that the data puts on the weights.
         network: as in `FusionConfig` without its classes; `model` among it.
         recogniser: a Whisper of the weight catalogue; `network` gives its state_width and state_heads.
         classes: names of the emotions; utterances of others are left out.
         views: codec settings that training draws from, and that validation averages over.
         judged: settings that the test folds are judged at.
-        copies: how many times the corpus is changed in its waveform (R20) and added to the views.
+        copies: how many augmented copies of the corpus (R20, changes of the waveform) are added to the views.
         copied_at: codec settings that the copies' utterances draw from, so that one checkpoint serves all rates.
-        waveform: how the copies are changed, as in `WaveformAugmentation`; empty for its defaults.
+        waveform: how the copies are augmented, as in `WaveformAugmentation`; empty for its defaults.
         mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
         state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
         text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
@@ -51,10 +54,10 @@ class Recipe:
         corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
         sentences: folder of GoEmotions' tables, likewise.
         noise: folder of recordings that copies are mixed with, likewise.
+        licences: terms of the data by the name of a corpus or noise folder, where they do not come with it.
     """
 
     name: str
-    licence: str
     network: Mapping[str, Any]
     recogniser: str = RECOGNISER
     classes: tuple[str, ...] = CLASSES
@@ -80,16 +83,27 @@ class Recipe:
     corpus: str | None = None
     sentences: Path | None = None
     noise: Path | None = None
+    licences: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Read a YAML file; an unknown or missing key raises TypeError."""
+        """Read a YAML file; relative paths of data in it are under `$AMSER_DATA`, or else the current folder.
+
+        Raises:
+            TypeError: a key is unknown or missing.
+        """
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         values = {name: _tuples(value) for name, value in content.items()}
-        return cls(**values | {name: Path(values[name]) for name in ("sentences", "noise") if values.get(name)})
+        if values.get("corpus"):
+            values["corpus"] = source_in_data_folder(values["corpus"])
+        return cls(
+            **values | {name: in_data_folder(values[name]) for name in ("sentences", "noise") if values.get(name)}
+        )
 
-    def with_data(self, corpus: str | None, sentences: Path | None, noise: Path | None) -> Recipe:
-        """The same with other data; None keeps what the file names.
+    def with_data(
+        self, corpus: str | None, sentences: Path | None, noise: Path | None, licences: Mapping[str, str] | None = None
+    ) -> Recipe:
+        """The same with other data; None keeps what the file names. `licences` are added to the file's.
 
         Raises:
             ValueError: neither names a corpus.
@@ -101,11 +115,12 @@ class Recipe:
             corpus=corpus or self.corpus,
             sentences=sentences or self.sentences,
             noise=noise or self.noise,
+            licences={**self.licences, **(licences or {})},
         )
 
     def settings(self) -> dict[str, Any]:
-        """All of it but where the data is: what a network depends on, whatever a folder is called."""
-        return {name: value for name, value in asdict(self).items() if name not in ("corpus", "sentences", "noise")}
+        """All of it but where the data is and its terms: what a network depends on, whatever a folder is called."""
+        return {name: value for name, value in asdict(self).items() if name not in ABOUT_DATA}
 
     @property
     def in_stages(self) -> bool:

@@ -1,8 +1,8 @@
-"""A trained network for other encoders: what depends on them is trained anew, the rest stays, and both are judged.
+"""A trained network for other encoders: parts that depend on them are trained anew, the rest stays, both are judged.
 
-Voice, text and fusion were trained one after another (`training.fitting.curriculum`). Another text encoder needs another
-text and fusion: the voice stays as it is, bit for bit. Another Whisper needs another voice and fusion, and the text
-stays. `training.adapt` is the command.
+Voice, text and fusion were trained one after another (`training.fitting.curriculum`). Another text encoder needs
+another text and fusion: the voice stays as it is, bit for bit. Another Whisper needs another voice and fusion, and the
+text stays. `training.adapt` is the command.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
 from training.judging.metrics import unweighted_accuracy
 
-GREATEST_LOSS = 0.05  # of unweighted accuracy; what loses more should not take the place of what was there
+GREATEST_LOSS = 0.05  # of unweighted accuracy; a network that loses more should not replace the old one
 WHISPER_HEAD_WIDTH = 64  # of every attention head, in every size of Whisper
 
 TEXT_ALONE = "text alone, macro F1"
@@ -48,13 +48,13 @@ VOICE_ALONE, WORDS_ALONE = "voice alone, UA", "words alone, UA"
 
 @dataclass(frozen=True, slots=True)
 class RefittingData:
-    """What a network is trained from and judged on, as its encoders describe it.
+    """What a network is trained from and judged on: features of its encoders.
 
     Attributes:
         recipe: how to train; it names the recogniser.
-        training: utterances to learn from.
-        validation: of speakers that end a training.
-        held_out: of the speakers of the first fold, to judge and calibrate by.
+        training: utterances to train on.
+        validation: utterances of other speakers, to choose the epoch.
+        held_out: utterances of the speakers of the first fold, to judge and calibrate by.
         bank: sentences.
     """
 
@@ -104,7 +104,7 @@ def refit_text(network: AmserStates, context_width: int, refitting_data: Refitti
 
 
 def refit_voice(network: AmserStates, refitting_data: RefittingData, console: Console) -> Refitted:
-    """The same text with a new voice, whose layers begin as those of the recipe's Whisper, and a new fusion."""
+    """The same text with a new voice, whose layers are initialised from the recipe's Whisper, and a new fusion."""
     recipe = refitting_data.recipe
     width = refitting_data.training[0].features[recipe.views[0]].encoder_states.shape[1]
     config = replace(network.config, model="voice", state_width=width, state_heads=width // WHISPER_HEAD_WIDTH)
@@ -129,7 +129,7 @@ def _fuse(
 
 
 def judge(network: AmserStates, refitting_data: RefittingData) -> Judgement:
-    """What a network reaches with the held-out speakers: with their own words, and with sentences of the test part."""
+    """The figures of a network with the held-out speakers: with their own words, and with sentences of the test set."""
     recipe, held_out, bank = refitting_data.recipe, refitting_data.held_out, refitting_data.bank
     pairs = paired(held_out, recipe.views[-1], bank.pairs["test"])
     own_words = [each.features[view] for view in recipe.views for each in held_out]
@@ -149,7 +149,7 @@ def judge(network: AmserStates, refitting_data: RefittingData) -> Judgement:
 
 
 def figures_of_cross_validation(info: CheckpointInfo, views: Sequence[str]) -> dict[str, float]:
-    """What a checkpoint's network reached with speakers that were new to it, over the views; empty if it does not say.
+    """The figures of a checkpoint's network with speakers new to it, over the views; empty if it holds none.
 
     `training.train` writes such figures, one for each codec setting.
     """
@@ -158,9 +158,9 @@ def figures_of_cross_validation(info: CheckpointInfo, views: Sequence[str]) -> d
 
 
 def losses(old: Mapping[str, float], new: Mapping[str, float]) -> list[str]:
-    """Why a network should not take the place of another one; empty where it may."""
+    """Why a network should not replace another one; empty where it may."""
     if not old:
-        return ["the checkpoint does not say what it reached with new speakers: there is nothing to compare with"]
+        return ["the checkpoint holds no figures with new speakers: there is nothing to compare with"]
     return [
         f"{name} falls by {100 * (old[name] - new[name]):.1f} points; {100 * GREATEST_LOSS:.0f} are the most"
         for name in (OWN_WORDS, PAIRS)

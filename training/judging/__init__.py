@@ -1,1 +1,1 @@
-"""What a network is worth: metrics and calibration."""
+"""How networks are judged: metrics and calibration."""

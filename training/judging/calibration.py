@@ -1,4 +1,4 @@
-"""Probabilities that are as often right as they say: one temperature for all logits (Guo et al., ICML 2017)."""
+"""Calibrated probabilities: one temperature for all logits (Guo et al., ICML 2017), and the error that is left."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike) -> float:
     """The temperature that makes the labels (n,) most likely under logits (n, classes) of held-out utterances."""
     rows, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
 
-    def surprise(log_temperature: float) -> float:
+    def negative_log_likelihood(log_temperature: float) -> float:
         likely = log_softmax(rows / np.exp(log_temperature), axis=1)
         return -float(likely[np.arange(len(truth)), truth].mean())
 
     bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1]))
-    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded").x))
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))
 
 
 def expected_calibration_error(probabilities: NDArray[np.floating], labels: ArrayLike, bins: int = BINS) -> float:
-    """Mean distance between how sure answers are and how often they are right, over bins of equal width.
+    """Mean distance between the confidence of answers and their accuracy, over bins of equal width.
 
     Args:
         probabilities: (n, classes).
@@ -34,9 +34,9 @@ def expected_calibration_error(probabilities: NDArray[np.floating], labels: Arra
     Returns:
         0 to 1; a bin weighs as many answers as it has.
     """
-    sure = probabilities.max(1)
-    right = probabilities.argmax(1) == np.asarray(labels)
-    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == np.asarray(labels)
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
-    gaps = np.abs(np.bincount(bin_of, right, bins) - np.bincount(bin_of, sure, bins))  # each times its count
+    gaps = np.abs(np.bincount(bin_of, correct, bins) - np.bincount(bin_of, confidence, bins))  # each times its count
     return float(gaps.sum() / counts.sum())

@@ -1,4 +1,4 @@
-"""How a recogniser of emotion is judged: weighted and unweighted accuracy, F1, and how sure the figures are.
+"""Figures of an emotion classifier: weighted and unweighted accuracy, F1, each with its interval.
 
 Weighted accuracy (WA) is the share of utterances that are right; unweighted accuracy (UA) is the mean recall of the
 classes that occur. Intervals are percentiles of bootstrap resamples of the utterances.

@@ -74,14 +74,14 @@ class WordLikelihood:
         return states
 
 
-def measure(spoken: Sequence[tuple[Float32, str]], weights: str, length: int, draws: int, seed: int) -> Sensitivity:
+def measure(utterances: Sequence[tuple[Float32, str]], weights: str, length: int, draws: int, seed: int) -> Sensitivity:
     """Sensitivity of the words of log-Mels (80, T), from `draws` gradients each."""
     torch.manual_seed(seed)
     likelihood = WordLikelihood(weights)
     return summarize(
         (
             likelihood.gradient(log_mel, text)
-            for log_mel, text in track(spoken, "what the words depend on")
+            for log_mel, text in track(utterances, "sensitivity of the words")
             for _ in range(draws)
         ),
         length,

@@ -1,4 +1,4 @@
-"""Another encoder is one command away: what depends on it is trained anew, the rest stays as it is."""
+"""The command that fits a network to another encoder: dependent parts are trained anew, the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from deployments.settings import Settings
 from models.emotion.amser_states import AmserStates
-from models.emotion.checkpoint import CheckpointInfo, EncoderMismatch, load, save
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, EncoderMismatch, load, save
 from models.emotion.classifier import EmotionClassifier
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
@@ -42,15 +42,15 @@ CONFIG = FusionConfig(
     hidden=16, heads=2, feed_forward=32, layers=1, common_length=8, projection_width=8,
 )  # fmt: skip
 RECIPE: dict[str, Any] = {
-    "name": "small", "licence": "", "classes": list(EMOTIONS), "views": ["none", "svd-f16:0.125"], "judged": ["none"],
+    "name": "small", "classes": list(EMOTIONS), "views": ["none", "svd-f16:0.125"], "judged": ["none"],
     "network": {"model": "amser-states"}, "objective": {"alpha": 0}, "pair_sentences": 20,
     "training": {"epochs": 1, "batch_size": 8}, "fusion_training": {"epochs": 1, "batch_size": 8},
     "text_training": {"epochs": 6, "batch_size": 8, "learning_rate": 0.01, "averaging": 0.5},
 }  # fmt: skip
 
 
-class Ear:
-    """Hears noise in every voice, in rows of a width of its own."""
+class SyntheticSpeechModel:
+    """The same words for every utterance, and encoder states of noise with a width of its own."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -62,8 +62,8 @@ class Ear:
         return np.random.default_rng(mel.frames).standard_normal((6, self.width)).astype(np.float16)
 
 
-class Workshop(SimpleNamespace):
-    """Where a test works: files, encoders, and the command with what every run names."""
+class Workspace(SimpleNamespace):
+    """Files, encoders, and the command with the options that every run shares."""
 
     folder: Path
     small_roberta: Path
@@ -72,7 +72,7 @@ class Workshop(SimpleNamespace):
     encoders: Mapping[str, str]
 
     def run(self, *more: object) -> int:
-        """The command; what is named twice counts as it is named last."""
+        """The command; the last of two equal options counts."""
         named = {
             "--corpus": self.folder / "small.tsv", "--sentences": self.folder, "--config": self.folder / "small.yaml",
             "--checkpoint": self.checkpoint, "--old-text-encoder": self.old_roberta,
@@ -81,7 +81,7 @@ class Workshop(SimpleNamespace):
 
 
 def write_roberta(folder: Path, width: int) -> Path:
-    """A RoBERTa of one layer that has learnt nothing, with a tokenizer of its own."""
+    """An untrained RoBERTa of one layer, with a tokenizer of its own."""
     folder.mkdir()
     pieces = ByteLevelBPETokenizer()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -137,69 +137,70 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPatch) -> Workshop:
+def workspace(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPatch) -> Workspace:
     folder = tmp_path_factory.mktemp("adapt")
     write_corpus(folder)
     write_sentences(folder)
     (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
     old, new = write_roberta(folder / "old", OLD_WIDTH), write_roberta(folder / "small-roberta", NEW_WIDTH)
 
-    def bring(*, recogniser: str, asr: bool = True) -> SpeechModels:
-        ear: Any = Ear(16 if recogniser == "whisper-base" else TINY_WIDTH)
-        return SpeechModels(ear if asr else None, ear)
+    def load_models(*, recogniser: str, asr: bool = True) -> SpeechModels:
+        model: Any = SyntheticSpeechModel(16 if recogniser == "whisper-base" else TINY_WIDTH)
+        return SpeechModels(model if asr else None, model)
 
     patched.setenv("AMSER_CACHE", str(folder / "cache"))
     patched.setattr("training.data.texts.WORD_VECTORS", str(write_word_vectors(folder / "words")))
-    patched.setattr(SpeechModels, "load", staticmethod(bring))
+    patched.setattr(SpeechModels, "load", staticmethod(load_models))
     encoders = {"asr": fingerprint("whisper-base")} | TextFeatureExtractor(str(old)).fingerprints
     checkpoint = write_checkpoint(folder / "old.safetensors", CONFIG, encoders)
-    return Workshop(folder=folder, old_roberta=old, small_roberta=new, checkpoint=checkpoint, encoders=encoders)
+    return Workspace(folder=folder, old_roberta=old, small_roberta=new, checkpoint=checkpoint, encoders=encoders)
 
 
 @pytest.fixture
-def any_loss_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The networks of these tests have learnt nothing that could be lost."""
+def any_loss_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks of these tests are untrained: there is no accuracy to lose."""
     monkeypatch.setattr("training.fitting.refitting.GREATEST_LOSS", 1.0)
 
 
 @pytest.fixture
-def none_is_good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.fitting.refitting.GREATEST_LOSS", -2.0)
 
 
 @pytest.fixture(scope="module")
-def adapted(workshop: Workshop) -> Path:
-    """The checkpoint for the small RoBERTa, where the command puts it by itself."""
+def adapted(workspace: Workspace) -> Path:
+    """The checkpoint for the small RoBERTa, where the command writes it by default."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace.folder)
         patch.setattr("training.fitting.refitting.GREATEST_LOSS", 1.0)
-        assert workshop.run("--text-encoder", workshop.small_roberta) == 0
-    return workshop.folder / "small+small-roberta.safetensors"
+        assert workspace.run("--text-encoder", workspace.small_roberta) == 0
+    return workspace.folder / "runs" / "small+small-roberta.safetensors"
 
 
 @pytest.fixture
-def new_encoders(workshop: Workshop) -> dict[str, str]:
-    return {"asr": fingerprint("whisper-base")} | TextFeatureExtractor(str(workshop.small_roberta)).fingerprints
+def new_encoders(workspace: Workspace) -> dict[str, str]:
+    return {"asr": fingerprint("whisper-base")} | TextFeatureExtractor(str(workspace.small_roberta)).fingerprints
 
 
 def test_the_adapted_network_starts_beside_the_new_encoders_alone(
-    workshop: Workshop, adapted: Path, new_encoders: dict[str, str]
+    workspace: Workspace, adapted: Path, new_encoders: dict[str, str]
 ) -> None:
     network, info = load(adapted, new_encoders)
     assert info.encoders == new_encoders
     assert network.config == replace(CONFIG, context_width=NEW_WIDTH)
     with pytest.raises(EncoderMismatch, match="context: trained with"):
-        load(adapted, workshop.encoders)
+        load(adapted, workspace.encoders)
 
 
-def test_the_voice_stays_as_it_was_bit_for_bit(workshop: Workshop, adapted: Path) -> None:
-    old, new = network_of(workshop.checkpoint), network_of(adapted)
+def test_the_voice_stays_as_it_was_bit_for_bit(workspace: Workspace, adapted: Path) -> None:
+    old, new = network_of(workspace.checkpoint), network_of(adapted)
     kept, present = old.voice.state_dict(), new.voice.state_dict()
     assert kept.keys() == present.keys()
     assert all(torch.equal(kept[name], present[name]) for name in kept)
     assert not torch.equal(old.joint.feed_forward[0].weight, new.joint.feed_forward[0].weight)
 
 
-def test_the_new_text_has_learnt_its_sentences(adapted: Path) -> None:
+def test_the_new_text_network_tells_its_sentences_apart(adapted: Path) -> None:
     _, info = load(adapted)
     figures = {name: value for name, value in info.metrics.items() if not name.startswith("epochs")}
     assert figures[f"{TEXT_ALONE}, {adapt.KNOWN_SPEAKERS}"] > 0.9
@@ -207,9 +208,13 @@ def test_the_new_text_has_learnt_its_sentences(adapted: Path) -> None:
     assert {"epochs, text_training", "epochs, fusion_training"} == info.metrics.keys() - figures.keys()
 
 
-def test_an_adapted_network_says_where_it_comes_from(adapted: Path) -> None:
+def test_an_adapted_network_names_its_origin_and_its_terms(adapted: Path) -> None:
     _, info = load(adapted)
-    assert (info.name, info.licence, info.corpora) == ("small+small-roberta", "CC0", ("small",))
+    assert (info.name, info.licence, info.corpora) == (
+        "small+small-roberta",
+        "CC0; Apache-2.0 (goemotions)",
+        ("small",),
+    )
     assert info.temperature > 0
 
 
@@ -222,28 +227,28 @@ def test_the_classifier_answers_with_it(adapted: Path, new_encoders: dict[str, s
     assert sum(emotion.probabilities.values()) == pytest.approx(1)
 
 
-@pytest.mark.usefixtures("any_loss_will_do")
-def test_what_is_printed_can_be_pasted_into_the_settings(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("any_loss_is_accepted")
+def test_the_printed_lines_are_settings_of_the_cluster(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new.safetensors"
-    assert workshop.run("--text-encoder", workshop.small_roberta, "--output", output) == 0
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--output", output) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in (TEXT_ALONE, OWN_WORDS, PAIRS, WORDS_ALONE, "small-roberta", "old"))
     settings = Settings.model_validate(yaml.safe_load(printed[printed.index("recognizer:") :]))
-    assert settings.text_encoder.model == str(workshop.small_roberta)
+    assert settings.text_encoder.model == str(workspace.small_roberta)
     assert settings.fusion_checkpoint == output
 
 
-@pytest.mark.usefixtures("none_is_good_enough")
+@pytest.mark.usefixtures("no_network_is_accepted")
 def test_a_network_that_loses_too_much_is_not_written(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new.safetensors"
-    assert workshop.run("--text-encoder", workshop.small_roberta, "--output", output) == 1
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--output", output) == 1
     assert "--force" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    assert workshop.run("--text-encoder", workshop.small_roberta, "--output", output, "--force") == 0
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--output", output, "--force") == 0
     assert output.is_file()
 
 
@@ -269,49 +274,70 @@ def test_five_points_may_be_lost_but_no_more() -> None:
         (lambda _: ("--whisper", "whisper-enormous"), "whisper-enormous"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_exit_code_2(
-    workshop: Workshop,
-    more: Callable[[Workshop], Sequence[object]],
+def test_an_impossible_adaptation_exits_with_2_and_a_reason(
+    workspace: Workspace,
+    more: Callable[[Workspace], Sequence[object]],
     message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert workshop.run(*more(workshop)) == 2
+    monkeypatch.chdir(tmp_path)
+    assert workspace.run(*more(workspace)) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_network_without_a_voice_and_a_text_is_refused(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = replace(CONFIG, model="amser-plus", conv_channels=(4, 4, 4))
-    file = write_checkpoint(tmp_path / "plus.safetensors", published, dict(workshop.encoders))
-    assert workshop.run("--text-encoder", workshop.small_roberta, "--checkpoint", file) == 2
+    file = write_checkpoint(tmp_path / "plus.safetensors", published, dict(workspace.encoders))
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--checkpoint", file) == 2
     assert "holds amser-plus; what can be adapted is amser-states alone" in capsys.readouterr().err
 
 
 def test_another_corpus_than_that_of_the_training_is_refused(
-    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = workshop.folder / "other.tsv"
-    other.write_bytes((workshop.folder / "small.tsv").read_bytes())
-    assert workshop.run("--text-encoder", workshop.small_roberta, "--corpus", other) == 2
+    other = workspace.folder / "other.tsv"
+    other.write_bytes((workspace.folder / "small.tsv").read_bytes())
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--corpus", other) == 2
     assert "learnt from small, but the corpus is other" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("any_loss_will_do")
+@pytest.mark.usefixtures("any_loss_is_accepted")
+def test_a_file_that_exists_is_replaced_by_force_alone(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new.safetensors"
+    output.write_text("mine")
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--output", output) == 2
+    assert f"training.adapt: {output} exists; --force replaces it" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert workspace.run("--text-encoder", workspace.small_roberta, "--output", output, "--force") == 0
+    assert load(output)[1].name == "small+small-roberta"
+
+
+def test_the_default_output_is_not_in_the_package(workspace: Workspace, adapted: Path) -> None:
+    assert adapted.parent == workspace.folder / "runs"
+    assert not list(DEFAULT_CHECKPOINT.parent.glob("*+*"))
+
+
+@pytest.mark.usefixtures("any_loss_is_accepted")
 def test_another_whisper_gets_another_voice_and_the_text_stays(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whisper = write_whisper(tmp_path / "whisper", TINY_WIDTH, layers=LAYERS + CONFIG.state_layers)
     monkeypatch.setattr("training.fitting.curriculum.model_path", lambda _: whisper)
     validated = {"ua, none": 0.4, "ua, svd-f16:0.125": 0.3}
-    old = write_checkpoint(tmp_path / "old.safetensors", CONFIG, dict(workshop.encoders), **validated)
-    assert workshop.run("--whisper", "whisper-tiny.en", "--checkpoint", old) == 0
+    old = write_checkpoint(tmp_path / "old.safetensors", CONFIG, dict(workspace.encoders), **validated)
+    output = tmp_path / "new.safetensors"
+    assert workspace.run("--whisper", "whisper-tiny.en", "--checkpoint", old, "--output", output) == 0
     printed = capsys.readouterr().out
     assert "0.350" in printed
     assert "weights: whisper-tiny.en" in printed
 
-    output = tmp_path / "small+whisper-tiny.en.safetensors"
-    network, info = load(output, {**workshop.encoders, "asr": fingerprint("whisper-tiny.en")})
+    network, info = load(output, {**workspace.encoders, "asr": fingerprint("whisper-tiny.en")})
     assert (network.config.state_width, network.config.state_heads) == (TINY_WIDTH, TINY_WIDTH // HEAD_WIDTH)
     kept, present = network_of(old).text.state_dict(), network_of(output).text.state_dict()
     assert all(torch.equal(kept[name], present[name]) for name in kept)

@@ -15,7 +15,7 @@ import soundfile
 from corpus_trees import RATE, TREES, Row
 
 from training.corpora.__main__ import main
-from training.corpora.adapter import deal
+from training.corpora.adapter import assign_folds
 from training.corpora.catalogue import ADAPTERS, open_corpus
 from training.corpora.manifest import CLASSES, Corpus, ManifestError, load_manifest
 from training.data.folds import split
@@ -138,17 +138,17 @@ def test_tess_is_read_from_one_folder_too(tmp_path: Path) -> None:
 def test_speakers_are_dealt_into_even_folds_that_do_not_change() -> None:
     speakers = [f"{number:02}" for number in range(1, 25)]
     gender = {speaker: "woman" if int(speaker) % 2 == 0 else "man" for speaker in speakers}
-    folds = deal([*reversed(speakers), *speakers], 5, gender.__getitem__)
-    assert folds == deal(speakers, 5, gender.__getitem__)
+    folds = assign_folds([*reversed(speakers), *speakers], 5, gender.__getitem__)
+    assert folds == assign_folds(speakers, 5, gender.__getitem__)
     assert sorted(Counter(folds.values()).values()) == [4, 5, 5, 5, 5]
     women = Counter(fold for speaker, fold in folds.items() if gender[speaker] == "woman")
     assert sorted(women.values()) == [2, 2, 2, 3, 3]
-    assert deal(["a", "b"], 5) == {"a": 1, "b": 2}
+    assert assign_folds(["a", "b"], 5) == {"a": 1, "b": 2}
 
 
 def test_every_fold_of_esd_has_a_man_and_a_woman_of_each_language() -> None:
     adapter = ADAPTERS["esd"]
-    folds = deal([f"{number:04}" for number in range(1, 21)], 5, adapter.balanced_by)
+    folds = assign_folds([f"{number:04}" for number in range(1, 21)], 5, adapter.balanced_by)
     for fold in range(1, 6):
         kinds = {adapter.balanced_by(speaker) for speaker in folds if folds[speaker] == fold}
         assert kinds == {"en man", "en woman", "zh man", "zh woman"}

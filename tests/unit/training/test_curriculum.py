@@ -8,12 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from made_up import CONTEXT_WIDTH, sentence, separable
+from synthetic_corpus import CONTEXT_WIDTH, sentence, separable
 
 from models.emotion.amser_states import AmserStates, TextNetwork
 from training.data.dataset import LabelledSentence, TextSubstitution, sentence_alone
 from training.data.folds import Split
-from training.fitting.cross_validation import Material, Trained, train
+from training.fitting.cross_validation import TrainedNetwork, TrainingData, train
 from training.fitting.curriculum import text_f1, train_text
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import Epoch, Fitted, logits_of
@@ -22,7 +22,7 @@ from training.fitting.recipe import Recipe
 CLASSES = ("angry", "neutral")
 SIZES: dict[str, Any] = {"hidden": 16, "heads": 2, "feed_forward": 32, "layers": 1, "common_length": 12}
 STAGED = Recipe(
-    name="staged", licence="none", classes=CLASSES, views=("none",), judged=("none",),
+    name="staged", classes=CLASSES, views=("none",), judged=("none",),
     network={"model": "amser-states", "state_layers": 0, "modalities": ("states", "words", "context")} | SIZES,
     objective={"alpha": 0},
     training={"epochs": 2, "batch_size": 8},
@@ -60,20 +60,20 @@ def text(bank: SentenceBank) -> Fitted:
 
 
 @pytest.fixture(scope="module")
-def material(bank: SentenceBank, text: Fitted) -> Material:
+def training_data(bank: SentenceBank, text: Fitted) -> TrainingData:
     utterances = separable(32, "a", np.random.default_rng(1))
-    return Material(utterances, None, bank, cast(TextNetwork, text.network))
+    return TrainingData(utterances, None, bank, cast(TextNetwork, text.network))
 
 
 def run(
-    material: Material, split: Split, recipe: Recipe = STAGED, **options: Any
-) -> tuple[Trained, list[tuple[str, int]]]:
+    training_data: TrainingData, split: Split, recipe: Recipe = STAGED, **options: Any
+) -> tuple[TrainedNetwork, list[tuple[str, int]]]:
     reports: list[tuple[str, int]] = []
 
     def show(name: str, epoch: Epoch) -> None:
         reports.append((name, epoch.number))
 
-    return train(recipe, recipe.network_config(CONTEXT_WIDTH), material, split, show, **options), reports
+    return train(recipe, recipe.network_config(CONTEXT_WIDTH), training_data, split, show, **options), reports
 
 
 def test_the_text_learns_what_sentences_say(text: Fitted, bank: SentenceBank) -> None:
@@ -89,54 +89,54 @@ def test_sentences_of_several_classes_are_not_judged(text: Fitted, bank: Sentenc
 
 
 @pytest.fixture(scope="module")
-def staged(material: Material) -> tuple[Trained, list[tuple[str, int]]]:
-    return run(material, GROUPS)
+def staged(training_data: TrainingData) -> tuple[TrainedNetwork, list[tuple[str, int]]]:
+    return run(training_data, GROUPS)
 
 
 def test_the_fusion_follows_the_voice_and_leaves_the_text_as_it_was(
-    staged: tuple[Trained, list[tuple[str, int]]], material: Material
+    staged: tuple[TrainedNetwork, list[tuple[str, int]]], training_data: TrainingData
 ) -> None:
     trained, reports = staged
     assert isinstance(trained.network, AmserStates)
     assert [name for name, _ in reports] == ["fold 1, voice"] * 2 + ["fold 1, fusion"] * 3
     assert trained.epochs.keys() == {"training", "fusion_training"}
-    assert material.text is not None
+    assert training_data.text is not None
     kept = trained.network.text.state_dict()
-    assert [name for name, value in material.text.state_dict().items() if not torch.equal(value, kept[name])] == []
+    assert [name for name, value in training_data.text.state_dict().items() if not torch.equal(value, kept[name])] == []
 
 
 def test_the_voice_of_the_fusion_is_the_voice_that_was_trained(
-    staged: tuple[Trained, list[tuple[str, int]]], material: Material
+    staged: tuple[TrainedNetwork, list[tuple[str, int]]], training_data: TrainingData
 ) -> None:
-    alone, _ = run(material, GROUPS, replace(STAGED, network=dict(STAGED.network) | {"model": "voice"}))
+    alone, _ = run(training_data, GROUPS, replace(STAGED, network=dict(STAGED.network) | {"model": "voice"}))
     fused = cast(AmserStates, staged[0].network).voice.state_dict()
     assert [name for name, value in alone.network.state_dict().items() if not torch.equal(value, fused[name])] == []
 
 
 def test_a_trained_network_is_calibrated_on_the_validation_group(
-    staged: tuple[Trained, list[tuple[str, int]]], material: Material
+    staged: tuple[TrainedNetwork, list[tuple[str, int]]], training_data: TrainingData
 ) -> None:
     trained, _ = staged
-    asked = [material.utterances[index].features["none"] for index in GROUPS.test]
+    asked = [training_data.utterances[index].features["none"] for index in GROUPS.test]
     expected = torch.from_numpy(logits_of(trained.network, asked) / trained.temperature).softmax(1)
     assert trained.temperature > 0
     assert trained.temperature != 1
     np.testing.assert_allclose(trained.probabilities(asked), expected, rtol=1e-6)
 
 
-def test_everyone_may_teach_for_a_number_of_epochs_that_is_given(material: Material) -> None:
-    trained, reports = run(material, ALL, stop_after={"training": 1, "fusion_training": 2})
+def test_everyone_may_teach_for_a_number_of_epochs_that_is_given(training_data: TrainingData) -> None:
+    trained, reports = run(training_data, ALL, stop_after={"training": 1, "fusion_training": 2})
     assert reports == [("voice", 1), ("fusion", 1), ("fusion", 2)]
     assert trained.epochs == {"training": 1, "fusion_training": 2}
     assert trained.temperature == 1.0
-    asked = [material.utterances[0].features["none"], sentence_alone(sentence(0.5))]
+    asked = [training_data.utterances[0].features["none"], sentence_alone(sentence(0.5))]
     assert np.isfinite(trained.probabilities(asked)).all()
 
 
 def test_a_network_that_is_trained_at_once_needs_no_sentences() -> None:
     substitution = TextSubstitution(sentence(0, words=0), replace=0, omit=0.3)
-    material = Material(separable(32, "a", np.random.default_rng(1)), substitution)
-    trained, reports = run(material, GROUPS, AT_ONCE)
+    training_data = TrainingData(separable(32, "a", np.random.default_rng(1)), substitution)
+    trained, reports = run(training_data, GROUPS, AT_ONCE)
     assert reports == [("fold 1, amser", 1), ("fold 1, amser", 2)]
     assert trained.epochs.keys() == {"training"}
     assert trained.network.config.model == "amser"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from made_up import CONTEXT_WIDTH, features, sentence, separable
+from synthetic_corpus import CONTEXT_WIDTH, features, sentence, separable
 
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_up
 import numpy as np
 import pytest
+import synthetic_corpus
 import torch
 
 from models.emotion.batch import UtteranceFeatures
@@ -21,39 +22,49 @@ from training import evaluate, train
 from training.corpora.manifest import CLASSES, Corpus, ManifestError, Record
 from training.data.extraction import RECOGNISER, UNCOMPRESSED, CodecSetting, extract
 from training.data.texts import TextFeatureExtractor
-from training.evaluate import judge
+from training.evaluate import among, choose_classes, judge
 
 SMALL = FusionConfig(
-    classes=CLASSES, context_width=made_up.CONTEXT_WIDTH, conv_channels=(4, 6, 8), hidden=16, heads=2, feed_forward=32,
-    layers=1,
+    classes=CLASSES, context_width=synthetic_corpus.CONTEXT_WIDTH, conv_channels=(4, 6, 8), hidden=16, heads=2,
+    feed_forward=32, layers=1,
 )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def _made_up_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def made_up_features(
+def _synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def synthetic_features(
         corpus: Corpus, setting: CodecSetting, extractor: TextFeatureExtractor, recogniser: str
     ) -> list[UtteranceFeatures]:
         assert recogniser == RECOGNISER
-        return extract(corpus, setting, extractor, cache_root=tmp_path / "cache", listener=made_up.listener)
+        return extract(
+            corpus, setting, extractor, cache_root=tmp_path / "cache", load_models=synthetic_corpus.speech_models
+        )
 
-    made_up.replace_text_models(monkeypatch)
-    monkeypatch.setattr(evaluate, "extract", made_up_features)
+    synthetic_corpus.replace_text_models(monkeypatch)
+    monkeypatch.setattr(evaluate, "extract", synthetic_features)
+
+
+def write_checkpoint(folder: Path, config: FusionConfig = SMALL) -> Path:
+    torch.manual_seed(0)
+    path = folder / "small.safetensors"
+    encoders = {"asr": fingerprint(RECOGNISER)} | TextFeatureExtractor().fingerprints
+    save(path, AmserPlus(config), CheckpointInfo("tiny", config, encoders, ("none",), ("trained-on",), temperature=2.0))
+    return path
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "small.safetensors"
-    encoders = {"asr": fingerprint(RECOGNISER)} | TextFeatureExtractor().fingerprints
-    save(path, AmserPlus(SMALL), CheckpointInfo("tiny", SMALL, encoders, ("none",), ("trained-on",), temperature=2.0))
-    return path
+    return write_checkpoint(tmp_path)
+
+
+def corpus_of(*emotions: str) -> Corpus:
+    return Corpus("small", tuple(Record("a", Path(), emotion, "s", 1, "", None) for emotion in emotions), {})
 
 
 def test_evaluate_writes_a_row_for_each_codec(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = made_up.write_corpus(tmp_path, ["anger", "sadness", "bored"] * 4)
+    manifest = synthetic_corpus.write_corpus(tmp_path, ["anger", "sadness", "bored"] * 4)
     out = tmp_path / "rows.json"
     command = ["--manifest", str(manifest), "--root", str(tmp_path), "--codec", "none", "svd-f16:0.125"]
     assert evaluate.main([*command, "--checkpoint", str(checkpoint), "--json", str(out)]) == 0
@@ -75,7 +86,7 @@ def test_evaluate_writes_a_row_for_each_codec(
 def test_evaluate_says_when_a_corpus_was_trained_on(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = made_up.write_corpus(tmp_path, ["anger", "sadness"]).rename(tmp_path / "trained-on.tsv")
+    manifest = synthetic_corpus.write_corpus(tmp_path, ["anger", "sadness"]).rename(tmp_path / "trained-on.tsv")
     assert evaluate.main(["--manifest", str(manifest), "--checkpoint", str(checkpoint)]) == 0
     assert "training data: not an estimate of accuracy" in capsys.readouterr().out
 
@@ -90,7 +101,7 @@ def test_probabilities_are_divided_by_the_temperature_of_the_checkpoint(
         return np.full((len(utterances), 7), 1 / 7, np.float32)
 
     monkeypatch.setattr(evaluate, "predict", predict)
-    manifest = made_up.write_corpus(tmp_path, ["anger", "sadness"])
+    manifest = synthetic_corpus.write_corpus(tmp_path, ["anger", "sadness"])
     assert evaluate.main(["--manifest", str(manifest), "--checkpoint", str(checkpoint)]) == 0
     assert temperatures == [2.0]
 
@@ -102,9 +113,60 @@ def test_evaluate_explains_what_is_missing(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_corpus_with_a_class_that_the_network_does_not_know_is_refused() -> None:
-    records = tuple(Record("a", Path(), emotion, "s", 1, "", None) for emotion in ("angry", "fear"))
-    with pytest.raises(ManifestError, match="fear, which the network does not know"):
-        judge(Corpus("small", records, {}), UNCOMPRESSED, np.ones((2, 2), np.float32), ("angry", "sad"))
+    with pytest.raises(
+        ManifestError, match=r"small has fear, which the network does not know; --classes common .*: angry$"
+    ):
+        choose_classes(corpus_of("angry", "fear"), ("angry", "sad"))
+
+
+def test_common_classes_are_those_that_network_and_corpus_share_in_the_order_of_the_network() -> None:
+    corpus = corpus_of("angry", "fear", "sad", "surprise")
+    assert choose_classes(corpus, ("sad", "happy", "angry"), common=True) == ("sad", "angry")
+    assert choose_classes(corpus_of("angry", "sad"), ("sad", "happy", "angry")) == ("sad", "happy", "angry")
+    with pytest.raises(ManifestError, match="two classes at least must be common"):
+        choose_classes(corpus_of("angry", "fear"), ("sad", "angry"), common=True)
+
+
+def test_probabilities_are_renormalised_over_the_common_classes_and_other_utterances_are_left_out() -> None:
+    known = ("angry", "happy", "sad")
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1]], np.float32)
+    shares = among(probabilities, known, ("angry", "sad"))
+    np.testing.assert_allclose(shares, [[0.4, 0.6], [0.5, 0.5], [0.75, 0.25]], rtol=1e-6)
+    judged = judge(corpus_of("sad", "fear", "angry"), UNCOMPRESSED, probabilities, known, ("angry", "sad"))
+    assert (judged.scores.n, judged.scores.ua.value) == (2, 1.0)  # "happy" is no answer here
+    assert judged.matrix.tolist() == [[1, 0], [0, 1]]
+    assert judged.calibration_error == pytest.approx(1 - (0.6 + 0.75) / 2)
+
+
+def test_a_four_class_network_is_judged_on_a_corpus_of_more_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(SMALL, classes=("angry", "happy", "neutral", "sad"))  # as trained on IEMOCAP
+    checkpoint = write_checkpoint(tmp_path, config)
+    manifest = synthetic_corpus.write_corpus(tmp_path, ["anger", "sadness", "fear", "surprise", "calm"] * 2)
+    command = ["--manifest", str(manifest), "--checkpoint", str(checkpoint), "--json", str(tmp_path / "rows.json")]
+    assert evaluate.main(command) == 2
+    assert "--classes common judges on what both have: angry, neutral, sad" in capsys.readouterr().err
+    assert evaluate.main([*command, "--classes", "common"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "classes in common: angry, neutral, sad" in printed
+    assert "'fear' (2), 'surprise' (2)" in printed
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["n"], row["classes"]) == (6, ["angry", "neutral", "sad"])
+    assert np.array(row["confusion"]).shape == (3, 3)
+    assert row["protocol"].endswith("classes in common: angry, neutral, sad")
+
+
+def test_recordings_that_cannot_be_used_are_left_out_and_counted(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = synthetic_corpus.write_corpus(tmp_path, ["anger", "sadness"] * 3)
+    (tmp_path / "2.wav").write_text("no sound")
+    command = ["--manifest", str(manifest), "--checkpoint", str(checkpoint), "--json", str(tmp_path / "rows.json")]
+    assert evaluate.main(command) == 0
+    assert "1 of 6 recordings left out: 1 unreadable (2)" in " ".join(capsys.readouterr().out.split())
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["n"], row["left_out"]) == (5, {"unreadable": 1})
 
 
 @pytest.mark.parametrize("command", [evaluate.main, train.main])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 from recordings import noise
 from scipy import fft
@@ -18,8 +19,6 @@ from amser.codecs.klt_tables import BANDS, BLOCKS, FREQUENCY_BITS, Tables
 from training.klt import __main__ as command
 from training.klt.fitting import Arrays, _root, _weights, fit
 from training.klt.sensitivity import Sensitivity, summarize
-
-soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: writes the recordings")
 
 Matrix = NDArray[np.float32]
 
@@ -212,7 +211,7 @@ def test_recordings_that_are_not_there_exit_with_2(tmp_path: Path, capsys: pytes
 
 
 def test_the_command_learns_from_every_third_speaker_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     learnt: list[tuple[str, int]] = []
 
@@ -227,13 +226,17 @@ def test_the_command_learns_from_every_third_speaker_and_says_so(
     rows = [f"{speaker}.wav\t{speaker}\tGOOD MORNING {speaker}\n" for speaker in "ABCD"]
     for speaker in "ABCD":
         soundfile.write(tmp_path / f"{speaker}.wav", noise(1.0), 16_000)
+    (tmp_path / "broken.wav").write_text("no sound")
+    rows.append("broken.wav\tA\tHELLO\n")
     (tmp_path / "lists" / "speech.tsv").write_text(HEADER + "".join(rows))
     output = tmp_path / "learnt.npz"
     assert command.main(["--manifest", str(tmp_path / "lists" / "speech.tsv"), "--output", str(output)]) == 0
     assert learnt == [("Good morning a", 100), ("Good morning d", 100)]
+    assert "training.klt: 1 of 3 recordings left out: 1 unreadable (broken.wav)" in capsys.readouterr().err
     with np.load(output) as content:
         arrays = dict(content)
     about = json.loads(bytes(arrays.pop("about")))
     assert (about["readers"], about["frames"], about["words_by"]) == (["A", "D"], 200, "whisper-base")
+    assert (about["corpus"], about["licence"]) == ("speech", "unknown: speech")
     assert Tables(arrays, about).plan(32, 20).order.size > 0
     assert [path.name for path in tmp_path.glob("*.npz")] == ["learnt.npz"]

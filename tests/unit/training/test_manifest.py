@@ -1,8 +1,7 @@
-"""Corpora as manifests, folds of speakers, and figures."""
+"""Corpora as manifests, and figures."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from training.corpora.manifest import CLASSES, ManifestError, load_manifest
-from training.data.folds import split
 from training.judging.metrics import confusion, score, unweighted_accuracy
 
 WriteManifest = Callable[..., Path]
@@ -49,6 +47,18 @@ def test_unknown_labels_are_counted_and_left_out(write_manifest: WriteManifest) 
     assert [record.utterance for record in corpus.records] == ["corpus/0", "corpus/2"]
 
 
+def test_dialogues_and_licences_are_read_where_the_manifest_has_them(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.wav").touch()
+    table = tmp_path / "small.tsv"
+    header = "path\temotion\tspeaker\tdialogue\tlicence\n"
+    rows = "a.wav\tsad\t1\tfirst\tCC0\nb.wav\tsad\t2\tfirst\tCC BY 4.0\nc.wav\tsad\t3\t\tCC0\n"
+    table.write_text(header + rows, encoding="utf-8")
+    corpus = load_manifest(table)
+    assert [record.dialogue for record in corpus.records] == ["first", "first", None]
+    assert corpus.licence == "CC0; CC BY 4.0"
+
+
 def test_the_root_is_the_nearest_folder_that_has_the_first_file(write_manifest: WriteManifest, tmp_path: Path) -> None:
     table = write_manifest("angry")
     assert load_manifest(table).records[0].audio == tmp_path / "corpus" / "0.wav"
@@ -72,65 +82,12 @@ def test_a_missing_sound_file_is_named(write_manifest: WriteManifest, tmp_path: 
 def test_a_missing_manifest_and_one_without_usable_rows_are_refused(
     write_manifest: WriteManifest, tmp_path: Path
 ) -> None:
-    with pytest.raises(ManifestError, match="there is no manifest"):
+    with pytest.raises(ManifestError, match=r"there is no manifest .*absent\.tsv; --corpus names one, AMSER_DATA"):
         load_manifest(tmp_path / "absent.tsv")
     with pytest.raises(ManifestError, match="no rows"):
         load_manifest(write_manifest())
     with pytest.raises(ManifestError, match="bored"):
         load_manifest(write_manifest("bored"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Spoken:
-    speaker: str
-    fold: int | None
-
-
-def speakers_of(utterances: list[Spoken], group: tuple[int, ...]) -> set[str]:
-    return {utterances[index].speaker for index in group}
-
-
-def test_folds_share_no_speaker_and_every_utterance_is_tested_once() -> None:
-    utterances = [Spoken(f"actor {number % 20:02}", number % 20 // 4 + 1) for number in range(200)]
-    splits = split(utterances)
-    assert [each.fold for each in splits] == [1, 2, 3, 4, 5]
-    for each in splits:
-        groups = [speakers_of(utterances, group) for group in (each.training, each.validation, each.test)]
-        assert [len(group) for group in groups] == [14, 2, 4]
-        assert len(set.union(*groups)) == 20
-        assert sorted(each.training + each.validation + each.test) == list(range(200))
-    assert sorted(index for each in splits for index in each.test) == list(range(200))
-
-
-def test_the_first_half_of_the_next_folds_speakers_ends_the_training() -> None:
-    utterances = [Spoken(name, fold) for fold, names in enumerate(("ab", "cde", "fghi"), 1) for name in names]
-    first, second, third = split(utterances)
-    assert speakers_of(utterances, first.validation) == {"c", "d"}
-    assert speakers_of(utterances, first.training) == set("efghi")
-    assert speakers_of(utterances, second.validation) == {"f", "g"}
-    assert speakers_of(utterances, third.validation) == {"a"}
-
-
-def test_a_fold_of_one_speaker_is_not_divided() -> None:
-    utterances = [Spoken(name, fold) for fold, name in enumerate("abcd") for _ in range(3)]
-    for each, names in zip(split(utterances), ("abcd", "bcda", "cdab", "dabc"), strict=True):
-        test, validation, *training = names
-        assert speakers_of(utterances, each.test) == {test}
-        assert speakers_of(utterances, each.validation) == {validation}
-        assert speakers_of(utterances, each.training) == set(training)
-
-
-@pytest.mark.parametrize(
-    ("utterances", "message"),
-    [
-        ([Spoken("a", None)], "no fold"),
-        ([Spoken("a", 1), Spoken("a", 2)], "speaker a is in folds 1, 2"),
-        ([Spoken("a", 1), Spoken("b", 2)], "need three"),
-    ],
-)
-def test_folds_that_cannot_be_speaker_independent_are_refused(utterances: list[Spoken], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        split(utterances)
 
 
 @pytest.mark.parametrize("absent", [None, 2])

@@ -13,7 +13,7 @@ from training.data.extraction import CodecSetting
 from training.fitting.recipe import Recipe
 
 CONFIGS = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
-LEAST = "name: small\nlicence: none\nnetwork: {model: amser, hidden: 16}\n"
+LEAST = "name: small\nnetwork: {model: amser, hidden: 16}\n"
 
 
 def write(folder: Path, content: str) -> Path:
@@ -26,7 +26,6 @@ def write(folder: Path, content: str) -> Path:
 def test_every_recipe_of_the_repository_can_be_followed(file: Path) -> None:
     read = Recipe.read(file)
     assert read.name
-    assert read.licence
     config = read.network_config(768)
     assert config.classes == CLASSES
     assert build(config).modalities
@@ -67,8 +66,8 @@ def test_a_key_that_does_not_exist_is_refused_by_name(tmp_path: Path, line: str)
 
 
 def test_a_key_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="licence"):
-        Recipe.read(write(tmp_path, "name: small\nnetwork: {}\n"))
+    with pytest.raises(TypeError, match="network"):
+        Recipe.read(write(tmp_path, "name: small\n"))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +78,27 @@ def test_a_setting_that_no_stage_has_is_refused(tmp_path: Path, line: str, stage
     read = Recipe.read(write(tmp_path, LEAST + line))
     with pytest.raises(TypeError, match="label_smoothing|alpha"):
         read.stage(stage)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "under_data", "without"),
+    [
+        ("emotion/mine.tsv", "/data/emotion/mine.tsv", "emotion/mine.tsv"),
+        ("ravdess=emotion/ravdess", "ravdess=/data/emotion/ravdess", "ravdess=emotion/ravdess"),
+        ("ravdess", "ravdess", "ravdess"),
+        ("/mine.tsv", "/mine.tsv", "/mine.tsv"),
+    ],
+)
+def test_relative_paths_are_under_the_data_folder_where_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str, under_data: str, without: str
+) -> None:
+    file = write(tmp_path, f"{LEAST}corpus: {corpus}\nsentences: text\nnoise: /noise\n")
+    monkeypatch.setenv("AMSER_DATA", "/data")
+    read = Recipe.read(file)
+    assert (read.corpus, read.sentences, read.noise) == (under_data, Path("/data/text"), Path("/noise"))
+    monkeypatch.delenv("AMSER_DATA")
+    read = Recipe.read(file)
+    assert (read.corpus, read.sentences, read.noise) == (without, Path("text"), Path("/noise"))
 
 
 def test_what_the_file_does_not_say_has_its_default(tmp_path: Path) -> None:

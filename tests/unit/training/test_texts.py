@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import made_up
 import numpy as np
 import pytest
-from recordings import weights
+import synthetic_corpus
 
+from models.weights import model_path
 from training.data import texts
 from training.data.texts import TextFeatureExtractor
 
@@ -18,7 +18,7 @@ SEVERAL = ["two words", "", "a longer sentence of six words", "two words", "one"
 
 @pytest.fixture
 def extractor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TextFeatureExtractor:
-    made_up.replace_text_models(monkeypatch)
+    synthetic_corpus.replace_text_models(monkeypatch)
     return TextFeatureExtractor(cache_root=tmp_path)
 
 
@@ -37,7 +37,7 @@ def test_features_are_those_of_the_stages_in_half_precision(extractor: TextFeatu
     for text, pair in extractor.extract(SEVERAL).items():
         tokens = len(text.split())
         assert pair.words.shape == (tokens, 300)
-        assert pair.context.shape == (tokens + 2, made_up.CONTEXT_WIDTH)
+        assert pair.context.shape == (tokens + 2, synthetic_corpus.CONTEXT_WIDTH)
         assert pair.words.dtype == pair.context.dtype == np.float16
         assert (pair.words == np.float16(1 / 3)).all()
         assert (pair.context == tokens + 2).all()
@@ -74,7 +74,7 @@ def test_other_texts_and_other_encoders_are_kept_apart(
 
 
 def test_models_are_loaded_when_a_text_is_first_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made_up.replace_text_models(monkeypatch)
+    synthetic_corpus.replace_text_models(monkeypatch)
     monkeypatch.setattr(texts, "ContextEncoder", lambda _: pytest.fail("models were loaded"))
     extractor = TextFeatureExtractor(cache_root=tmp_path)
     assert extractor.fingerprints == {
@@ -86,12 +86,12 @@ def test_models_are_loaded_when_a_text_is_first_read(monkeypatch: pytest.MonkeyP
 
 
 def test_the_width_is_that_of_the_encoder(extractor: TextFeatureExtractor) -> None:
-    assert extractor.context_width == made_up.CONTEXT_WIDTH
+    assert extractor.context_width == synthetic_corpus.CONTEXT_WIDTH
 
 
 def test_the_served_models_describe_a_text_and_no_text() -> None:
     for name in ("spacy-en-core-web-md", "all-mpnet-base-v2"):
-        weights(name)
+        model_path(name)
     extractor = TextFeatureExtractor()
     features = extractor.extract(["Kids are talking by the door.", ""])
     spoken, silent = features["Kids are talking by the door."], features[""]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_up
 import numpy as np
 import pytest
+import soundfile
+import synthetic_corpus
 import yaml
 from rich.console import Console
 
-from models.emotion.checkpoint import load
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT, load
 from models.emotion.registry import build
 from training import train
 from training.corpora.goemotions import read_sentences
@@ -21,7 +24,7 @@ from training.corpora.manifest import CLASSES, Corpus, Record, load_manifest
 from training.data.extraction import SpeechModels
 from training.data.folds import Split
 from training.data.texts import TextFeatureExtractor
-from training.fitting.cross_validation import Trained
+from training.fitting.cross_validation import TrainedNetwork
 from training.fitting.loading import (
     load_sentences,
     load_substitution,
@@ -31,10 +34,11 @@ from training.fitting.loading import (
 from training.fitting.loop import predict
 from training.fitting.recipe import Recipe
 from training.judging.metrics import unweighted_accuracy
+from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES
 
 RECIPE: dict[str, Any] = {
     "name": "small",
-    "licence": "for tests",
+    "licences": {"small": "for tests"},
     "classes": ["angry", "sad"],
     "views": ["none", "svd-f16:0.125"],
     "judged": ["none"],
@@ -48,20 +52,20 @@ RECIPE: dict[str, Any] = {
 LABELS = ["angry", "sad", "angry", "happy"] * 6  # `happy` is none of the recipe's classes
 ROW = {
     "model", "corpus", "protocol", "classes", "codec", "rate", "modalities", "wa", "ua", "macro_f1", "weighted_f1",
-    "ua_low", "ua_high", "ece", "n", "confusion", "hardware", "versions", "text", "folds", "step",
+    "ua_low", "ua_high", "ece", "n", "confusion", "hardware", "versions", "text", "folds", "step", "left_out",
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def _made_up_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _synthetic_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AMSER_CACHE", str(tmp_path / "cache"))
-    made_up.replace_text_models(monkeypatch)
-    monkeypatch.setattr(SpeechModels, "load", lambda *, asr=True, **_: made_up.listener(asr=asr))
+    synthetic_corpus.replace_text_models(monkeypatch)
+    monkeypatch.setattr(SpeechModels, "load", lambda *, asr=True, **_: synthetic_corpus.speech_models(asr=asr))
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    return load_manifest(made_up.write_corpus(tmp_path, LABELS))
+    return load_manifest(synthetic_corpus.write_corpus(tmp_path, LABELS))
 
 
 @pytest.fixture
@@ -78,10 +82,10 @@ def networks(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.rglob("fold-*.safetensors")}
 
 
-def test_a_corpus_becomes_folds_figures_and_a_checkpoint_and_that_once(
+def test_a_corpus_gives_folds_figures_and_a_checkpoint_and_is_trained_on_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = made_up.write_corpus(tmp_path, LABELS)
+    manifest = synthetic_corpus.write_corpus(tmp_path, LABELS)
     recipe, rows, checkpoint = (tmp_path / name for name in ("recipe.yaml", "rows.json", "final.safetensors"))
     recipe.write_text(yaml.safe_dump(RECIPE))
     command = ["--corpus", str(manifest), "--config", str(recipe), "--json", str(rows), "--workers", "1"]
@@ -97,20 +101,25 @@ def test_a_corpus_becomes_folds_figures_and_a_checkpoint_and_that_once(
     first = networks(tmp_path / "cache")
     assert first.keys() == {"fold-1.safetensors", "fold-2.safetensors", "fold-3.safetensors"}
     assert list((tmp_path / "cache").rglob("*.state")) == []
-    assert "fold 2, amser-plus" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fold 2, amser-plus" in printed
+    assert "kept" not in printed.replace("features of", "")
 
     monkeypatch.setattr(
         "training.fitting.cross_validation.ProcessPoolExecutor.submit", lambda *_: pytest.fail("trained again")
     )
-    monkeypatch.setattr(SpeechModels, "load", lambda **_: pytest.fail("heard again"))
+    monkeypatch.setattr(SpeechModels, "load", lambda **_: pytest.fail("computed again"))
     assert train.main([*command, "--final", "--checkpoint", str(checkpoint)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    assert f"folds 1, 2, 3: networks kept since {today}" in printed
     assert json.loads(rows.read_text()) == [row]
     assert networks(tmp_path / "cache") == first
 
     network, info = load(checkpoint)
-    assert (info.name, info.licence, info.corpora) == ("small", "for tests", ("small",))
+    assert (info.name, info.licence, info.corpora) == ("small", "for tests (small)", ("small",))
     assert info.codecs == ("none", "svd-f16:0.125", "svd-f16:0.25")
-    assert info.config == Recipe.read(recipe).network_config(made_up.CONTEXT_WIDTH) == network.config
+    assert info.config == Recipe.read(recipe).network_config(synthetic_corpus.CONTEXT_WIDTH) == network.config
     assert info.encoders.keys() == {"asr", "words", "context"}
     assert info.metrics["ua, none"] == row["ua"]
     assert info.metrics["epochs, training"] in (1, 2)
@@ -124,7 +133,12 @@ def test_other_settings_and_other_folds_are_trained_for_themselves(
         return train.networks_folder(recipe, Corpus(corpus.name, records, {}), extractor)
 
     record = corpus.records[0]
-    others = [replace(record, fold=9), replace(record, speaker="another"), replace(record, emotion="fear")]
+    others = [
+        replace(record, fold=9),
+        replace(record, speaker="another"),
+        replace(record, emotion="fear"),
+        replace(record, dialogue="first"),
+    ]
     folders = [
         folder(recipe_of()),
         folder(recipe_of(training={"epochs": 3})),
@@ -133,6 +147,90 @@ def test_other_settings_and_other_folds_are_trained_for_themselves(
     ]
     assert folder(recipe_of()) == folders[0]
     assert len(set(folders)) == len(folders)
+
+
+def test_changed_code_trains_for_itself(
+    corpus: Corpus, extractor: TextFeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of()
+    config = recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)
+    before = train.networks_folder(recipe, corpus, extractor), train._text_file(recipe, config, extractor)
+    digests: list[tuple[str, ...]] = []
+
+    def changed(*modules: str) -> str:
+        digests.append(modules)
+        return "changed"
+
+    monkeypatch.setattr(train, "source_digest", changed)
+    after = train.networks_folder(recipe, corpus, extractor), train._text_file(recipe, config, extractor)
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    assert all({*NETWORKS, *TEXT_FEATURES} <= set(modules) for modules in digests)
+    assert set(SPEECH_FEATURES) <= set(digests[0])
+
+
+def small_command(folder: Path, labels: list[str] = LABELS, **changes: Any) -> list[str]:
+    """The command on a small corpus and recipe in a folder."""
+    manifest = synthetic_corpus.write_corpus(folder, labels)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | changes))
+    return ["--corpus", str(manifest), "--config", str(folder / "recipe.yaml"), "--workers", "1"]
+
+
+def test_the_final_network_goes_to_runs_and_never_over_a_file_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = hashlib.sha256(DEFAULT_CHECKPOINT.read_bytes()).hexdigest()
+    command = [*small_command(tmp_path, copies=0, training={"epochs": 1, "batch_size": 8}), "--final"]
+    assert train.main(command) == 0
+    written = tmp_path / "runs" / "small.safetensors"
+    assert load(written)[1].name == "small"
+    written.write_text("mine")
+
+    assert train.main(command) == 2
+    assert "training.train: runs/small.safetensors exists; --force replaces it" in capsys.readouterr().err
+    assert train.main([*command, "--checkpoint", str(DEFAULT_CHECKPOINT)]) == 2
+    assert written.read_text() == "mine"
+    assert hashlib.sha256(DEFAULT_CHECKPOINT.read_bytes()).hexdigest() == shipped
+    assert train.main([*command, "--force"]) == 0
+    assert load(written)[1].name == "small"
+
+
+def test_recordings_that_cannot_be_used_are_left_out_of_a_training_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = small_command(tmp_path, copies=1, training={"epochs": 1, "batch_size": 8})
+    time = np.arange(31 * synthetic_corpus.RATE) / synthetic_corpus.RATE
+    soundfile.write(tmp_path / "4.wav", 0.2 * np.sin(2 * np.pi * 300 * time), synthetic_corpus.RATE)
+    (tmp_path / "5.wav").write_text("no sound")
+    rows = tmp_path / "rows.json"
+    assert train.main([*command, "--json", str(rows)]) == 0
+    summary = "2 of 24 recordings left out: 1 longer than 30 s (4), 1 unreadable (5)"
+    assert " ".join(capsys.readouterr().out.split()).count(summary) == 2  # before the training, and with its figures
+    (row,) = json.loads(rows.read_text())
+    assert (row["n"], row["left_out"]) == (16, {"longer than 30 s": 1, "unreadable": 1})
+
+
+def test_a_licence_is_that_of_the_data_and_not_of_the_recipe(tmp_path: Path, extractor: TextFeatureExtractor) -> None:
+    corpus = load_manifest(synthetic_corpus.write_corpus(tmp_path, LABELS))
+    recipe = recipe_of(copies=0)
+    console, config = Console(quiet=True), recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)
+
+    def licence(**changes: Any) -> str:
+        return train.load_training_data(console, replace(recipe, **changes), config, corpus, extractor).licence
+
+    assert licence() == "for tests (small)"
+    assert licence(licences={}) == "unknown: small"
+    assert licence(licences={"other": "CC0"}) == "unknown: small"
+
+
+def test_default_data_is_looked_for_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AMSER_DATA", str(tmp_path / "corpora"))
+    assert train.main([]) == 2
+    expected = f"training.train: there is no manifest {tmp_path / 'corpora' / 'emotion' / 'ravdess.tsv'}; --corpus"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +246,7 @@ def test_other_settings_and_other_folds_are_trained_for_themselves(
 def test_what_cannot_be_trained_is_explained(
     tmp_path: Path, content: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = made_up.write_corpus(tmp_path, LABELS[:6])
+    manifest = synthetic_corpus.write_corpus(tmp_path, LABELS[:6])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content))
     assert train.main(["--corpus", str(manifest), "--config", str(recipe)]) == 2
@@ -177,7 +275,7 @@ def test_no_text_is_trained_on_as_the_stages_serve_it(extractor: TextFeatureExtr
     substitution = load_substitution(None, recipe_of(), extractor)
     assert substitution.sentences == []
     assert substitution.no_text.words.shape == (0, 300)
-    assert substitution.no_text.context.shape == (2, made_up.CONTEXT_WIDTH)
+    assert substitution.no_text.context.shape == (2, synthetic_corpus.CONTEXT_WIDTH)
 
 
 @pytest.fixture
@@ -215,12 +313,14 @@ def test_neutral_sentences_stand_ready_to_replace_a_text(sentences: Path, extrac
 
 def test_figures_of_all_folds_are_those_of_every_utterance_once() -> None:
     utterances = [
-        each for fold in (1, 2, 3) for each in made_up.separable(8, f"s{fold}", np.random.default_rng(fold), fold)
+        each
+        for fold in (1, 2, 3)
+        for each in synthetic_corpus.separable(8, f"s{fold}", np.random.default_rng(fold), fold)
     ]
     recipe = recipe_of(copies=0, views=("none",))
-    config = recipe.network_config(made_up.CONTEXT_WIDTH)
+    config = recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)
     folds = [
-        Trained(
+        TrainedNetwork(
             Split(fold, (), (), tuple(range(8 * fold - 8, 8 * fold))), build(config).eval(), 1.5, 0.5, {"training": 1}
         )
         for fold in (1, 2, 3)

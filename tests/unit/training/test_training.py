@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import CONTEXT_WIDTH, features, separable
+from synthetic_corpus import CONTEXT_WIDTH, features, separable
 
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionNetwork

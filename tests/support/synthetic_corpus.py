@@ -1,6 +1,6 @@
-"""A small corpus of tones and models that answer at once, so that a test of training needs neither weights nor speech.
+"""A small corpus of tones, and models that answer at once: a test of training needs neither weights nor speech.
 
-The recogniser writes the rank of the Mel that it heard; words and context are as long as the text that they are of.
+The recogniser writes the rank of the Mel that it was given; words and context are as long as their text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RATE = 8000  # Hz of the sound files
 
 
 class Recogniser:
-    """Hears the rank of a Mel, so that a test sees which Mel it was given."""
+    """Writes the rank of a Mel, so that a test sees which Mel it was given."""
 
     def __init__(self) -> None:
         self.mels: list[Mel] = []
@@ -69,13 +69,13 @@ class Context:
         return [TokenFeatures(each, np.full((len(each), CONTEXT_WIDTH), len(each), np.float32)) for each in tokens]
 
 
-def listener(*, asr: bool = True) -> SpeechModels:
+def speech_models(*, asr: bool = True) -> SpeechModels:
     models: Any = (Recogniser() if asr else None, Voice())
     return SpeechModels(*models)
 
 
 def replace_text_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on a `TextFeatureExtractor` reads with `Words` and `Context`."""
+    """From now on a `TextFeatureExtractor` encodes with `Words` and `Context`."""
     monkeypatch.setattr(
         "training.data.texts.resolve", lambda name: Resolved(name, Path(name), f"fingerprint of {name}")
     )
