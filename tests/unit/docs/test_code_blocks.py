@@ -27,6 +27,7 @@ RUN_HERE = {
     "python -m training.corpora tests/data/emotion/emogator.tsv": "utterances",
     "python -m models.weights verify": "",
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
+    "python -m edge_sim tests/data/speech/librispeech/*.flac --radio wifi lte --transport klt:standard opus:16k": "lte",
     "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4 --json wifi.json": "klt",
 }
 # Not run, and why; the first that matches counts.
@@ -82,10 +83,11 @@ def test_what_is_to_be_run_stands_on_a_page() -> None:
 @pytest.mark.parametrize(("line", "printed"), RUN_HERE.items(), ids=list(RUN_HERE))
 def test_a_command_that_needs_no_cluster_does_what_the_page_says(line: str, printed: str, tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, *line.split()[1:]],
+        ["bash", "-c", line],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
         capture_output=True,
         text=True,
     )
