@@ -57,8 +57,9 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 		--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
 	$(BIN)/python -m benchmarks.flow --rates 4 8 12 22 --overload 16 --seconds 25 --json $(RESULTS)/flow.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(SPEECH)
-	$(BIN)/python -m benchmarks.prediction --seconds 90 --json $(RESULTS)/prediction.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(SPEECH) \
+		--json load_tests/simulation/service_times.json
+	$(BIN)/python -m benchmarks.prediction --seconds 90 --update --json $(RESULTS)/prediction.json
 	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
 	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
 	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only rates pairs four baselines --json $(RESULTS)/emotion.json

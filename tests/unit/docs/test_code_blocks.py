@@ -28,7 +28,7 @@ RUN_HERE = {
     "python -m models.weights verify": "",
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
     "python -m edge_sim tests/data/speech/librispeech/*.flac --radio wifi lte --transport klt:standard opus:16k": "lte",
-    "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4 --json wifi.json": "klt",
+    "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4": "klt",
 }
 # Not run, and why; the first that matches counts.
 NOT_RUN = {
