@@ -1,9 +1,9 @@
-"""How well emotions are recognised: ours, the published networks and their rivals, under the same folds and features.
+"""How well emotions are recognised: our network and the published ones, on the same folds and features.
 
     python -m benchmarks.emotion --other nemo.tsv --json FILE
 
 Tables by rate (as the papers' Tables I and II), by modality on pairs (as Table VI), by corpus, of seven and of four
-classes, and of calibration. Networks that were trained once are kept; `--only` measures some tables alone.
+classes, and of calibration. Trained networks are kept (`training.train`); `--only` measures some tables alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import softmax
 
+from benchmarks.measuring import command
 from benchmarks.measuring.emotion_ablation import retrain_without
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
@@ -31,8 +32,9 @@ from training.data.dataset import LabelledSentence, sentence_alone
 from training.data.extraction import THREADS, UNCOMPRESSED, CodecSetting
 from training.data.folds import split
 from training.data.pairs import paired
+from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor
-from training.evaluate import compare, row
+from training.evaluate import among, compare, row
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import predict
@@ -43,7 +45,7 @@ from training.train import load_training_data, networks_folder, pooled
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
-RIVALS = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
+BASELINES = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
 PUBLISHED_RATES = (
     "none",
     "svd-f16:0.125",
@@ -56,13 +58,13 @@ RATES = (*PUBLISHED_RATES, "klt:low", "klt:standard")
 OPERATING_POINT = "svd-f16:0.125"
 FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol
 TINY = 1e-30  # no probability is below it
-TABLES = ("rates", "rivals", "four", "pairs", "ablation", "voice", "cross")
+TABLES = ("rates", "baselines", "four", "pairs", "ablation", "voice", "cross")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every table needs."""
+    """Corpora, encoders and options, and the networks of a recipe: what every table is made from."""
 
     console: Console
     corpus: Corpus
@@ -76,7 +78,7 @@ class Bench:
         """The recipe of that name, on the data that the command line names."""
         return Recipe.read(CONFIGS / f"{name}.yaml").with_data(None, self.sentences, self.noise)
 
-    def rival(self, model: str) -> Recipe:
+    def baseline(self, model: str) -> Recipe:
         """The published recipe for another network."""
         base = self.recipe(PUBLISHED)
         return replace(base, name=model, network={**base.network, "model": model}, objective={"alpha": 0.0})
@@ -88,7 +90,7 @@ class Bench:
         settings: Sequence[str] = (),
         count: int | None = None,
     ) -> _Folds:
-        """The networks of all folds, or of the first `count`, trained where they are not kept, and their training_data."""
+        """The networks of all folds, or of the first `count`, trained where they are not kept, with their data."""
         corpus = corpus or self.corpus
         self.console.rule(f"{recipe.name} on {corpus.name}")
         config = recipe.network_config(self.extractor.context_width)
@@ -124,7 +126,7 @@ class _Folds:
         """Each utterance with its own words, by the network that was not trained on its speaker."""
         probabilities = pooled(self.networks, self.training_data.utterances, setting)
         raw = probabilities.copy()
-        for each in self.networks:  # undo the temperature: the same networks need not hear everything twice
+        for each in self.networks:  # undo the temperature: the networks need not run twice
             members = list(each.split.test)
             raw[members] = softmax(each.temperature * np.log(np.maximum(probabilities[members], TINY)), axis=1)
         result = self.row(probabilities, self.truth, setting, self.protocol)
@@ -149,17 +151,17 @@ def by_rate(bench: Bench) -> list[Row]:
     return [folds.at(setting) for setting in RATES]
 
 
-def rivals(bench: Bench) -> list[Row]:
-    """The published networks and their rivals at every rate, and linear probes on the encoder states."""
+def baselines(bench: Bench) -> list[Row]:
+    """The published networks at every rate, and linear probes on the encoder states."""
     rows = probes(bench, bench.recipe(OURS), bench.corpus)
-    for recipe in (bench.recipe(PUBLISHED), *map(bench.rival, RIVALS)):
+    for recipe in (bench.recipe(PUBLISHED), *map(bench.baseline, BASELINES)):
         folds = bench.folds(recipe, settings=PUBLISHED_RATES)
         rows += [folds.at(setting) for setting in PUBLISHED_RATES]
     return rows
 
 
 def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
-    """Logistic regression on the states that our network reads, four folds teaching and one the test."""
+    """Logistic regression on the states that our network reads, trained on all folds but one, which tests it."""
     config = recipe.network_config(bench.extractor.context_width)
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
     training_data = load_training_data(bench.console, plain, config, corpus, bench.extractor)
@@ -169,9 +171,9 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
     for setting in plain.judged:
         probabilities = np.zeros((len(utterances), len(recipe.classes)), np.float32)
         for each in split(utterances):
-            teachers = [*each.training, *each.validation]
+            known = [*each.training, *each.validation]
             probe = LinearProbe.fit(
-                [utterances[index].features[setting] for index in teachers], truth[teachers], len(recipe.classes)
+                [utterances[index].features[setting] for index in known], truth[known], len(recipe.classes)
             )
             test = list(each.test)
             probabilities[test] = probe.predict([utterances[index].features[setting] for index in test])
@@ -182,15 +184,15 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
 
 
 def four_classes(bench: Bench) -> list[Row]:
-    """Ours, choosing among the four classes of IEMOCAP's protocol alone, and linear probes trained on these four."""
+    """Our network limited to the four classes of IEMOCAP's protocol, and linear probes trained on these four."""
     folds = bench.folds(bench.recipe(OURS))
     columns = [folds.recipe.classes.index(name) for name in FOUR]
     members = [index for index, label in enumerate(folds.truth) if label in columns]
     truth = np.array([columns.index(label) for label in folds.truth[members]])
     rows = []
     for setting in folds.recipe.judged:
-        among = pooled(folds.networks, folds.training_data.utterances, setting)[members][:, columns]
-        judged = compare(CodecSetting.parse(setting), among / among.sum(1, keepdims=True), truth)
+        probabilities = pooled(folds.networks, folds.training_data.utterances, setting)[members]
+        judged = compare(CodecSetting.parse(setting), among(probabilities, folds.recipe.classes, FOUR), truth)
         protocol = f"{folds.protocol}, trained on seven classes"
         rows.append(row(judged, OURS, bench.corpus.name, protocol, FOUR, folds.networks[0].network.modalities))
     return [*rows, *probes(bench, replace(folds.recipe, classes=FOUR), bench.corpus)]
@@ -271,7 +273,7 @@ def voices(bench: Bench) -> list[Row]:
 
 
 def across(bench: Bench) -> list[Row]:
-    """The network of one corpus's first fold judged on all of the other corpus, both ways."""
+    """The network of each corpus's first fold, judged on all of the other corpus."""
     if bench.other is None:
         return []
     recipe = bench.recipe(OURS)
@@ -295,7 +297,7 @@ def _bank(folds: _Folds) -> SentenceBank:
 
 MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
     "rates": by_rate,
-    "rivals": rivals,
+    "baselines": baselines,
     "four": four_classes,
     "pairs": pairs,
     "ablation": ablation,
@@ -317,15 +319,16 @@ def show(console: Console, title: str, rows: Iterable[Row]) -> None:
     console.print(table)
 
 
+@command.benchmark("emotion")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parser().parse_args(arguments)
+    options = command.parse(_parser(), arguments)
     torch.set_num_threads(THREADS)
     console = Console(width=160)
     bench = Bench(
         console,
-        open_corpus(options.corpus or str(Recipe.read(CONFIGS / f"{OURS}.yaml").corpus)),
-        open_corpus(options.other) if options.other else None,
+        _open(console, options.corpus or str(Recipe.read(CONFIGS / f"{OURS}.yaml").corpus)),
+        _open(console, options.other) if options.other else None,
         options.sentences,
         options.noise,
         TextFeatureExtractor(),
@@ -340,10 +343,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot(rows, options.json)
 
 
+def _open(console: Console, source: str) -> Corpus:
+    corpus = screen(open_corpus(source))
+    if corpus.unusable:
+        console.print(summary_of(corpus), style="yellow")
+    return corpus
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.emotion", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; plots beside it")
-    parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: that of the recipe)")
+    parser = command.parser("emotion", __doc__, plot=True)
+    parser.add_argument(
+        "--corpus", help="a manifest, or NAME=FOLDER (default: that of the recipe, emotion/ravdess.tsv of AMSER_DATA)"
+    )
     parser.add_argument("--other", metavar="CORPUS", help="for the cross-corpus table (default: none)")
     parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
     parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")

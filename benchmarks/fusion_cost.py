@@ -1,4 +1,4 @@
-"""What hearing and fusing an emotion costs beside recognising the words: CPU milliseconds an utterance, one thread.
+"""CPU milliseconds an utterance of voice encoding and fusion, beside those of recognising the words; one thread.
 
 python -m benchmarks.fusion_cost --corpus FILE --json FILE
 """
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from amser.features import FRAMES_PER_SECOND, trim_pauses
+from benchmarks.measuring import command
 from benchmarks.measuring.report import write_rows
 from models.device import has_bfloat16
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
@@ -29,22 +30,26 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.catalogue import open_corpus
+from training.corpora.data_folder import in_data_folder
 from training.data.extraction import CodecSetting, compressed_mel, waveform_of
+from training.data.screening import screen
 from training.data.texts import TEXT_ENCODER, WORD_VECTORS
 
 Result = TypeVar("Result")
+CORPUS = "emotion/ravdess.tsv"
 STAGES = ("words", "voice", "fusion")
 
 
+@command.benchmark("fusion_cost")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parser().parse_args(arguments)
+    options = command.parse(_parser(), arguments)
+    records = screen(open_corpus(options.corpus)).records
     whisper = model_path("whisper-base")
     recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper, narrow=has_bfloat16())
     vectors = WordVectors(model_path(WORD_VECTORS))
     context = ContextEncoder(model_path(TEXT_ENCODER), narrow=has_bfloat16())
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
-    records = open_corpus(options.corpus).records
     chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
     seconds: list[float] = []
     milliseconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
@@ -75,12 +80,13 @@ def _timed(into: list[float], call: Callable[[], Result]) -> Result:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fusion_cost", description=(__doc__ or "").split("\n")[0]
+    parser = command.parser("fusion_cost", __doc__)
+    parser.add_argument(
+        "--corpus",
+        default=str(in_data_folder(CORPUS)),
+        help=f"a manifest, or NAME=FOLDER (default: {CORPUS} in the folder AMSER_DATA)",
     )
-    parser.add_argument("--corpus", default="../shared/data/emotion/ravdess.tsv", help="a manifest, or NAME=FOLDER")
     parser.add_argument("--limit", type=int, default=100, help="utterances, spread over the corpus (default: 100)")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the row goes")
     return parser
 
 

@@ -1,1 +1,1 @@
-"""What several benchmarks share: rivals, noise, bootstrap, reports."""
+"""What several benchmarks share: reference systems, noise, bootstrap, reports."""

@@ -1,15 +1,15 @@
-"""Emotions through a transport, for `benchmarks.codec`: the way of the cluster, judged by networks of other speakers.
+"""Emotions through a transport, for `benchmarks.codec`: as the cluster computes them, by networks of other speakers.
 
-transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → word features → fusion network. The
+transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → fusion network. The
 networks are those of the recipe's cross-validation, if they are kept: each utterance is judged by the one that was not
-trained on its speaker. Else it is the checkpoint that comes with Amser, whose training data the corpus may be.
+trained on its speaker. Else it is the checkpoint that ships with Amser, which may have been trained on the corpus.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -35,11 +35,13 @@ from models.weights import fingerprint
 from models.whisper.voice import VoiceEncoder
 from training.corpora.manifest import Corpus, Record
 from training.data.extraction import waveform_of
+from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.evaluate import protocol_of
 from training.fitting.loop import predict
 from training.fitting.recipe import Recipe
 from training.judging.metrics import score
+from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 from training.train import networks_folder
 
 FOLDS, SHIPPED = "fold networks", "shipped checkpoint"
@@ -63,7 +65,7 @@ class FoldNetwork:
 
 @dataclass(frozen=True, slots=True)
 class FoldNetworks:
-    """Who judges whom.
+    """Which network judges which utterance.
 
     Attributes:
         by: `FOLDS` or `SHIPPED`.
@@ -75,7 +77,7 @@ class FoldNetworks:
     of_fold: dict[int | None, FoldNetwork]
     remark: str
 
-    def judge(self, record: Record) -> FoldNetwork:
+    def network_for(self, record: Record) -> FoldNetwork:
         """The network for an utterance."""
         return self.of_fold[record.fold if self.by == FOLDS else None]
 
@@ -127,7 +129,7 @@ class EmotionBench:
         corpus: whole, because the folder of the networks is named for all of it.
         extractor: of the texts.
         transcriber: of the recipe's recogniser.
-        voice: brings the encoder, when states are missing.
+        load_voice: returns the encoder of the states; called only where some are missing.
         limit: utterances at most.
     """
 
@@ -137,13 +139,16 @@ class EmotionBench:
         corpus: Corpus,
         extractor: TextFeatureExtractor,
         transcriber: Transcriber,
-        voice: Callable[[], VoiceEncoder],
+        load_voice: Callable[[], VoiceEncoder],
         limit: int | None = None,
     ) -> None:
+        corpus = screen(corpus)
         self.networks = find_fold_networks(recipe, corpus, extractor)
+        if corpus.unusable:
+            self.networks = replace(self.networks, remark=f"{self.networks.remark}; {summary_of(corpus)}")
         self._name = corpus.name
         self._recipe, self._extractor, self._transcriber = recipe, extractor, transcriber
-        self._bring_voice = voice
+        self._load_voice = load_voice
         self._texts: dict[str, TextFeaturePair] = {}
         known = [record for record in corpus.records if record.emotion in recipe.classes]
         self.records = every_kth(known, limit)
@@ -156,7 +161,7 @@ class EmotionBench:
 
     @cached_property
     def _voice(self) -> VoiceEncoder:
-        return self._bring_voice()
+        return self._load_voice()
 
     def measure(self, transport: Transport) -> dict[str, Any]:
         """The figures of a row. Those of the first transport that is measured are what the others are compared with."""
@@ -186,8 +191,16 @@ class EmotionBench:
     def _probabilities(self, transport: Transport, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, classes), kept on disk as the texts are."""
         encoders = [fingerprint(self._recipe.recogniser), self._extractor.fingerprints]
+        encoders.append(source_digest(*NETWORKS, *SPEECH_FEATURES, *TEXT_FEATURES))
         keys = [
-            key_of("emotion", utterance.digest, identity(transport), text, self.networks.judge(record).digest, encoders)
+            key_of(
+                "emotion",
+                utterance.digest,
+                identity(transport),
+                text,
+                self.networks.network_for(record).digest,
+                encoders,
+            )
             for utterance, text, record in zip(self._utterances, texts, self.records, strict=True)
         ]
         kept = self._transcriber.kept
@@ -204,10 +217,10 @@ class EmotionBench:
         mel = rebuilt(transport, utterance, transport.encode(utterance.waveform))
         if text not in self._texts:
             self._texts |= self._extractor.extract([text])
-        read = self._texts[text]
-        features = UtteranceFeatures(mel.values, read.words, read.context, self._voice.encode(mel))
+        pair = self._texts[text]
+        features = UtteranceFeatures(mel.values, pair.words, pair.context, self._voice.encode(mel))
         if record.language not in (None, *self._recipe.text_languages):
             features = voice_alone(features)
-        judge = self.networks.judge(record)
+        judge = self.networks.network_for(record)
         probabilities: list[float] = predict(judge.network, [features], judge.temperature)[0].tolist()
         return probabilities

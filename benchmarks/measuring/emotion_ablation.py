@@ -23,7 +23,7 @@ from training.fitting.recipe import Recipe
 def retrain_without(
     console: Console, recipe: Recipe, training_data: TrainingData, folds: Sequence[TrainedNetwork], left_out: str
 ) -> tuple[list[TrainedNetwork], SentenceBank, TextNetwork]:
-    """Text and fusion once more, with `words` or `context` as zeros; the voices are those of the folds."""
+    """Text and fusion trained again with `words` or `context` as zeros; the voices are those of the folds."""
     assert training_data.bank is not None
     bank = _without(training_data.bank, left_out)
     config = replace(folds[0].network.config, model="text")
@@ -32,7 +32,8 @@ def retrain_without(
     networks = []
     for fold in track(folds, f"fusion without {left_out}", console=console):
         training, validation = (
-            [training_data.utterances[index] for index in group] for group in (fold.split.training, fold.split.validation)
+            [training_data.utterances[index] for index in group]
+            for group in (fold.split.training, fold.split.validation)
         )
         network = cast(AmserStates, fold.network)
         fitted = train_fusion(

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 def plot(rows: Sequence[Row], beside: Path) -> None:
     """Write the plots that the rows allow: `<name>_rates.png`, `<name>_modalities.png`, `<name>_confusion.png`."""
-    of_rates = [row for row in rows if row["table"] in ("rates", "rivals")]
+    of_rates = [row for row in rows if row["table"] in ("rates", "baselines")]
     if of_rates:
         _rates(of_rates, beside.with_name(f"{beside.stem}_rates.png"))
         _confusion(of_rates[0], beside.with_name(f"{beside.stem}_confusion.png"))
