@@ -84,6 +84,15 @@ def _binary_body(*media_types: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 
+def _problem(refused: Refusal, request_id: str) -> Response:
+    headers = {"Amser-Request-Id": request_id}
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(refused.retry_after_s)
+    document = refused.problem(request_id).model_dump(exclude_none=True)
+    return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)
+
+
+# Ray pickles the class where it is defined: whatever it names of this module has to stand above it
 @serve.deployment
 @serve.ingress(api)
 class Ingress:
@@ -245,11 +254,3 @@ class Ingress:
             limit_s = f"{self._requests.body_timeout_s:g} s"
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time", limit_s) from None
         return bytes(body)
-
-
-def _problem(refused: Refusal, request_id: str) -> Response:
-    headers = {"Amser-Request-Id": request_id}
-    if refused.retry_after_s is not None:
-        headers["Retry-After"] = str(refused.retry_after_s)
-    document = refused.problem(request_id).model_dump(exclude_none=True)
-    return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)

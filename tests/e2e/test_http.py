@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
@@ -12,15 +13,18 @@ from uuid import UUID
 
 import google_crc32c
 import httpx
+import jiwer
 import numpy as np
 import pytest
+import soundfile
 from over_http import CLASSES, assert_problem, connect, raw_request, send, send_audio, two_seconds
-from recordings import DATA, Waveform, audio_file, envelope_of, silence, speakers, waveform_of, weights
+from recordings import DATA, Waveform, audio_file, envelope_of, silence, speakers, waveform_of
 
 from amser import wire
 from amser.features import SAMPLE_RATE
 from deployments.local_cluster import LocalCluster
 from models.mel import reconstruct
+from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 
@@ -86,8 +90,7 @@ def test_the_timings_of_the_answer_are_in_the_header_too(client: httpx.Client, g
 
 def test_the_words_over_http_are_those_of_the_recogniser_in_process(client: httpx.Client) -> None:
     """Word error rate included: the texts are equal."""
-    jiwer = pytest.importorskip("jiwer", reason="jiwer is not installed")
-    recognizer = WhisperRecognizer(CTranslate2Engine(weights("whisper-base")), batch_size=4)
+    recognizer = WhisperRecognizer(CTranslate2Engine(model_path("whisper-base")), batch_size=4)
     said, over_http, in_process = [], [], []
     for row in speakers(5):
         body = wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25))
@@ -209,6 +212,48 @@ class TestBadEnvelopes:
     @pytest.mark.parametrize("media_type", ["application/json", "audio/wav", ""])
     def test_another_content_type(self, client: httpx.Client, good: bytes, media_type: str) -> None:
         assert_problem(send(client, good, media_type), 415, limit=wire.MEDIA_TYPE)
+
+
+@pytest.mark.usefixtures("still_answers")
+class TestRecordings:
+    """Small files as recorders, browsers and synthesisers write them (tests/data/cases.tsv)."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "adts.aac",
+            "antiphase.flac",
+            "id3-tag.flac",
+            "junk-after-last-frame.mp3",
+            "mediarecorder.webm",
+            "rate-changes.mp3",
+        ],
+    )
+    def test_the_words_are_recognised(self, client: httpx.Client, name: str) -> None:
+        text = send_audio(client, (DATA / "cases" / name).read_bytes()).json()["transcript"]["text"]
+        times = 2 if name == "rate-changes.mp3" else 1
+        assert text.lower().count("read it over carefully") == times
+
+    def test_what_espeak_writes_to_a_pipe(self, client: httpx.Client) -> None:
+        answer = send_audio(client, (DATA / "cases" / "espeak-stdout.wav").read_bytes()).json()
+        assert answer["transcript"]["text"].lower().startswith("hi")
+
+    def test_eight_channels_of_speech_are_mixed_down(self, client: httpx.Client, clip: Waveform) -> None:
+        content = io.BytesIO()
+        soundfile.write(content, np.stack([clip] * 8, axis=1), SAMPLE_RATE, format="FLAC")
+        mono = send_audio(client, audio_file(clip, "flac", "flac")).json()["transcript"]["text"]
+        assert mono
+        assert send_audio(client, content.getvalue()).json()["transcript"]["text"] == mono
+
+    @pytest.mark.parametrize(
+        ("name", "status", "limit"),
+        [
+            ("eight-channels-52-bytes.wav", 422, "0.1 s"),
+            ("list-chunk-claims-2GB.wav", 400, "28 that the file has left"),
+        ],
+    )
+    def test_what_holds_no_speech_is_refused(self, client: httpx.Client, name: str, status: int, limit: str) -> None:
+        assert_problem(send_audio(client, (DATA / "cases" / name).read_bytes()), status, limit)
 
 
 @pytest.mark.usefixtures("still_answers")
