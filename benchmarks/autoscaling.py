@@ -1,4 +1,6 @@
-"""The policy of `deployments.autoscaling` against Ray's own: `python -m benchmarks.autoscaling`.
+"""The policy of `deployments.autoscaling` against Ray's own, simulated: who is late, and what the replicas cost.
+
+    python -m benchmarks.autoscaling
 
 Cluster and requests are simulated (load_tests/simulation); both policies are the code that Ray's controller calls, with
 Ray's wrapper around it, Ray's context objects and the targets of serve_config.yaml. Its delays are 0, for the policy
@@ -7,7 +9,7 @@ over the whole application; Ray's own gets those that stood there before.
 
 from __future__ import annotations
 
-import argparse
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,17 +30,27 @@ from ray.serve.autoscaling_policy import (
     replica_queue_length_autoscaling_policy,
 )
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
+from rich.table import Table
 
+from benchmarks.measuring import command
+from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.report import write_rows
 from deployments.accelerator import SHARES
 from deployments.autoscaling import SERVICE_S, WholeApplication
 from deployments.local_cluster import DEFAULT_CONFIG
+from load_tests.commands import count
 from load_tests.fleet.arrivals import Burst, Diurnal, RateProfile, schedule
 from load_tests.simulation.dag import ANSWERED, Dag, SimulationResult, StageState, simulate
 from load_tests.simulation.stage import Deployment, Request, Service, Stage
 
 mpl.use("Agg")
 APPLICATION: Final = "amser"
+COLUMNS: Final = {
+    "late_percent": "late, %",
+    "replica_s": "replica\nseconds",
+    "share_s": "CPU share\nseconds",
+    "time_to_capacity_s": "capacity\nafter, s",
+}
 NODES, CORES = 4, 8  # large enough that the policies decide, not the room
 CLUSTER: Final = {"CPU": float(NODES * CORES), "GPU": 0.0}
 GATEWAY: Final = "Ingress"
@@ -81,7 +93,7 @@ Decide = Callable[[Contexts], tuple[Decisions, dict[DeploymentID, dict[str, Any]
 def configs(target: float | None = None, **differing: float) -> dict[str, AutoscalingConfig]:
     """`autoscaling_config` of each deployment as in serve_config.yaml, but for the bound and what is given.
 
-    `target` is put for the `target_ongoing_requests` of every stage but the gateway, which has all requests all the time.
+    `target` replaces `target_ongoing_requests` of every stage but the gateway, which has all requests all the time.
     """
     deployments = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))["applications"][0]["deployments"]
     built = {}
@@ -272,8 +284,11 @@ def row(trace: str, policy: str, runs: Sequence[Mapping[str, float | None]]) -> 
 
 
 def cell(summary: list[float] | None) -> str:
-    """Mean (least–most); empty where a trace has no such figure."""
-    return "" if summary is None else "{:g} ({:g}–{:g})".format(*summary)
+    """Mean, and below it least and most; empty where a trace has no such figure."""
+    if summary is None:
+        return ""
+    mean, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in summary)
+    return f"{mean}\n({least}–{most})"
 
 
 def plot(shown: Mapping[str, Mapping[str, SimulationResult]], traces: Mapping[str, RateProfile], file: Path) -> None:
@@ -297,27 +312,31 @@ def plot(shown: Mapping[str, Mapping[str, SimulationResult]], traces: Mapping[st
     pyplot.close(figure)
 
 
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows as they are printed: means, and below them least and most."""
+    made = table("Autoscaling: mean (least–most) of the runs", ("trace", "policy", *COLUMNS.values()), words=2)
+    for each in rows:
+        made.add_row(each["trace"], each["policy"], *(cell(each.get(name)) for name in COLUMNS))
+    return made
+
+
+@command.benchmark("autoscaling")
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Every policy over every trace and seed; a table, and with --json a file and a plot beside it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.autoscaling", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each policy and trace")
+    """Every policy over every trace and seed."""
+    parser = command.parser("autoscaling", __doc__, plot=True)
+    parser.add_argument("--seeds", type=count, default=5, metavar="N", help="of each policy and trace (%(default)s)")
     parser.add_argument("--tuning", action="store_true", help="the traces and seeds that the policy was chosen with")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="rows; the plot goes beside it, as PNG")
-    options = parser.parse_args(arguments)
+    options = command.parse(parser, arguments)
     traces = TUNING if options.tuning else REPORTED
     seeds = TUNING_SEEDS if options.tuning else range(FIRST_SEED, FIRST_SEED + options.seeds)
     rows, shown = [], dict[str, dict[str, SimulationResult]]()
-    print("trace | policy | late, % | late | replica-s | CPU-share-s | time to capacity, s")
-    for trace, profile in traces.items():
-        for policy, controller in POLICIES.items():
-            results = [run(profile, seed, controller()) for seed in seeds]
-            shown.setdefault(trace, {})[policy] = results[0]
-            rows.append(row(trace, policy, [figures(result, profile) for result in results]))
-            columns = ("late_percent", "late", "replica_s", "share_s", "time_to_capacity_s")
-            print(" | ".join([trace, policy, *(cell(rows[-1].get(name)) for name in columns)]), flush=True)
-    if options.json:
-        write_rows(options.json, rows, command="benchmarks.autoscaling", objective_s=OBJECTIVE_S)
-        plot(shown, traces, options.json.with_suffix(".png"))
+    for (trace, profile), (policy, controller) in itertools.product(traces.items(), POLICIES.items()):
+        results = [run(profile, seed, controller()) for seed in progress(seeds, f"{trace}, {policy}")]
+        shown.setdefault(trace, {})[policy] = results[0]
+        rows.append(row(trace, policy, [figures(result, profile) for result in results]))
+        write_rows(options.json, rows, objective_s=OBJECTIVE_S)
+    output().print(rows_table(rows))
+    plot(shown, traces, options.json.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,34 @@
 """What bits buy: word errors and emotions against kbit/s, for every transport, in quiet and in noise.
 
-    python -m benchmarks.codec --manifest SPEECH.tsv --json FILE --noise NOISE.tsv --emotion EMOTION.tsv
+    python -m benchmarks.codec --manifest SPEECH.tsv --noise NOISE.tsv --emotion EMOTION.tsv
 
-The papers' Figure 1 with its rivals. `kbps` counts the codec's own bytes, `exchange_kbps` what HTTP carries for them on
-a connection that is kept: envelope or container, and the headers of request and answer. WER is jiwer's on text that
+The papers' Figure 1 with its baselines. `kbps` counts the codec's own bytes, `exchange_kbps` what HTTP carries for them
+on a connection that is kept: envelope or container, and the headers of request and answer. WER is jiwer's on text that
 Whisper's English normaliser has levelled. Standard errors are bootstrapped over utterances; `wer_delta` is the
-difference to `pcm` in the same condition, whose error is paired and smaller. What was heard once is kept.
+difference to `pcm` in the same condition, whose error is paired and smaller. What was recognised once is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from whisper.normalizers import EnglishTextNormalizer
 
-from amser.audio import read
 from amser.codecs.klt_tables import tables as klt_tables
 from amser.features import Float32
-from benchmarks.asr import read_manifest
-from benchmarks.measuring import codec_summary
+from benchmarks.measuring import codec_summary, command, manifest
 from benchmarks.measuring.bootstrap import Integers, per_cent, word_errors
 from benchmarks.measuring.codec_emotion import EmotionBench
 from benchmarks.measuring.codec_summary import PCM_KBPS, UNCOMPRESSED, Row
-from benchmarks.measuring.noise import CLEAN, Babble, Condition, Noise, Recordings, mix
+from benchmarks.measuring.command import CannotBegin
+from benchmarks.measuring.console import output, progress
+from benchmarks.measuring.manifest import DATA, NOISE, Recording, data_file, read_file, read_manifest
+from benchmarks.measuring.noise import CLEAN, VOICES, Babble, Condition, Noise, Recordings, mix
 from benchmarks.measuring.report import write_rows
 from benchmarks.measuring.transmission import (
     AT_ONCE,
@@ -44,6 +42,7 @@ from benchmarks.measuring.transmission import (
 from benchmarks.plots.codec import plot
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER, URL, request_header
 from edge_sim.transports import TRANSPORTS, Transport, UnknownTransport, by_name
+from load_tests.commands import count
 from models.weights import UnknownModel, WeightsMissing, fingerprint, model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
@@ -57,7 +56,7 @@ CONDITIONS: Final = ("clean", "babble-10db", "noise-5db")
 REFERENCE: Final = (UNCOMPRESSED, "16-bit")
 WITH_A_RATE: Final = ("svd-f16", "svd-i8")  # their setting is r / k
 EMOTION_SETTINGS: Final = ("svd-f16:0.125", "klt:low", "klt:standard", "opus:8k", "interpolation:4x2")
-WIDTH_OF_A_PIPE: Final = 120  # columns, where the output is no terminal
+DEFAULT_LANGUAGE: Final = "en"  # of speech whose manifest has no column language
 FIGURES_OF_WORDS: Final = (
     *("kbps", "percent_of_pcm", "elementary_kbps", "exchange_kbps", "payload_bytes_mean"),
     *("wer", "wer_se", "wer_delta", "wer_delta_se", "utterances"),
@@ -68,63 +67,82 @@ FIGURES_OF_EMOTIONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A line of the manifest: the recording, its name there, what is said, by whom, in which language."""
-
-    path: Path
-    name: str
-    text: str
-    speaker: str | None
-    language: str
+def without_speakers(speech: Sequence[Recording], speakers: Sequence[str]) -> tuple[list[Recording], list[str]]:
+    """The speech of everyone else, and which of these speakers were left out."""
+    kept = [each for each in speech if each.speaker not in speakers]
+    return kept, sorted({each.speaker for each in speech if each.speaker is not None} & set(speakers))
 
 
-def read_speech(manifest: Path) -> list[Spoken]:
-    """The lines of a manifest with the columns path and text and, if there are, speaker and language."""
-    files = read_manifest(manifest, None, None)
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    return [
-        Spoken(path, row["path"], text, row.get("speaker"), row.get("language") or "en")
-        for (path, text), row in zip(files, rows, strict=True)
-    ]
-
-
-def without_speakers(speech: Sequence[Spoken], readers: Sequence[str]) -> tuple[list[Spoken], list[str]]:
-    """The speech of everyone else, and which of these readers were left out."""
-    kept = [each for each in speech if each.speaker not in readers]
-    return kept, sorted({each.speaker for each in speech if each.speaker is not None} & set(readers))
-
-
-def read_recordings(manifest: Path) -> Recordings:
-    """The files of a manifest with a column path, which is relative to a folder above it."""
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        names = [row["path"] for row in csv.DictReader(lines, delimiter="\t")]
-    folder = next((each for each in manifest.resolve().parents if names and (each / names[0]).is_file()), None)
-    if folder is None:
-        raise SystemExit(f"{manifest}: its recordings are in no folder above it")
-    return Recordings([folder / name for name in names])
-
-
-def babble_of(speech: Sequence[Spoken]) -> Babble:
-    """All readers of the speech, as each other's noise."""
+def babble_of(speech: Sequence[Recording]) -> Babble:
+    """All speakers of the speech, as each other's noise."""
     recordings: dict[str, list[Path]] = defaultdict(list)
     for each in speech:
         if each.speaker is not None:
             recordings[each.speaker].append(each.path)
-    return Babble(recordings, cache(read))
+    return Babble(recordings, cache(read_file))
 
 
-def heard_in(condition: Condition, speech: Sequence[Spoken], noises: dict[str, Noise]) -> list[Utterance]:
+def noises_of(speech: Sequence[Recording], noise: Path | None) -> tuple[dict[str, Noise], dict[str, str]]:
+    """What speech can be mixed with, by kind, and why not with the others.
+
+    Args:
+        speech: whose speakers babble.
+        noise: manifest of recordings.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+    """
+    noises: dict[str, Noise] = {}
+    missing: dict[str, str] = {}
+    babble = babble_of(speech)
+    if any(each.speaker is None for each in speech):
+        missing["babble"] = "it is made of other speakers, and the manifest does not say who speaks (column speaker)"
+    elif len(babble.recordings) <= VOICES:
+        missing["babble"] = (
+            f"it is made of {VOICES} other speakers, and the manifest has {len(babble.recordings)} in all"
+        )
+    else:
+        noises["babble"] = babble
+    if noise is None:
+        missing["noise"] = f"it needs recordings: --noise TSV, or {NOISE} in the folder {DATA}"
+    else:
+        noises["noise"] = Recordings([each.path for each in read_manifest(noise)])
+    return noises, missing
+
+
+def conditions_of(names: Sequence[str] | None, missing: dict[str, str]) -> tuple[list[Condition], list[str]]:
+    """Which conditions are measured, and a line for each that is left out because its noise is missing.
+
+    Args:
+        names: of the command line; None takes those of `CONDITIONS` that can be had.
+        missing: kinds of noise, and why.
+
+    Raises:
+        ValueError: a name that is none.
+        CannotBegin: one is named whose noise is missing.
+    """
+    wanted = [Condition.parse(name) for name in names or CONDITIONS]
+    absent = [each for each in wanted if each.kind in missing]
+    if names and absent:
+        raise CannotBegin(f"--conditions {absent[0]}: {missing[absent[0].kind]}")
+    remarks = [f"left out: {each}: {missing[each.kind]}" for each in absent]
+    return [each for each in wanted if each not in absent], remarks
+
+
+def mixed(condition: Condition, speech: Sequence[Recording], noises: dict[str, Noise]) -> list[Utterance]:
     """The utterances with the noise of a condition."""
 
-    def waveform(each: Spoken) -> Float32:
-        clean = read(each.path)
+    def waveform(each: Recording) -> Float32:
+        clean = each.waveform()
         if condition.kind == CLEAN:
             return clean
-        return mix(clean, noises[condition.kind](each.name, each.speaker, clean.size), condition.snr_db)
+        try:
+            return mix(clean, noises[condition.kind](each.name, each.speaker, clean.size), condition.snr_db)
+        except ValueError as error:
+            raise CannotBegin(f"{each.path}, {condition}: {error}") from None
 
-    return [Utterance.of(waveform(each), each.language) for each in speech]
+    listed = progress(speech, f"reading, {condition}")
+    return [Utterance.of(waveform(each), each.language or DEFAULT_LANGUAGE) for each in listed]
 
 
 def exchange_bytes(transport: Transport, payload_bytes: int) -> int:
@@ -177,7 +195,7 @@ def word_row(
 def measure_words(
     transports: Sequence[Sequence[Transport]],
     conditions: Sequence[Condition],
-    speech: Sequence[Spoken],
+    speech: Sequence[Recording],
     noises: dict[str, Noise],
     transcriber: Transcriber,
 ) -> Iterator[list[Row]]:
@@ -186,7 +204,7 @@ def measure_words(
     speech = [each for each in speech if normalize(each.text)]
     references = [normalize(each.text) for each in speech]
     for condition in conditions:
-        utterances = heard_in(condition, speech, noises)
+        utterances = mixed(condition, speech, noises)
         reference: Integers | None = None
         for settings in transports:
             rows = []
@@ -252,48 +270,46 @@ def _transcriber(kept: Kept, weights: str, threads: int) -> Transcriber:
     return Transcriber(kept, fingerprint(weights), partial(load_recognizer, weights, threads))
 
 
+@command.benchmark("codec")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = _parser()
-    options = parser.parse_args(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
+    options = command.parse(parser, arguments)
+    console = output()
     try:
         transports = chosen_transports(options.transports, options.settings)
         for_emotions = emotion_transports(options.emotion_settings)
-        named = options.conditions or [name for name in CONDITIONS if options.noise or not name.startswith("noise")]
-        conditions = [Condition.parse(name) for name in named]
+        conditions_of(options.conditions, {})
     except ValueError as error:
         parser.error(str(error))
-    speech = read_speech(options.manifest)
+    speech = manifest.recordings_of(options)
     if not options.all_speakers:
         judged, left_out = without_speakers(speech, klt_tables().about["readers"])
         console.print(
-            f"left out: {len(left_out)} readers that klt's tables learnt from, {len(speech) - len(judged)} utterances; "
-            f"{len(judged)} stay"
+            f"left out: {len(left_out)} speakers that klt's tables learnt from, {len(speech) - len(judged)} "
+            f"utterances; {len(judged)} stay"
         )
         speech = judged
-    noises: dict[str, Noise] = {"babble": babble_of(speech)}
-    if options.noise:
-        noises["noise"] = read_recordings(options.noise)
-    elif any(condition.kind == "noise" for condition in conditions):
-        parser.error("the condition noise needs recordings: --noise NOISE.tsv")
-    if options.limit:
-        speech = speech[:: -(-len(speech) // options.limit)]  # some of every extractor
     if not speech:
-        parser.error(f"{options.manifest}: nobody is left to be judged; --all-speakers keeps everyone")
+        raise CannotBegin(f"{options.manifest}: nobody is left to be judged; --all-speakers keeps everyone")
+    noises, missing = noises_of(speech, options.noise or _default_noise())
+    conditions, remarks = conditions_of(options.conditions, missing)
+    for remark in remarks:
+        console.print(remark)
+    if options.limit:
+        speech = speech[:: -(-len(speech) // options.limit)]  # some of every speaker
 
     digest_of_tables()  # from here on those of this process, whatever becomes of the file
     kept = Kept()
+    command.require_weights([options.weights])
     transcriber = _transcriber(kept, options.weights, options.threads)
     try:  # before the hours of the words: what the emotions need may be missing
         bench = emotion_bench(options, kept, transcriber) if options.emotion else None
     except (ValueError, FileNotFoundError, UnknownModel, WeightsMissing) as error:
-        parser.error(f"emotions: {error}")
+        raise CannotBegin(f"emotions: {error}") from None
     if bench:
         console.print(f"emotions by {bench.networks.by}: {bench.networks.remark}")
-    about: dict[str, Any] = {"command": "benchmarks.codec", "corpus": options.manifest.stem, "weights": options.weights}
+    about: dict[str, Any] = {"corpus": options.manifest.stem, "weights": options.weights}
     rows: list[Row] = []
     for measured in measure_words(transports, conditions, speech, noises, transcriber):
         rows += measured
@@ -309,24 +325,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(line)
 
 
+def _default_noise() -> Path | None:
+    """The recordings of AMSER_DATA's folder, where there are any."""
+    file = data_file(NOISE)
+    return file if file and file.is_file() else None
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.codec", description=(__doc__ or "").split("\n")[0])
+    parser = command.parser("codec", __doc__, plot=True)
+    manifest.add_options(parser, (manifest.PATH, manifest.TEXT), ("speaker", "language"))
     add = parser.add_argument
-    add("--manifest", type=Path, required=True, help="tab-separated: path, text and, better, speaker and language")
-    add("--json", type=Path, required=True, metavar="FILE", help="where the rows go; plots beside it")
-    add("--limit", type=int, help="every k-th utterance only, N at most, of those that are judged")
-    add("--noise", type=Path, metavar="TSV", help="recordings for the condition noise, a column path")
-    add("--conditions", nargs="+", metavar="C", help=f"(default: {', '.join(CONDITIONS)}, the last with --noise only)")
-    add(
-        "--transports", nargs="+", metavar="T", default=list(TRANSPORTS), help=f"{', '.join(TRANSPORTS)} (default: all)"
-    )
+    add("--limit", type=count, metavar="N", help="every k-th utterance only, N at most, of those that are judged")
+    add("--noise", type=Path, metavar="TSV", help=f"recordings, a column path (default: {NOISE} in the folder {DATA})")
+    add("--conditions", nargs="+", metavar="C", help=f"default: {', '.join(CONDITIONS)}, as far as there is noise")
+    add("--transports", nargs="+", metavar="T", default=list(TRANSPORTS), help=f"{', '.join(TRANSPORTS)}; default: all")
     add("--settings", nargs="+", metavar="T:S,S", default=[], help="such as opus:6k,16k, in place of all of its own")
-    add("--weights", default="whisper-base", help="of the words: a name in the weight catalogue (default: %(default)s)")
+    add("--weights", default="whisper-base", metavar="NAME", help="of the words, in the weight catalogue (%(default)s)")
     add("--all-speakers", action="store_true", help="keep those that klt's tables learnt from")
-    add("--threads", type=int, default=1, help="of CTranslate2 and torch (default: %(default)s)")
+    add("--threads", type=count, default=1, metavar="N", help="of CTranslate2 and torch (default: %(default)s)")
     add("--emotion", metavar="CORPUS", help="a manifest, or NAME=FOLDER, to judge emotions on")
-    add("--emotion-limit", type=int, metavar="N", help="every k-th utterance, N in all, over speakers and classes")
-    add("--emotion-settings", nargs="+", metavar="T:S", default=list(EMOTION_SETTINGS), help="(default: %(default)s)")
+    add("--emotion-limit", type=count, metavar="N", help="every k-th utterance, N in all, over speakers and classes")
+    settings = " ".join(EMOTION_SETTINGS)
+    add("--emotion-settings", nargs="+", metavar="T:S", default=EMOTION_SETTINGS, help=f"default: {settings}")
     return parser
 
 

@@ -1,6 +1,6 @@
 """What composing six deployments costs: the same work distributed and fused, in Serve's default and throughput modes.
 
-    python -m benchmarks.composition --json FILE
+    python -m benchmarks.composition
 
 Clients send the turns of the sample conversation and wait for each answer (closed loop). CPU is that of every process
 of the cluster; the clients' own is left out.
@@ -8,33 +8,33 @@ of the cluster; the clients' own is left out.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
-from rich.console import Console
 from rich.table import Table
 
 from amser.client.device import Device, DeviceSettings, SendFailed
+from benchmarks.measuring import command
+from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.console import output, status, table
 from benchmarks.measuring.report import write_rows
-from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
+from deployments.local_cluster import LocalCluster
 from edge_sim.conversation import load_conversation
+from load_tests.commands import count, positive
 from models.weights import model_path
 
-CONFIGS = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
 MODES = ("default", "throughput")
 WARM_UP_S = 4.0
+Row = dict[str, Any]
 
 
-def measure(cluster: LocalCluster, clients: int, seconds: float) -> dict[str, object]:
+def measure(cluster: LocalCluster, clients: int, seconds: float) -> Row:
     """Requests a second, latency and CPU of `clients` that send for `seconds`."""
     _drive(cluster.url, clients, WARM_UP_S)
     cpu_before = cpu_seconds(cluster)
@@ -55,7 +55,7 @@ def measure(cluster: LocalCluster, clients: int, seconds: float) -> dict[str, ob
 
 def _drive(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
     """Milliseconds of each answer, and how many requests failed."""
-    speech = load_conversation(model_path("sample-conversation"))
+    speech = load_conversation(model_path(CONVERSATION))
     deadline = time.perf_counter() + seconds
     latencies: list[float] = []
     failed: list[SendFailed] = []
@@ -77,50 +77,52 @@ def _drive(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
                     latencies.append(1000 * (time.perf_counter() - sent))
 
     with ThreadPoolExecutor(clients) as pool:
-        for future in [pool.submit(client, number) for number in range(clients)]:
-            future.result()
+        try:
+            for future in [pool.submit(client, number) for number in range(clients)]:
+                future.result()
+        finally:
+            deadline = 0.0  # after Ctrl-C nothing more is sent
     if not latencies:
-        raise SystemExit(f"no request was answered; the first failure: {failed[0] if failed else 'none'}")
+        raise command.NothingMeasured(f"no request was answered; the first failure: {failed[0] if failed else 'none'}")
     return latencies, len(failed)
 
 
-def cpu_seconds(cluster: LocalCluster) -> float:
-    """That all processes of a cluster have used so far."""
-    total = 0.0
-    for process in cluster.processes():
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.composition", description=(__doc__ or "").split("\n")[0]
+def rows_table(rows: Sequence[Row]) -> Table:
+    """The rows as they are printed."""
+    made = table(
+        "Composition: what six deployments cost",
+        ("profile", "mode", "clients", "requests\na second", "p50 ms", "p99 ms", "CPU ms", "failures"),
+        words=2,
     )
-    parser.add_argument("--json", type=Path, required=True, help="where the rows go")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each row")
-    parser.add_argument("--rounds", type=int, default=2, help="times that each row is measured; the median is kept")
-    parser.add_argument("--log", type=Path, default=Path("runs/composition.log"), help="what Ray prints")
-    options = parser.parse_args(arguments)
-
-    console = Console()
-    rows: list[dict[str, object]] = []
-    for profile, mode in itertools.product(CONFIGS, MODES):
-        with LocalCluster(CONFIGS[profile], log=options.log, http_port=0, throughput=mode == "throughput") as cluster:
-            cluster.wait_until_ready()
-            for clients in options.clients:
-                measured = [measure(cluster, clients, options.seconds) for _ in range(options.rounds)]
-                measured.sort(key=lambda row: float(str(row["requests_per_second"])))
-                rows.append({"profile": profile, "mode": mode, **measured[len(measured) // 2]})
-                console.print(rows[-1])
-                write_rows(options.json, rows, command="benchmarks.composition", seconds=options.seconds)
     columns = ("profile", "mode", "clients", "requests_per_second", "p50_ms", "p99_ms", "cpu_ms", "failures")
-    table = Table(*columns, title="Composition")
     for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
-    console.print(table)
+        made.add_row(*(str(row[column]) for column in columns))
+    return made
+
+
+@command.benchmark("composition")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = command.parser("composition", __doc__)
+    add = parser.add_argument
+    add("--clients", type=count, nargs="+", default=[1, 8], metavar="N", help="that send at once (default: 1 8)")
+    add("--seconds", type=positive, default=20.0, metavar="S", help="of each row (default: %(default)g)")
+    add("--rounds", type=count, default=2, metavar="N", help="of each row; the median is kept (default: %(default)s)")
+    command.add_log(parser, "composition")
+    options = command.parse(parser, arguments)
+    require_models(CONVERSATION)
+
+    console, rows = output(), list[Row]()
+    for profile, mode in itertools.product(CONFIGS, MODES):
+        with running(profile, options.log, throughput=mode == "throughput") as cluster:
+            for clients in options.clients:
+                with status(f"{profile}, {mode}, {clients} clients: {options.rounds} × {options.seconds:g} s"):
+                    measured = [measure(cluster, clients, options.seconds) for _ in range(options.rounds)]
+                measured.sort(key=lambda row: float(row["requests_per_second"]))
+                rows.append({"profile": profile, "mode": mode, **measured[len(measured) // 2]})
+                console.print(f"{profile}, {mode}, {clients} clients: {rows[-1]['requests_per_second']} a second")
+                write_rows(options.json, rows, seconds=options.seconds)
+    console.print(rows_table(rows))
 
 
 if __name__ == "__main__":

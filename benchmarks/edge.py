@@ -1,18 +1,17 @@
 """What a device pays for each transport: milliseconds of CPU for a second of speech, log-Mel and encoding apart.
 
-    python -m benchmarks.edge --manifest MANIFEST.tsv --json FILE
+    python -m benchmarks.edge --manifest SPEECH.tsv
 
 CPU time of one thread, in one process: each repeat measures every row and both yardsticks once, one after the other,
 and what is reported is the median of the repeats, or of their ratios. The yardsticks are log-Mel and its full SVD by
 NumPy, and Opus at the bit rate nearest to the row's. Encoding is `Transport.encode` less the log-Mel in it. Memory is
-measured in a process of its own (`benchmarks.measuring.edge_memory`).
+measured in a process of its own (`benchmarks.measuring.peak_memory`).
 """
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,20 +22,19 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from amser.audio import read
 from amser.client.frontend import DEFAULT_FRONTEND, FRONTENDS, StreamingLogMel, log_mel
 from amser.errors import SignalError
 from amser.features import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, Float32, clamp_to_floor
-from benchmarks.asr import read_manifest
-from benchmarks.measuring.edge_memory import peak_mib
+from benchmarks.measuring import command, manifest
+from benchmarks.measuring.console import output, progress, table
+from benchmarks.measuring.peak_memory import peak_mib
 from benchmarks.measuring.report import write_rows
 from edge_sim.transports import TRANSPORTS, Transport, by_name
 from edge_sim.transports.base import ROUTE_OF_FEATURES
+from load_tests.commands import count
 
 mpl.use("Agg")
 Row = dict[str, Any]
@@ -47,18 +45,16 @@ REPEATS: Final = 7
 TARGET_MS: Final = 0.5  # per second of speech, log-Mel and encoding
 YARDSTICK: Final = "opus"
 STREAMED_PIECES_MS: Final = (20, 100)
-WIDTH: Final = 110  # columns
+WORDS: Final = ("transport", "frontend")  # columns that hold no numbers
 COLUMNS: Final = {
     "transport": "transport",
-    "setting": "setting",
     "frontend": "front end",
     "kbit_per_s": "kbit/s",
-    "log_mel_ms_per_s": "log-Mel",
     "encode_ms_per_s": "encode",
-    "total_ms_per_s": "total, ms/s",
+    "total_ms_per_s": "with\nlog-Mel",
     "peak_mib": "MiB",
-    "ratio_to_svd": "of SVD",
-    "ratio_to_opus": "of Opus",
+    "ratio_to_svd": "of\nSVD",
+    "ratio_to_opus": "of\nOpus",
 }
 COLUMNS_OF_FRONTENDS: Final = {"frontend": "front end", "log_mel_ms_per_s": "log-Mel, ms/s"}
 
@@ -126,7 +122,7 @@ def measure(waveforms: Sequence[Float32], seconds: float, transports: Sequence[T
     mels = [log_mel(waveform) for waveform in waveforms]
     frontends = front_ends()
     costs = np.empty((repeats, len(transports) + len(frontends) + 1))
-    for repeat in track(range(repeats), "CPU time", console=Console(stderr=True)):
+    for repeat in progress(range(repeats), "CPU time"):
         costs[repeat] = [
             *(cpu_ms(transport.encode, waveforms, seconds) for transport in transports),
             *(cpu_ms(work, waveforms, seconds) for work in frontends.values()),
@@ -150,14 +146,14 @@ def rows_of(
     longest = max(waveforms, key=len)
     kbits = [  # per second; and what a first call alone does
         sum(8 * len(transport.encode(waveform)) for waveform in waveforms) / 1000 / seconds
-        for transport in track(transports, "bit rates", console=Console(stderr=True))
+        for transport in progress(transports, "bit rates")
     ]
     costs = measure(waveforms, seconds, transports, repeats)
     opus = [i for i, transport in enumerate(transports) if transport.name == YARDSTICK]
     rows: list[Row] = []
-    for i, (transport, kbit) in enumerate(zip(transports, kbits, strict=True)):
+    peaks = [peak_mib(transport.name, transport.setting, longest) for transport in progress(transports, "peak memory")]
+    for i, (transport, kbit, peak) in enumerate(zip(transports, kbits, peaks, strict=True)):
         own = own_frontend(transport)
-        peak = peak_mib(transport.name, transport.setting, longest)
         near = opus[int(np.argmin([abs(kbits[j] - kbit) for j in opus]))]
         encode = np.maximum(costs.encoded[i] - costs.log_mel[own], 0) if own else costs.encoded[i]
         for frontend in frontends if own else [None]:
@@ -203,14 +199,20 @@ def plot(rows: Sequence[Row], frontend: str, file: Path) -> None:
     pyplot.close(figure)
 
 
-def show(rows: Sequence[Row], title: str, columns: Mapping[str, str]) -> None:
-    shown = Table(*columns.values(), title=title)
+def rows_table(rows: Sequence[Row], title: str, columns: Mapping[str, str]) -> Table:
+    """Some columns of some rows, to three digits."""
+    made = table(title, tuple(columns.values()), words=sum(name in WORDS for name in columns))
     for row in rows:
-        values = (row[column] for column in columns)
-        shown.add_row(*(f"{value:.3g}" if isinstance(value, float) else value for value in values))
-    console = Console()
-    console.width = max(console.width, WIDTH)
-    console.print(shown)
+        named = row | {"transport": f"{row['transport']}:{row.get('setting')}"}
+        values = (named[column] for column in columns)
+        made.add_row(*(f"{value:.3g}" if isinstance(value, float) else value for value in values))
+    return made
+
+
+def tables(rows: Sequence[Row], title: str) -> Iterator[Table]:
+    """The transports, and the front ends alone."""
+    yield rows_table([row for row in rows if row["transport"]], title, COLUMNS)
+    yield rows_table([row for row in rows if not row["transport"]], "front ends alone", COLUMNS_OF_FRONTENDS)
 
 
 def chosen_transports(names: Sequence[str]) -> list[Transport]:
@@ -229,37 +231,38 @@ def chosen_transports(names: Sequence[str]) -> list[Transport]:
     return transports + [by_name(YARDSTICK, setting) for setting in missing]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.edge", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with columns path and text")
-    parser.add_argument("--root", type=Path, help="folder that the paths are relative to (default: found from them)")
-    parser.add_argument("--json", type=Path, required=True, help="where the rows go; the plot goes beside it")
-    parser.add_argument("--limit", type=int, help="first N clips only")
-    parser.add_argument("--transport", nargs="+", default=list(TRANSPORTS), help="name or name:setting (default: all)")
-    parser.add_argument("--frontend", choices=FRONTENDS, nargs="+", default=list(FRONTENDS))
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    arguments = parser.parse_args()
-
+@command.benchmark("edge")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = command.parser("edge", __doc__, plot=True)
+    manifest.add_options(parser)
+    add = parser.add_argument
+    add("--limit", type=count, metavar="N", help="first N clips only")
+    add("--transport", nargs="+", default=list(TRANSPORTS), metavar="T", help="name or name:setting (default: all)")
+    add("--frontend", choices=FRONTENDS, nargs="+", default=list(FRONTENDS), help="default: all")
+    add("--repeats", type=count, default=REPEATS, metavar="N", help="default: %(default)s")
+    options = command.parse(parser, arguments)
     try:
-        transports = chosen_transports(arguments.transport)
+        transports = chosen_transports(options.transport)
     except SignalError as error:
         parser.error(str(error))
-    waveforms = [read(path) for path, _ in read_manifest(arguments.manifest, arguments.root, arguments.limit)]
+
+    recordings = manifest.recordings_of(options)[: options.limit]
+    waveforms = [each.waveform() for each in progress(recordings, "reading")]
     with threadpool_limits(1):
-        rows = rows_of(waveforms, transports, arguments.repeats, arguments.frontend)
+        rows = rows_of(waveforms, transports, options.repeats, options.frontend)
     seconds = round(sum(waveform.size for waveform in waveforms) / SAMPLE_RATE, 2)
     write_rows(
-        arguments.json,
+        options.json,
         rows,
-        command="benchmarks.edge",
         utterances=len(waveforms),
         audio_seconds=seconds,
-        repeats=arguments.repeats,
+        repeats=options.repeats,
         libraries={name: version(name) for name in LIBRARIES},
     )
-    plot(rows, arguments.frontend[0], arguments.json.with_suffix(".png"))
-    show([row for row in rows if row["transport"]], f"{arguments.manifest.name}, {seconds} s of speech", COLUMNS)
-    show([row for row in rows if not row["transport"]], "front ends alone", COLUMNS_OF_FRONTENDS)
+    plot(rows, options.frontend[0], options.json.with_suffix(".png"))
+    for made in tables(rows, f"{options.manifest.name}, {seconds} s of speech; ms of CPU for a second of it"):
+        output().print(made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What each part of batching and flow control is worth: the same overload with it and without, and goodput by load.
+"""What each part of batching and flow control changes: the same overload with it and without, and goodput by load.
 
-    python -m benchmarks.flow --json FILE
+    python -m benchmarks.flow
 
 Devices of the scenario `steady` speak at seeded Poisson arrivals, want an answer within the objective, say so in
 `Amser-Deadline-Ms` and leave when it is over. Goodput counts the answers within the objective, a second.
@@ -9,19 +9,19 @@ Devices of the scenario `steady` speak at seeded Poisson arrivals, want an answe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.composition import CONFIGS, cpu_seconds
+from benchmarks.measuring import command
+from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.flow import plot_goodput
 from deployments.local_cluster import LocalCluster
-from load_tests.fleet.run import run_scenario
+from load_tests.commands import count, positive
+from load_tests.fleet.run import Progress, run_scenario
 from load_tests.fleet.scenario import load_scenario
 from load_tests.report.summary import keeps_objective, summarise
 
@@ -39,17 +39,41 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no limit of frames": {"recognizer": {"batch_frames": 1_000_000}},
 }
 CURVES: Final = ("all", "whole answers only", "none of the four")
-COLUMNS: Final = ("variant", "rate", "goodput", "whole", "p99_ms", "late", "refused", "degraded", "cpu_ms_per_answer")
+COLUMNS: Final = {
+    "variant": "variant",
+    "rate": "rate",
+    "goodput": "goodput",
+    "whole": "of it\nwhole",
+    "p99_ms": "p99 ms",
+    "late": "late",
+    "refused": "refused",
+    "degraded": "degraded",
+    "cpu_ms_per_answer": "CPU ms",
+}
 
 
-def measure(cluster: LocalCluster, rate: float, seconds: float, objective_ms: int, seed: int = 1) -> dict[str, Any]:
+def measure(
+    cluster: LocalCluster,
+    rate: float,
+    seconds: float,
+    objective_ms: int,
+    progress: Callable[[Progress], None] | None = None,
+    seed: int = 1,
+) -> dict[str, Any]:
     """One rate against a running cluster, after a warm-up at half of it."""
     scenario = load_scenario("steady").model_copy(update={"objective_ms": objective_ms, "deadline_ms": objective_ms})
     patience_s = objective_ms / 1000
-    run_scenario(scenario, cluster.url, rate=rate / 2, seconds=WARM_UP_S, seed=99, language="en")
+    run_scenario(scenario, cluster.url, rate=rate / 2, seconds=WARM_UP_S, seed=99, language="en", progress=progress)
     before = cpu_seconds(cluster)
     run = run_scenario(
-        scenario, cluster.url, rate=rate, seconds=seconds, seed=seed, language="en", answer_timeout_s=patience_s
+        scenario,
+        cluster.url,
+        rate=rate,
+        seconds=seconds,
+        seed=seed,
+        language="en",
+        answer_timeout_s=patience_s,
+        progress=progress,
     )
     cpu = cpu_seconds(cluster) - before
     summary = summarise(run)
@@ -69,49 +93,44 @@ def measure(cluster: LocalCluster, rate: float, seconds: float, objective_ms: in
     }
 
 
-@contextmanager
-def running(profile: str, overrides: Mapping[str, Any], log: Path) -> Iterator[LocalCluster]:
-    """A cluster with some settings changed, ready."""
-    with LocalCluster(CONFIGS[profile], log=log, http_port=0, num_gpus=0, overrides=overrides) as cluster:
-        cluster.wait_until_ready()
-        yield cluster
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows as they are printed."""
+    made = table("Flow: answers in time, with parts of flow control and without", tuple(COLUMNS.values()))
+    for row in rows:
+        made.add_row(*(str(row[column]) for column in COLUMNS))
+    return made
 
 
+@command.benchmark("flow")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = _parser().parse_args(arguments)
-    console = Console()
-    rows: list[dict[str, Any]] = []
+    options = command.parse(_parser(), arguments)
+    require_models(CONVERSATION)
+    console, rows = output(), list[dict[str, Any]]()
+    about = {"profile": options.profile, "objective_ms": options.objective_ms, "seconds": options.seconds}
     for variant in options.variants:
         rates = sorted({*options.rates, options.overload}) if variant in CURVES else [options.overload]
-        with running(options.profile, VARIANTS[variant], options.log) as cluster:
+        with running(options.profile, options.log, overrides=VARIANTS[variant], num_gpus=0) as cluster:
             for rate in rates:
-                row = measure(cluster, rate, options.seconds, options.objective_ms)
+                with run_status(f"{variant}, {rate:g} a second") as show:
+                    row = measure(cluster, rate, options.seconds, options.objective_ms, show)
                 rows.append({"variant": variant, **row})
-                console.print(rows[-1])
-                about = {"profile": options.profile, "objective_ms": options.objective_ms, "seconds": options.seconds}
-                write_rows(options.json, rows, command="benchmarks.flow", **about)
-    console.print(_table(rows))
+                console.print(f"{variant}, {rate:g} a second: {row['goodput']:g} answers a second in time")
+                write_rows(options.json, rows, **about)
+    console.print(rows_table(rows))
     plot_goodput(rows, options.json.with_suffix(".png"))
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(*COLUMNS, title="Flow")
-    for row in rows:
-        table.add_row(*(str(row[column]) for column in COLUMNS))
-    return table
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flow", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; a plot beside it")
-    parser.add_argument("--profile", choices=list(CONFIGS), default="fused", help="default: %(default)s")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--rates", type=float, nargs="+", default=[2, 4, 6, 8, 10], help="of the curves, a second")
-    parser.add_argument("--overload", type=float, default=14, help="rate of every variant; about twice the capacity")
-    parser.add_argument("--objective-ms", type=int, default=3000, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=40, help="of each rate (default: %(default)s)")
-    parser.add_argument("--log", type=Path, default=Path("runs/flow.log"), help="what Ray prints")
+    parser = command.parser("flow", __doc__, plot=True)
+    add = parser.add_argument
+    add("--profile", choices=list(CONFIGS), default="fused", help="default: %(default)s")
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME", help="default: all")
+    add("--rates", type=positive, nargs="+", default=[2, 4, 6, 8, 10], metavar="R", help="of the curves, a second")
+    add("--overload", type=positive, default=14, metavar="R", help="of every variant; about twice the capacity")
+    add("--objective-ms", type=count, default=3000, metavar="N", help="default: %(default)s")
+    add("--seconds", type=positive, default=40, metavar="S", help="of each rate (default: %(default)s)")
+    command.add_log(parser, "flow")
     return parser
 
 

@@ -1,6 +1,6 @@
 """What the load generator costs: thousands of devices in one process, against a stand-in that answers after a second.
 
-    python -m benchmarks.generator --json FILE
+    python -m benchmarks.generator
 
 Each device speaks once a minute in the mean, on its own connection, which it keeps for 55 s: at any time about 60 % of
 the fleet have one open. A minute of warming up, in which the connections are made, is not measured.
@@ -14,21 +14,34 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import psutil
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import command
+from benchmarks.measuring.cluster import CONVERSATION
+from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
+from load_tests.commands import count, not_negative, positive
 from load_tests.fleet.run import run_scenario
 
 PERIOD_S: Final = 60.0  # between two utterances of a device
 ANSWER_AFTER_S: Final = 1.0
 FLEETS: Final = (1000, 5000, 10_000)
+COLUMNS: Final = {
+    "devices": "devices",
+    "requests_per_second": "requests\na second",
+    "connections": "connections",
+    "generator_cores": "cores",
+    "cpu_ms_per_request": "CPU ms\na request",
+    "p99_late_ms": "p99\nlate, ms",
+    "late_starts": "late",
+    "failures": "failures",
+    "rss_mb": "MB",
+}
 BACKLOG: Final = 4096  # connections that may wait to be accepted
 ANSWER: Final = ANSWER_HEADER.replace(b"content-length: ", b"content-length: %d" % len(ANSWER_BODY)) + ANSWER_BODY
 
@@ -78,9 +91,15 @@ def answering() -> Iterator[str]:
 
 def row(devices: int, warm_up_s: float, seconds: float, seed: int) -> dict[str, Any]:
     """One line of the table."""
-    with answering() as url:
+    with answering() as url, run_status(f"{devices:,} devices") as show:
         run = run_scenario(
-            "steady", url, rate=devices / PERIOD_S, seconds=warm_up_s + seconds, devices=devices, seed=seed
+            "steady",
+            url,
+            rate=devices / PERIOD_S,
+            seconds=warm_up_s + seconds,
+            devices=devices,
+            seed=seed,
+            progress=show,
         )
     samples = [each for each in run.samples if each.scheduled_s >= warm_up_s]
     late_s = [each.sent_s - each.scheduled_s for each in samples if each.sent_s is not None]
@@ -102,28 +121,35 @@ def row(devices: int, warm_up_s: float, seconds: float, seed: int) -> dict[str, 
     }
 
 
+def rows_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows as they are printed."""
+    made = table("Load generator", tuple(COLUMNS.values()), words=0)
+    for each in rows:
+        made.add_row(*(str(each[column]) for column in COLUMNS))
+    return made
+
+
+@command.benchmark("generator")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows go")
-    parser.add_argument("--devices", type=int, nargs="+", default=FLEETS, help="fleets (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that are measured (default: %(default)g)")
-    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before them (default: %(default)g)")
-    parser.add_argument("--seed", type=int, default=0, help="of schedule and fleet (default: %(default)s)")
-    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    parser = command.parser("generator", __doc__)
+    add = parser.add_argument
+    add("--devices", type=count, nargs="+", default=FLEETS, metavar="N", help="of each fleet (default: %(default)s)")
+    add("--seconds", type=positive, default=60.0, metavar="S", help="that are measured (default: %(default)g)")
+    add("--warm-up", type=not_negative, default=60.0, metavar="S", help="seconds before them (default: %(default)g)")
+    add("--seed", type=int, default=0, metavar="N", help="of schedule and fleet (default: %(default)s)")
+    add("--answer", action="store_true", help=argparse.SUPPRESS)
+    options = command.parse(parser, arguments)
     if options.answer:
         with suppress(KeyboardInterrupt):
             asyncio.run(answer())
         return
-    rows = [row(devices, options.warm_up, options.seconds, options.seed) for devices in options.devices]
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
-    for each in rows:
-        table.add_row(*map(str, each.values()))
-    Console(highlight=False).print(table)
-    if options.json:
-        about = {"command": "benchmarks.generator", "seconds": options.seconds, "answer_after_s": ANSWER_AFTER_S}
-        write_rows(options.json, rows, **about)
+    command.require_weights([CONVERSATION])
+    rows = []
+    for devices in options.devices:
+        rows.append(row(devices, options.warm_up, options.seconds, options.seed))
+        write_rows(options.json, rows, seconds=options.seconds, answer_after_s=ANSWER_AFTER_S)
+    output().print(rows_table(rows))
 
 
 if __name__ == "__main__":

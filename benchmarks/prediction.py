@@ -1,10 +1,11 @@
 """Whether the simulation says what the cluster does: latencies predicted and measured, at shares of the capacity.
 
-    python -m benchmarks.prediction --json FILE
+    python -m benchmarks.prediction
 
 The cluster's overhead (CPU of a request outside the stages, and what Ray spends when idle) is measured first, at one
 client; the capacity with many, from which follows how much busy cores hinder each other. Then Poisson arrivals are sent
-to it, and the very same arrivals are simulated with the service times of `benchmarks.service_times`, which gain both.
+to it, and the very same arrivals are simulated with the service times of `benchmarks.service_times`; `--update` writes
+both into them.
 `python -m load_tests plan --validate FILE` predicts the rows anew, with other arrivals.
 """
 
@@ -22,17 +23,20 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.composition import CONFIGS, cpu_seconds
-from benchmarks.flow import running
+from benchmarks.measuring import command
+from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.command import require_weights
+from benchmarks.measuring.console import output, run_status, status, table
 from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import LocalCluster
+from load_tests.commands import positive
 from load_tests.fleet.arrivals import schedule
 from load_tests.fleet.members import Fleet
 from load_tests.fleet.run import payloads_for, run_scenario
 from load_tests.fleet.scenario import load_scenario
+from load_tests.report.output import check_writable
 from load_tests.report.summary import percentile
 from load_tests.simulation import service_times
 from load_tests.simulation.application import Profile, build
@@ -120,16 +124,26 @@ def _turn(times: ServiceTimes, speech_s: float) -> tuple[float, int]:
     return min(times.conversation, key=lambda turn: abs(turn[0] - speech_s))
 
 
-def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace, console: Console) -> list[Row]:
+def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace) -> list[Row]:
     """A row for each share of the capacity: what was measured."""
     rows = []
-    with running(profile, WHOLE_ANSWERS, options.log) as cluster:
-        run_scenario("steady", cluster.url, closed=4, seconds=8, language=LANGUAGE)  # warm
-        outside_ms, background = overhead(cluster, times, options.seconds / 4)
-        most = capacity(cluster, options.seconds / 4)
+    with running(profile, options.log, overrides=WHOLE_ANSWERS, num_gpus=0) as cluster:
+        with status(f"{profile}: overhead and capacity"):
+            run_scenario("steady", cluster.url, closed=4, seconds=8, language=LANGUAGE)  # warm
+            outside_ms, background = overhead(cluster, times, options.seconds / 4)
+            most = capacity(cluster, options.seconds / 4)
         for share in options.shares:
             rate = round(share * most, 3)
-            run = run_scenario("steady", cluster.url, rate=rate, seconds=options.seconds, seed=SEED, language=LANGUAGE)
+            with run_status(f"{profile}, {rate:g} a second") as show:
+                run = run_scenario(
+                    "steady",
+                    cluster.url,
+                    rate=rate,
+                    seconds=options.seconds,
+                    seed=SEED,
+                    language=LANGUAGE,
+                    progress=show,
+                )
             latencies = [1000 * (sample.latency_s or 0.0) for sample in run.samples if sample.ok]
             row: Row = {
                 "profile": profile,
@@ -145,7 +159,7 @@ def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace, 
             for q, milliseconds in zip(PERCENTILES, percentile(latencies, PERCENTILES), strict=True):
                 row[f"measured_p{q}_ms"] = round(float(milliseconds), 1)
             rows.append(row)
-            console.print(row)
+            output().print(f"{profile}, {rate:g} a second: p99 {row['measured_p99_ms']:.0f} ms measured")
     return rows
 
 
@@ -167,26 +181,58 @@ def predict(rows: Sequence[Row], times: ServiceTimes) -> list[Row]:
     return predicted
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    options = _parser().parse_args(arguments)
-    console, times = Console(), service_times.read(options.service_times)
-    rows: list[Row] = []
-    if options.measured:
-        rows = json.loads(options.measured.read_text(encoding="utf-8"))
-    else:
-        for profile in options.profiles:
-            rows += measure(profile, times, options, console)
-    rows = predict(rows, times)
-    write_rows(options.json, rows, command="benchmarks.prediction")
-    table = Table("profile", "load", "requests/s", *(f"p{q} measured → predicted, ms" for q in PERCENTILES))
+def rows_table(rows: Sequence[Row]) -> Table:
+    """The rows as they are printed."""
+    columns = ("profile", "load", "requests\na second", *(f"p{q} measured\n→ predicted, ms" for q in PERCENTILES))
+    made = table("Prediction", columns)
     for row in rows:
         cells = [
-            f"{row[f'measured_p{q}_ms']:.0f} → {row[f'predicted_p{q}_ms']:.0f} ({row[f'error_p{q}_percent']:+.0f} %)"
+            f"{row[f'measured_p{q}_ms']:.0f} → {row[f'predicted_p{q}_ms']:.0f}\n({row[f'error_p{q}_percent']:+.0f} %)"
             for q in PERCENTILES
         ]
-        table.add_row(row["profile"], f"{row['share']:.0%}", f"{row['rate']:.2f}", *cells)
-    console.print(table)
+        made.add_row(row["profile"], f"{row['share']:.0%}", f"{row['rate']:.2f}", *cells)
+    return made
+
+
+def read_measured(file: Path) -> list[Row]:
+    """The rows of an earlier run. Raises CannotBegin where they are none."""
+    try:
+        rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+        for row in rows:
+            row["profile"], row["rate"], row["seconds"], row["capacity"], row["overhead_ms"]  # noqa: B018 - must be there
+        return rows
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise command.CannotBegin(f"--measured {file}: no rows of this benchmark: {error}") from None
+
+
+@command.benchmark("prediction")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = command.parse(_parser(), arguments)
+    try:
+        times = service_times.read(options.service_times)
+        if options.update:
+            check_writable(options.service_times)
+    except (OSError, ValueError) as error:
+        raise command.CannotBegin(f"--service-times: {error}") from None
+    require_weights([CONVERSATION])
+    rows: list[Row] = []
+    if options.measured:
+        rows = read_measured(options.measured)
+    else:
+        require_models()
+        for profile in options.profiles:
+            rows += measure(profile, times, options)
+    with status("simulating the same arrivals"):
+        rows = predict(rows, times)
+    write_rows(options.json, rows)
+    output().print(rows_table(rows))
+    if options.update:
+        update(options.service_times, times, rows)
+
+
+def update(file: Path, times: ServiceTimes, rows: Sequence[Row]) -> None:
+    """Writes service times again, with the overhead and the contention of these rows."""
     measured = {str(row["profile"]): float(row["overhead_ms"]) for row in rows}
     source = "CPU of a closed loop of one client, less the stages and what an idle cluster uses (benchmarks.prediction)"
     known = replace(
@@ -195,18 +241,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overhead_source=source,
         contention=round(float(np.mean([row["contention"] for row in rows])), 3),
     )
-    service_times.write(known, options.service_times)
+    service_times.write(known, file)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.prediction", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go")
-    parser.add_argument("--profiles", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the capacity")
-    parser.add_argument("--seconds", type=float, default=120, help="of each rate (default: %(default)s)")
-    parser.add_argument("--service-times", type=Path, default=service_times.MEASURED, metavar="FILE")
-    parser.add_argument("--measured", type=Path, metavar="FILE", help="predict the rows of an earlier run anew")
-    parser.add_argument("--log", type=Path, default=Path("runs/prediction.log"), help="what Ray prints")
+    parser = command.parser("prediction", __doc__)
+    add = parser.add_argument
+    add("--profiles", nargs="+", choices=list(CONFIGS), default=list(CONFIGS), help="default: both")
+    add("--shares", type=positive, nargs="+", default=list(SHARES), metavar="S", help="of the capacity")
+    add("--seconds", type=positive, default=120, metavar="S", help="of each rate (default: %(default)s)")
+    add(
+        "--service-times",
+        type=Path,
+        default=service_times.MEASURED,
+        metavar="FILE",
+        help="of each stage (default: what the planner reads)",
+    )
+    add("--update", action="store_true", help="write overhead and contention into the file of --service-times")
+    add("--measured", type=Path, metavar="FILE", help="predict the rows of an earlier run anew")
+    command.add_log(parser, "prediction")
     return parser
 
 

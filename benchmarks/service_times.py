@@ -1,6 +1,6 @@
 """CPU seconds of each stage against what it is given: what the simulation of the cluster is made from.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.service_times --manifest MANIFEST.tsv
+    OMP_NUM_THREADS=1 python -m benchmarks.service_times --manifest SPEECH.tsv
 
 The plain classes run on the turns of the sample conversation and on utterances of a manifest, in batches of 1 to 8, and
 a linear cost is fitted to each part; how far single batches are from it is kept. Under three minutes on two cores.
@@ -8,33 +8,32 @@ a linear cost is fitted to each part; how far single batches are from it is kept
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.optimize import nnls
 
-from amser.audio import read
 from amser.client.device import Device, DeviceSettings
 from amser.features import FRAMES_PER_SECOND, Float32
 from amser.wire import Limits, unpack
-from benchmarks.asr import read_manifest
+from benchmarks.measuring import command, manifest
+from benchmarks.measuring.cluster import CONVERSATION, require_models
+from benchmarks.measuring.console import output, progress, status, table
 from benchmarks.measuring.report import environment
 from deployments.accelerator import SHARES
 from deployments.settings import Settings
 from edge_sim.conversation import load_conversation
+from load_tests.commands import count
 from load_tests.simulation import service_times
 from load_tests.simulation.application import DEPLOYMENTS
 from load_tests.simulation.service_times import (
@@ -153,28 +152,28 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
     vectors.embed("warm up")
     context.encode(["warm up"])
     embedded = [timed(lambda text=text: vectors.embed(text)) for text in texts]  # type: ignore[misc]
-    roberta = []
-    for batch in track(batches(len(mels)), "text encoder"):
+    encoder_rows = []
+    for batch in progress(batches(len(mels)), "text encoder"):
         milliseconds, _ = timed(lambda batch=batch: context.encode([texts[each] for each in batch]))  # type: ignore[misc]
-        roberta.append(_row(milliseconds, batch, mels, tokens))
+        encoder_rows.append(_row(milliseconds, batch, mels, tokens))
 
     voice = VoiceEncoder(whisper, narrow=has_bfloat16())
     classifier = EmotionClassifier(settings.fusion_checkpoint, None)
-    heard, fused = [], []
-    for position in track(range(-1, len(mels)), "voice and fusion"):  # the first one warms up
+    encoded_voices, fused = [], []
+    for position in progress(range(-1, len(mels)), "voice and fusion"):  # the first one warms up
         mel, transcript = mels[position], transcripts[position]
         milliseconds, states = timed(lambda: voice.encode(mel))  # noqa: B023 - called at once
         words, (states_of_text,) = vectors.embed(transcript.text), context.encode([transcript.text])
         text_features = TextFeatures(transcript.language, words, states_of_text)
         cost, _ = timed(lambda: classifier.classify(mel, states, text_features))  # noqa: B023
         if position >= 0:
-            heard.append(milliseconds)
+            encoded_voices.append(milliseconds)
             fused.append(cost)
 
     utterance = ("item", "second")
-    voice_rows, network_rows = rows_of(heard), rows_of(fused)
+    voice_rows, network_rows = rows_of(encoded_voices), rows_of(fused)
     fusion_parts = {"voice": fit(voice_rows, *utterance), "network": fit(network_rows, *utterance, "token")}
-    fusion_rows = rows_of(np.add(heard, fused))
+    fusion_rows = rows_of(np.add(encoded_voices, fused))
     ingress, mel_rows, word_rows = (rows_of(each for each, _ in of) for of in (unpacked, rebuilt, embedded))
     stages = {
         "ingress": service_time({"unpack": fit(ingress, "item")}, ingress),
@@ -187,7 +186,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
             asr,
         ),
         "text_embedding": service_time({"words": fit(word_rows, "item", "token")}, word_rows),
-        "text_encoder": service_time({"encoder": fit(roberta, "call", "item", "padded_token")}, roberta),
+        "text_encoder": service_time({"encoder": fit(encoder_rows, "call", "item", "padded_token")}, encoder_rows),
         "fusion": service_time(fusion_parts, fusion_rows),
     }
     return stages, [(round(mel.seconds, 2), token) for mel, token in zip(mels, tokens, strict=True)]
@@ -205,14 +204,14 @@ def transcribe(
     encoded: list[Row] = []
     decoder: list[tuple[float, list[int]]] = []
     tokens, transcripts = [0] * len(mels), {}
-    for batch in track(batches(len(mels)), "recogniser"):
+    for batch in progress(batches(len(mels)), "recogniser"):
         engine.encoded_ms.clear()
         engine.decoded.clear()
         ordered = sorted(batch, key=lambda each: mels[each].frames)  # as the recogniser does
         milliseconds, answers = timed(lambda: recognizer.transcribe([mels[each] for each in ordered]))  # noqa: B023
         first_ms, counts = engine.decoded[0]
-        for each, answer, count, encode_ms in zip(ordered, answers, counts, engine.encoded_ms, strict=False):
-            transcripts[each], tokens[each] = answer, max(1, count)
+        for each, answer, length, encode_ms in zip(ordered, answers, counts, engine.encoded_ms, strict=False):
+            transcripts[each], tokens[each] = answer, max(1, length)
             encoded.append(Row(encode_ms, (mels[each].seconds,), (tokens[each],)))
         measured.append((milliseconds, ordered))
         decoder.append((first_ms, ordered))
@@ -247,24 +246,24 @@ def _recognise() -> float:
     return float(np.median(measured[len(measured) // 4 :]))  # the other processes were still starting
 
 
+@command.benchmark("service_times")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.service_times", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with columns path and text")
-    parser.add_argument("--root", type=Path, help="folder that the paths are relative to (default: found from them)")
-    parser.add_argument("--limit", type=int, default=24, help="utterances of the manifest (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=service_times.MEASURED, help="default: what the planner reads")
-    options = parser.parse_args(arguments)
+    parser = command.parser("service_times", __doc__)
+    manifest.add_options(parser)
+    parser.add_argument("--limit", type=count, default=24, metavar="N", help="every k-th utterance, N in all (24)")
+    options = command.parse(parser, arguments)
 
-    conversation = [speech.waveform for speech in load_conversation(model_path("sample-conversation"))]
-    listed = read_manifest(options.manifest, options.root, None)
+    listed = manifest.recordings_of(options)
+    require_models(CONVERSATION)
+    conversation = [turn.waveform for turn in load_conversation(model_path(CONVERSATION))]
     chosen = listed[:: max(1, len(listed) // options.limit)][: options.limit]
-    slower = contention(len(os.sched_getaffinity(0)))
-    stages, utterances = measure([*conversation, *(read(path) for path, _ in chosen)])
+    waveforms = [*conversation, *(each.waveform() for each in progress(chosen, "reading"))]
+    with status("contention: the recogniser alone, and on every core"):
+        slower = contention(len(os.sched_getaffinity(0)))
+    stages, utterances = measure(waveforms)
     spoken = utterances[: len(conversation)]
-    before = service_times.read(options.json if options.json.is_file() else service_times.MEASURED)
+    before = service_times.read()
     times = ServiceTimes(
         stages,
         serving(Settings()),
@@ -273,10 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         before.overhead_source,
         tuple(spoken),
         tuple(utterances[len(spoken) :]),
-        {**environment(), "command": "benchmarks.service_times"},
+        environment(),
     )
     service_times.write(times, options.json)
-    Console().print(table(times))
+    output().print(costs_table(times))
+    if options.json.resolve() != service_times.MEASURED:
+        output().print(f"python -m load_tests plan --service-times {shlex.quote(str(options.json))} plans with them")
 
 
 def serving(settings: Settings) -> dict[str, Serving]:
@@ -297,14 +298,17 @@ def serving(settings: Settings) -> dict[str, Serving]:
     }
 
 
-def table(times: ServiceTimes) -> Table:
+def costs_table(times: ServiceTimes) -> Table:
     """The fitted costs, and how far batches are from them."""
     names = [field.name for field in fields(Cost)]
-    shown = Table("stage", "part", *names, "p5", "p95", title="CPU milliseconds; residuals are measured over fitted")
+    columns = ("stage", "part", *(name.replace("_", "\n") for name in names), "p5", "p95")
+    shown = table("CPU milliseconds; p5 and p95 are of measured over fitted", columns, words=2)
     for name, stage in times.stages.items():
         spread = [f"{float(np.quantile(stage.residuals, at)):.2f}" for at in (0.05, 0.95)]
         for part, cost in stage.parts.items():
-            shown.add_row(name, part, *(f"{term:.2f}" if term else "" for term in cost.terms()), *spread)
+            shown.add_row(
+                name.replace("_", " "), part, *(f"{term:.2f}" if term else "" for term in cost.terms()), *spread
+            )
     shown.caption = f"contention {times.contention}, overhead {dict(times.overhead_ms)} ms a request"
     return shown
 

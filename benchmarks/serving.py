@@ -1,45 +1,36 @@
-"""The rivals side by side: two obvious servers, the same with a greedy beam, and this application's two profiles.
+"""Reference systems beside ours: servers around two Whisper libraries, and this application's two profiles.
 
-    python -m benchmarks.serving --json FILE --manifest MANIFEST.tsv
+    python -m benchmarks.serving --manifest SPEECH.tsv
 
-Closed loop: each client sends its next clip when it has its last answer. The monoliths get audio files, the cluster
-envelopes that were encoded beforehand. The systems run one after another, in rounds; a row is the median of the rounds.
+Closed loop: each client sends its next clip when it has its last answer. The reference systems get audio files, the
+cluster envelopes that were encoded beforehand. The systems run one after another, in rounds; a row is the median of
+the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import os
 import random
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isnan
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import Any, Final
 
 import httpx
-import matplotlib as mpl
 import numpy as np
-import psutil
-import soundfile
-from matplotlib import pyplot
-from rich.console import Console
 from rich.table import Table
 
 from amser.client.device import Device, DeviceSettings, SendFailed
-from amser.features import SAMPLE_RATE, Float32, resample, to_mono
-from benchmarks.asr import read_manifest
+from amser.features import SAMPLE_RATE, Float32
+from benchmarks.measuring import command, manifest
 from benchmarks.measuring.bootstrap import Integers, per_cent
 from benchmarks.measuring.closed_loop import (
     Connect,
@@ -52,32 +43,29 @@ from benchmarks.measuring.closed_loop import (
     measure,
     word_errors,
 )
-from benchmarks.measuring.monolith import READY, ROUTE, Arrangement
+from benchmarks.measuring.cluster import CONFIGS, require_models, running
+from benchmarks.measuring.console import output, progress, status, table
+from benchmarks.measuring.manifest import Recording
+from benchmarks.measuring.reference_server import ROUTE, Arrangement, ReferenceProcess
 from benchmarks.measuring.report import write_rows
-from deployments.local_cluster import DEFAULT_CONFIG, LOOPBACK, LocalCluster, free_port
+from benchmarks.plots.serving import plot
+from load_tests.commands import count
 
-mpl.use("Agg")
-CONFIGS: Final = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
-RIVALS: Final = {  # arguments of benchmarks.measuring.monolith
+REFERENCE_SYSTEMS: Final = {  # arguments of benchmarks.measuring.reference_server
     "openai-whisper-monolith": ("--recognizer", "openai-whisper"),
     "faster-whisper-monolith": ("--recognizer", "faster-whisper"),
     "faster-whisper-monolith-greedy": ("--recognizer", "faster-whisper", "--beam-size", "1"),
 }
-SYSTEMS: Final = (*RIVALS, *CONFIGS)
+SYSTEMS: Final = (*REFERENCE_SYSTEMS, *CONFIGS)
 REFERENCE: Final = "openai-whisper-monolith"  # whose emotions the others are compared with
 LANGUAGE: Final = "en"
 STEP: Final = "standard"  # of the codec klt, the device's default
-READY_WITHIN_S: Final = 180.0
-STOP_WITHIN_S: Final = 10.0
-POLL_S: Final = 0.2
 ANSWER_WITHIN_S: Final = 120.0
 WARM_UP: Final = 2  # clips of each client, before those that count
 SEED: Final = 0  # of the order of the clips
 BY_CLIP: Final = ("errors_by_clip", "words_by_clip")  # of a row: all rounds added up, not written
-COLUMNS: Final = (
-    "system", "clients", "arrangement", "requests_per_second", "seconds_of_speech_per_second", "p50_ms", "p95_ms",
-    "p99_ms", "cpu_seconds_per_request", "rss_mb", "wer", "emotion_agreement", "failures", "degraded",
-)  # fmt: skip
+UNIT_OF_ARRANGEMENT: Final = " (workers × threads)"
+BY_RAY: Final = "replicas of one thread, by Ray"
 # Of two cores: one request on both, or a request on each. Which is faster depends on the clients.
 ARRANGEMENTS: Final = (Arrangement(1, 2), Arrangement(2, 1))
 NOTHING: Final = Pass(0.0, (), {}, 0.0, 0.0)
@@ -97,121 +85,48 @@ class Clip:
         return self.waveform.size / SAMPLE_RATE
 
 
-def read_clips(manifest: Path, root: Path | None, limit: int) -> list[Clip]:
-    """Clips spread evenly over the lengths, of as many readers as there are, in an order that is always the same."""
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    chosen = spread([(row["speaker"], float(row["seconds"])) for row in rows], limit)
-    files = read_manifest(manifest, root, None)
-    return [_read_clip(*files[position]) for position in chosen]
+def read_clips(recordings: Sequence[Recording], limit: int) -> list[Clip]:
+    """Clips spread evenly over the lengths, of as many speakers as there are, in an order that is always the same."""
+    lengths = [
+        (each.speaker or "", each.seconds or each.waveform().size / SAMPLE_RATE)
+        for each in progress(recordings, "lengths")
+    ]
+    return [_read_clip(recordings[position]) for position in spread(lengths, limit)]
 
 
 def spread(clips: Sequence[tuple[str, float]], limit: int) -> list[int]:
-    """Which of (reader, seconds) to take: one of each of `limit` equal parts by length, of the reader heard least."""
+    """Which of (speaker, seconds) to take: one of each of `limit` equal parts by length, of the speaker taken least."""
     by_length = sorted(range(len(clips)), key=lambda position: clips[position][1])
     parts = min(limit, len(clips))
-    heard: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     chosen = []
     for part in range(parts):
         candidates = by_length[part * len(clips) // parts : (part + 1) * len(clips) // parts]
-        chosen.append(min(candidates, key=lambda position: heard[clips[position][0]]))
-        heard[clips[chosen[-1]][0]] += 1
+        chosen.append(min(candidates, key=lambda position: taken[clips[position][0]]))
+        taken[clips[chosen[-1]][0]] += 1
     random.Random(SEED).shuffle(chosen)  # or the longest would come together
     return chosen
 
 
-def _read_clip(path: Path, reference: str) -> Clip:
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return Clip(reference, path.read_bytes(), resample(to_mono(samples), rate))
-
-
-class MonolithProcess:
-    """A context manager: `benchmarks.measuring.monolith` as a child process on loopback.
-
-    Args:
-        command: its arguments.
-        arrangement: of its workers.
-        log: where everything goes that it prints.
-
-    Raises:
-        RuntimeError: on entering, where it ends or does not get ready.
-    """
-
-    def __init__(self, command: Sequence[str], arrangement: Arrangement, log: Path) -> None:
-        port = free_port()
-        self.url = f"http://{LOOPBACK}:{port}"
-        self._log = log
-        self._command = [sys.executable, "-m", "benchmarks.measuring.monolith", *command, f"--port={port}"]
-        self._command += [f"--workers={arrangement.workers}", f"--threads={arrangement.threads}"]
-        self._environment = {**os.environ, "OMP_NUM_THREADS": str(arrangement.threads)}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> MonolithProcess:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment
-            )
-        try:
-            self._wait_until_ready(self._process)
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def processes(self) -> list[psutil.Process]:
-        """The server and its workers."""
-        with suppress(psutil.NoSuchProcess):
-            if self._process is not None:
-                server = psutil.Process(self._process.pid)
-                return [server, *server.children(recursive=True)]
-        return []
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise RuntimeError(f"the monolith ended with {process.returncode}; see {self._log}")
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}{READY}", timeout=5, trust_env=False).is_success:
-                    return
-            time.sleep(POLL_S)
-        raise RuntimeError(f"the monolith was not ready within {READY_WITHIN_S:g} s; see {self._log}")
-
-    def _stop(self) -> None:
-        processes = self.processes()
-        if self._process is None:
-            return
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_WITHIN_S)
-        _, alive = psutil.wait_procs(processes, timeout=1)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
-        self._process = None
+def _read_clip(recording: Recording) -> Clip:
+    return Clip(recording.text, recording.path.read_bytes(), recording.waveform())
 
 
 @contextmanager
 def started(system: str, arrangement: Arrangement | None, log: Path) -> Iterator[Server]:
     """A system that is ready, and is gone afterwards."""
     if arrangement is not None:
-        with MonolithProcess(RIVALS[system], arrangement, log) as monolith:
-            yield monolith
+        process = ReferenceProcess(REFERENCE_SYSTEMS[system], arrangement, log)
+        with status(f"starting {system}, {arrangement}") as shown, process as server:
+            shown.stop()
+            yield server
     else:
-        with LocalCluster(CONFIGS[system], log=log, http_port=0) as cluster:
-            cluster.wait_until_ready()
+        with running(system, log) as cluster:
             yield cluster
 
 
 def files_to(url: str, clips: Sequence[Clip]) -> Connect:
-    """Clients of a monolith."""
+    """Clients of a reference system."""
 
     @contextmanager
     def connect() -> Iterator[Send]:
@@ -273,7 +188,8 @@ def row(
     speeds = {each: round(median(one["requests_per_second"] for one in rounds[each]), 3) for each in rounds}
     best = max(speeds, key=speeds.__getitem__)
     agreed = median(agreement(done.replies, reference.replies) for done in passes[best])
-    heard = [word_errors(references, [done.replies[clip].text for clip in range(len(clips))]) for done in passes[best]]
+    texts = [[done.replies[clip].text for clip in range(len(clips))] for done in passes[best]]
+    counted = [word_errors(references, each) for each in texts]
     return {
         "system": system,
         "clients": clients,
@@ -283,12 +199,12 @@ def row(
         **{name: round(median(each[name] for each in rounds[best]), 3) for name in rounds[best][0]},
         **{name: sum(int(each[name]) for each in rounds[best]) for name in ("failures", "degraded")},
         "emotion_agreement": None if isnan(agreed) else round(agreed, 3),
-        **{name: np.sum(each, axis=0) for name, each in zip(BY_CLIP, zip(*heard, strict=True), strict=True)},
+        **{name: np.sum(each, axis=0) for name, each in zip(BY_CLIP, zip(*counted, strict=True), strict=True)},
     }
 
 
 def _name(arrangement: Arrangement | None) -> str:
-    return f"{arrangement} (workers × threads)" if arrangement else "replicas of one thread, by Ray"
+    return f"{arrangement}{UNIT_OF_ARRANGEMENT}" if arrangement else BY_RAY
 
 
 def comparisons(rows: Sequence[Row]) -> list[str]:
@@ -296,12 +212,12 @@ def comparisons(rows: Sequence[Row]) -> list[str]:
     by_key = {(each["system"], each["clients"]): each for each in rows}
     lines = []
     for clients in sorted({each["clients"] for each in rows}):
-        for ours, rival in [*(("fused", rival) for rival in RIVALS), ("distributed", "fused")]:
-            one, other = by_key.get((ours, clients)), by_key.get((rival, clients))
+        for ours, reference in [*(("fused", reference) for reference in REFERENCE_SYSTEMS), ("distributed", "fused")]:
+            one, other = by_key.get((ours, clients)), by_key.get((reference, clients))
             if one and other:
                 ratio = one["requests_per_second"] / other["requests_per_second"]
                 more, error = wer_above(one, other)
-                line = f"{ours} / {rival} = {ratio:.2f} × throughput, WER {more:+.2f} ± {error:.2f} points"
+                line = f"{ours} / {reference} = {ratio:.2f} × throughput, WER {more:+.2f} ± {error:.2f} points"
                 degraded = one["degraded"] + other["degraded"]
                 warning = f"; NOT THE SAME WORK: {_count(degraded, 'answer')} degraded" if degraded else ""
                 lines.append(f"{_count(clients, 'client')}: {line}{warning}")
@@ -319,67 +235,93 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def plot(rows: Sequence[Row], file: Path) -> None:
-    """Requests a second of each system, a panel for each number of clients."""
-    counts = sorted({each["clients"] for each in rows})
-    figure, all_axes = pyplot.subplots(1, len(counts), figsize=(6 * len(counts), 2.6), squeeze=False, sharey=True)
-    for axes, clients in zip(all_axes[0], counts, strict=True):
-        here = [each for each in reversed(rows) if each["clients"] == clients]
-        bars = axes.barh([each["system"] for each in here], [each["requests_per_second"] for each in here])
-        axes.bar_label(bars, fmt="%.2f", padding=3)
-        axes.set(title=f"clients: {clients}", xlabel="requests a second")
-    figure.savefig(file, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """The rows as they are printed: for each number of clients the speed, and what it took and gave."""
+    for clients in sorted({each["clients"] for each in rows}):
+        here = [each for each in rows if each["clients"] == clients]
+        of_clients = _count(clients, "client")
+        speed = table(
+            f"Speed, {of_clients}", ("system", "requests\na second", "p50 ms", "p95 ms", "p99 ms", "degraded")
+        )
+        columns = ("system", "workers ×\nthreads", "CPU s", "MB", "WER, %", "same\nemotion", "failed")
+        work = table(f"Work of a request, {of_clients}", columns)
+        for each in here:
+            latencies = (f"{each[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+            speed.add_row(each["system"], f"{each['requests_per_second']:.2f}", *latencies, str(each["degraded"]))
+            agreed = "" if each["emotion_agreement"] is None else f"{each['emotion_agreement']:.0%}"
+            work.add_row(
+                each["system"],
+                "by Ray" if each["arrangement"] == BY_RAY else each["arrangement"].removesuffix(UNIT_OF_ARRANGEMENT),
+                f"{each['cpu_seconds_per_request']:.2f}",
+                f"{each['rss_mb']:,.0f}",
+                f"{each['wer']:.2f}",
+                agreed,
+                str(each["failures"]),
+            )
+        yield speed
+        yield work
 
 
+@command.benchmark("serving")
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, required=True, help="where the rows go; the plot goes beside it")
-    parser.add_argument("--manifest", type=Path, required=True, help="columns path, text, speaker and seconds")
-    parser.add_argument("--root", type=Path, help="folder that the paths are relative to (default: found from them)")
-    parser.add_argument("--limit", type=int, default=40, help="clips, spread over lengths and readers (%(default)s)")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=3, help="of all systems; a row is their median (%(default)s)")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
-    parser.add_argument(
-        "--arrangement",
-        metavar="WORKERSxTHREADS",
-        type=lambda text: Arrangement(*map(int, text.split("x"))),
-        nargs="+",
-        default=ARRANGEMENTS,
-        help="of the monoliths; all are measured and a row shows the fastest (1x2 2x1)",
-    )
-    parser.add_argument("--log", type=Path, default=Path("runs/serving.log"), help="what the systems print")
-    options = parser.parse_args(arguments)
+    """The command line."""
+    options = command.parse(_parser(), arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended then too
 
-    console = Console()
-    clips = read_clips(options.manifest, options.root, options.limit)
+    console = output()
+    recordings = manifest.recordings_of(options)
+    require_models()
+    clips = read_clips(recordings, options.limit)
     passes: dict[tuple[str, int], dict[Arrangement | None, list[Pass]]] = {}
     rows: list[Row] = []
     for number, system in itertools.product(range(options.rounds), options.systems):
         for arrangement in [None] if system in CONFIGS else options.arrangement:
             with started(system, arrangement, options.log) as server:
                 connect = (envelopes_to if system in CONFIGS else files_to)(server.url, clips)
-                for count in options.clients:
-                    measure(server, connect, range(min(WARM_UP * count, len(clips))), count)
-                    done = measure(server, connect, range(len(clips)), count)
-                    passes.setdefault((system, count), {}).setdefault(arrangement, []).append(done)
-                    speed = len(clips) / done.elapsed_s
-                    console.print(f"round {number + 1}: {system}, {_count(count, 'client')}: {speed:.3f} requests/s")
+                for clients in options.clients:
+                    of_clients = f"round {number + 1}: {system}, {_count(clients, 'client')}"
+                    with status(of_clients):
+                        measure(server, connect, range(min(WARM_UP * clients, len(clips))), clients)
+                        done = measure(server, connect, range(len(clips)), clients)
+                    passes.setdefault((system, clients), {}).setdefault(arrangement, []).append(done)
+                    console.print(f"{of_clients}: {len(clips) / done.elapsed_s:.3f} requests a second")
         reference = next((done[0] for key in passes if key[0] == REFERENCE for done in passes[key].values()), NOTHING)
         rows = [row(*key, passes[key], clips, reference) for key in sorted(passes, key=_order)]
         seconds = round(sum(clip.seconds for clip in clips), 2)
         written = [{name: value for name, value in each.items() if name not in BY_CLIP} for each in rows]
         about = {"clips": len(clips), "speech_s": seconds, "memory": "PSS", "compared": comparisons(rows)}
-        write_rows(options.json, written, command="benchmarks.serving", **about)
-    table = Table(*COLUMNS, title="Serving")
-    for each in rows:
-        table.add_row(*(str(each[column]) for column in COLUMNS))
-    console.print(table)
-    for line in comparisons(rows):
-        console.print(line)
+        write_rows(options.json, written, **about)
+    for each in (*tables(rows), *comparisons(rows)):
+        console.print(each)
     plot(rows, options.json.with_suffix(".png"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser("serving", __doc__, plot=True)
+    manifest.add_options(parser, (manifest.PATH, manifest.TEXT), ("speaker", "seconds"))
+    add = parser.add_argument
+    add("--limit", type=count, default=40, metavar="N", help="clips, spread over lengths and speakers (%(default)s)")
+    add("--clients", type=count, nargs="+", default=[1, 8], metavar="N", help="that send at once (default: 1 8)")
+    add("--rounds", type=count, default=3, metavar="N", help="of all systems; a row is their median (%(default)s)")
+    systems = ", ".join(SYSTEMS)
+    add("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, metavar="NAME", help=f"{systems}; default: all")
+    add(
+        "--arrangement",
+        metavar="WORKERSxTHREADS",
+        type=_arrangement,
+        nargs="+",
+        default=ARRANGEMENTS,
+        help="of the reference systems; all are measured and a row shows the fastest (1x2 2x1)",
+    )
+    command.add_log(parser, "serving")
+    return parser
+
+
+def _arrangement(text: str) -> Arrangement:
+    workers, _, threads = text.partition("x")
+    if not (workers.isdecimal() and threads.isdecimal() and int(workers) and int(threads)):
+        raise argparse.ArgumentTypeError(f"{text} is not like 2x1, workers and the threads of each")
+    return Arrangement(int(workers), int(threads))
 
 
 def _order(key: tuple[str, int]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Time and energy of sending the same speech by transport, radio and device: the papers' Table V, bytes matched.
 
-    python -m benchmarks.transport --manifest MANIFEST.tsv --json FILE
+    python -m benchmarks.transport --manifest SPEECH.tsv
 
 `edge_sim.costs` says what is measured, what is simulated and what each figure is; `python -m edge_sim` prints the same
 for any recording. Every transport is taken at the setting whose payload comes nearest to that of `--match`. The mode
@@ -9,31 +9,28 @@ for any recording. Every transport is taken at the setting whose payload comes n
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from math import log
-from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from amser.audio import read
+from amser.errors import SignalError
 from amser.features import Float32
+from benchmarks.measuring import command, manifest
+from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.transport import plot
 from edge_sim.costs import CONNECTIONS, MODES, SERVER_S, Connection, Encoded, Mode, costs, encode
 from edge_sim.hardware import Hardware, hardware_names, load_hardware
 from edge_sim.radio import Radio
 from edge_sim.transports import TRANSPORTS, Transport, by_name
+from load_tests.commands import count
 
 Row = dict[str, Any]
 
 MATCH: Final = "svd-f16:0.125"  # the papers' operating point
 SIZED_BY: Final = 8  # utterances whose payloads choose the settings
-WIDTH_OF_A_PIPE: Final = 110  # columns, where the output is no terminal
 
 # Amser+, Table V: seconds and kWh of 22,366 files over Wi-Fi.
 PAPER_FILES: Final = 22_366
@@ -51,18 +48,6 @@ WHY_THEY_DIFFER: Final = (
 )
 
 
-def read_manifest(manifest: Path, limit: int | None) -> list[Path]:
-    """Audio files of the column `path`; relative ones are looked for in the folders above the manifest."""
-    with manifest.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))[:limit]
-    if not rows or "path" not in rows[0]:
-        raise SystemExit(f"{manifest}: needs a tab-separated column path, and at least one row")
-    folder = next((folder for folder in manifest.resolve().parents if (folder / rows[0]["path"]).is_file()), None)
-    if folder is None:
-        raise SystemExit(f"{manifest}: {rows[0]['path']} is not below any folder above it")
-    return [folder / row["path"] for row in rows]
-
-
 def parse_transport(text: str) -> Transport:
     """`name:setting`."""
     name, _, setting = text.partition(":")
@@ -73,7 +58,7 @@ def matched(reference: Transport, waveforms: Sequence[Float32]) -> list[Transpor
     """Each transport at the setting whose payloads are nearest to the reference's, by ratio."""
     target = encode(reference, waveforms).mean_bytes
     chosen = []
-    for offer in TRANSPORTS.values():
+    for offer in progress(TRANSPORTS.values(), "settings", len(TRANSPORTS)):
         sized = [encode(offer.factory(setting), waveforms) for setting in offer.settings]
         chosen.append(min(sized, key=lambda each: abs(log(each.mean_bytes / target))).transport)
     return chosen
@@ -115,33 +100,33 @@ def rows_of(encoded: Encoded, devices: Sequence[str]) -> Iterator[Row]:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """What was simulated, for the modes that differ most."""
-    columns = ("device", "radio", "transport", "payload B", "radio B", "s", "radio mJ", "compute mJ")
+    """What was simulated, for the modes that differ most: a table for each mode, device and radio."""
+    columns = ("transport", "payload B", "radio B", "s", "radio mJ", "compute mJ")
     for mode in ("alone", "batch"):
-        table = Table(*columns, title=f"{mode}, connection kept; means of an utterance")
-        for each in rows:
-            if each["mode"] == mode and each["connection"] in ("keep-alive", "gateway"):
-                table.add_row(
-                    each["device"],
-                    each["radio"],
-                    f"{each['transport']}:{each['setting']}",
-                    f"{each['payload_bytes']:.0f}",
-                    f"{each['bytes_on_air']:.0f}",
-                    f"{each['seconds_per_utterance']:.3f}",
-                    f"{1000 * each['radio_joules']:.2f}",
-                    f"{1000 * each['compute_joules']:.2f}",
-                )
-        yield table
+        chosen = [each for each in rows if each["mode"] == mode and each["connection"] in ("keep-alive", "gateway")]
+        for device, radio in dict.fromkeys((each["device"], each["radio"]) for each in chosen):
+            made = table(f"{device}, {radio}: {mode}, connection kept; means of an utterance", columns)
+            for each in chosen:
+                if (each["device"], each["radio"]) == (device, radio):
+                    made.add_row(
+                        f"{each['transport']}:{each['setting']}",
+                        f"{each['payload_bytes']:.0f}",
+                        f"{each['bytes_on_air']:.0f}",
+                        f"{each['seconds_per_utterance']:.3f}",
+                        f"{1000 * each['radio_joules']:.2f}",
+                        f"{1000 * each['compute_joules']:.2f}",
+                    )
+            yield made
 
 
 def papers_table() -> Table:
     """Table V of Amser+, and what it implies."""
-    table = Table("transport", "s", "kWh", "ms a file", "J a file", "implied W", title=f"Amser+, {PAPER_FILES} files")
+    made = table(f"Amser+, {PAPER_FILES} files", ("transport", "s", "kWh", "ms a file", "J a file", "implied W"))
     for name, (seconds, kwh) in PAPER.items():
         joules = 3.6e6 * kwh
         a_file = f"{1000 * seconds / PAPER_FILES:.1f}", f"{joules / PAPER_FILES:.3f}"
-        table.add_row(name, f"{seconds:.2f}", f"{kwh:.4f}", *a_file, f"{joules / seconds:.0f}")
-    return table
+        made.add_row(name, f"{seconds:.2f}", f"{kwh:.4f}", *a_file, f"{joules / seconds:.0f}")
+    return made
 
 
 def gains(rows: Sequence[Row], reference: str) -> Iterator[str]:
@@ -162,37 +147,34 @@ def gains(rows: Sequence[Row], reference: str) -> Iterator[str]:
     yield f"the papers, Wi-Fi: Amser+ is {raw_s / amser_s:.2f}× as fast as raw, and takes {saved:.0f} % less energy"
 
 
+@command.benchmark("transport")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.transport", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--manifest", type=Path, required=True, help="tab-separated, with a column path")
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the rows go; a plot beside it")
-    parser.add_argument("--limit", type=int, help="first N utterances only")
-    parser.add_argument(
-        "--match", default=MATCH, metavar="T:S", help="payloads come near to its (default: %(default)s)"
-    )
-    parser.add_argument("--transport", nargs="+", metavar="T:S", help="these, instead of one setting of each")
-    parser.add_argument("--device", nargs="+", choices=hardware_names(), default=hardware_names())
-    options = parser.parse_args(arguments)
+    parser = command.parser("transport", __doc__, plot=True)
+    manifest.add_options(parser)
+    add = parser.add_argument
+    add("--limit", type=count, metavar="N", help="first N utterances only")
+    add("--match", default=MATCH, metavar="T:S", help="payloads come near to its (default: %(default)s)")
+    add("--transport", nargs="+", metavar="T:S", help="these, instead of one setting of each")
+    add("--device", nargs="+", choices=hardware_names(), default=hardware_names(), help="default: all")
+    options = command.parse(parser, arguments)
+    try:
+        reference, named = parse_transport(options.match), [parse_transport(text) for text in options.transport or ()]
+    except SignalError as error:
+        parser.error(str(error))
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
-    waveforms = [read(path) for path in read_manifest(options.manifest, options.limit)]
-    if options.transport:
-        transports = [parse_transport(text) for text in options.transport]
-    else:
-        transports = matched(parse_transport(options.match), waveforms[:SIZED_BY])
+    recordings = manifest.recordings_of(options)[: options.limit]
+    waveforms = [each.waveform() for each in progress(recordings, "reading")]
+    transports = named or matched(reference, waveforms[:SIZED_BY])
     rows: list[Row] = []
-    for transport in track(transports, "transports", console=Console(stderr=True)):
+    for transport in progress(transports, "transports"):
         rows += rows_of(encode(transport, waveforms), options.device)
     rows.sort(key=lambda each: (each["device"], each["radio"], -each["payload_bytes"]))
-    write_rows(
-        options.json, rows, command="benchmarks.transport", corpus=options.manifest.stem, server_seconds=SERVER_S
-    )
+    write_rows(options.json, rows, corpus=options.manifest.stem, server_seconds=SERVER_S)
     plot(rows, options.json.with_suffix(".png"))
-    for table in tables(rows):
-        console.print(table)
+    console = output()
+    for made in tables(rows):
+        console.print(made)
     console.print(papers_table())
     for line in gains(rows, options.match):
         console.print(line)

@@ -20,6 +20,7 @@ from whisper.normalizers import EnglishTextNormalizer
 
 from benchmarks.measuring import bootstrap
 from benchmarks.measuring.bootstrap import Integers
+from benchmarks.measuring.command import NothingMeasured
 
 
 class Server(Protocol):
@@ -75,7 +76,7 @@ def measure(server: Server, connect: Connect, clips: Sequence[int], clients: int
     """Clients that share a list of clips: whoever is free sends the next one, so that the order is always the same.
 
     Args:
-        server: whose processes are looked at.
+        server: whose CPU time and memory are read.
         connect: opens one client's connection.
         clips: numbers, in the order of sending; each once.
         clients: that send at the same time.
@@ -167,12 +168,12 @@ def figures(done: Pass, references: Sequence[str], seconds: Sequence[float]) -> 
         seconds: of speech in each clip.
 
     Raises:
-        SystemExit: no clip was answered.
+        NothingMeasured: no clip was answered.
     """
     asked = sorted(done.replies)
     answered = [clip for clip in asked if not done.replies[clip].failure]
     if not answered:
-        raise SystemExit(f"no request was answered; the first failure: {done.replies[asked[0]].failure}")
+        raise NothingMeasured(f"no request was answered; the first failure: {done.replies[asked[0]].failure}")
     p50, p95, p99 = np.percentile(done.latencies_ms, (50, 95, 99))
     return {
         "requests_per_second": len(answered) / done.elapsed_s,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from benchmarks.measuring.console import table
 from benchmarks.measuring.noise import CLEAN
 from edge_sim.transports.opus import LONG
 
@@ -18,7 +19,7 @@ PCM_KBPS: Final = 256.0  # 16 bits, 16 kHz
 PAPERS: Final = ("svd-f16", "0.125")  # the papers' operating point
 TOLERANCE: Final = {CLEAN: 0.3}  # points of WER above uncompressed
 TOLERANCE_IN_NOISE: Final = 1.0
-OURS, RIVAL = "klt", "opus"
+OURS, COMPARED_WITH = "klt", "opus"
 HOW: Final = (
     "Lowest kbit/s (without container): linear interpolation of WER on log kbit/s between measured settings, at the "
     "first crossing from the coarsest setting on. ≤: the coarsest setting is within the limit already; *: a finer "
@@ -78,29 +79,29 @@ def measured(rows: Sequence[Row], figure: str) -> list[Row]:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """All figures, a table a condition, and one of emotions."""
+    """All figures, a table a condition, and one of emotions. Errors are standard errors."""
     judged = measured(rows, "wer")
     for condition in dict.fromkeys(row["condition"] for row in judged):
         here = [row for row in judged if row["condition"] == condition]
-        columns = ("transport", "setting", "kbit/s", "% of PCM", "exchange", "WER %", "± SE", "Δ", "± SE")
-        table = Table(*columns, title=f"{condition}, {here[0]['utterances']} utterances")
+        columns = ("transport", "kbit/s", "% of PCM", "WER, %", "above PCM")
+        made = table(f"{condition}, {here[0]['utterances']} utterances", columns)
         for row in here:
-            rates = (f"{row['kbps']:.2f}", f"{row['percent_of_pcm']:.2f}", f"{row['exchange_kbps']:.2f}")
-            errors = (f"{row['wer']:.2f}", f"{row['wer_se']:.2f}", f"{row['wer_delta']:+.2f}")
-            table.add_row(row["transport"], row["setting"], *rates, *errors, f"{row['wer_delta_se']:.2f}")
-        yield table
+            rates = (f"{row['kbps']:.2f}", f"{row['percent_of_pcm']:.2f}")
+            wer = f"{row['wer']:.2f} ± {row['wer_se']:.2f}"
+            delta = f"{row['wer_delta']:+.2f} ± {row['wer_delta_se']:.2f}"
+            made.add_row(f"{row['transport']}:{row['setting']}", *rates, wer, delta)
+        yield made
     emotions = measured(rows, "ua")
     if emotions:
         by = ", ".join(dict.fromkeys(row["ua_by"] for row in emotions))
         title = f"emotions of {emotions[0]['ua_corpus']}, {emotions[0]['ua_utterances']} utterances, by {by}"
-        table = Table("transport", "setting", "kbit/s", "UA", "95 %", "Δ", "± SE", title=title)
+        made = table(title, ("transport", "kbit/s", "UA", "95 %", "above PCM"))
         for row in emotions:
             interval = f"{row['ua_low']:.3f} to {row['ua_high']:.3f}"
-            changes = (f"{row['ua_delta']:+.3f}", f"{row['ua_delta_se']:.3f}")
-            table.add_row(
-                row["transport"], row["setting"], f"{row['ua_kbps']:.2f}", f"{row['ua']:.3f}", interval, *changes
-            )
-        yield table
+            delta = f"{row['ua_delta']:+.3f} ± {row['ua_delta_se']:.3f}"
+            figures = (f"{row['ua_kbps']:.2f}", f"{row['ua']:.3f}", interval, delta)
+            made.add_row(f"{row['transport']}:{row['setting']}", *figures)
+        yield made
 
 
 def limits(rows: Sequence[Row], condition: str) -> dict[str, float]:
@@ -129,11 +130,11 @@ def summary(rows: Sequence[Row]) -> Iterator[Table | str]:
     for condition in dict.fromkeys(row["condition"] for row in measured(rows, "wer")):
         allowed = limits(rows, condition)
         found = {what: thresholds(rows, condition, limit) for what, limit in allowed.items()}
-        heads = [f"WER ≤ {what} ({limit:.2f} %)" for what, limit in allowed.items()]
-        table = Table("transport", *heads, title=f"{condition}: lowest kbit/s")
+        heads = [f"WER ≤ {what}\n({limit:.2f} %)" for what, limit in allowed.items()]
+        made = table(f"{condition}: lowest kbit/s", ("transport", *heads))
         for name in next(iter(found.values()), {}):
-            table.add_row(name, *(str(column[name]) for column in found.values()))
-        yield table
+            made.add_row(name, *(str(column[name]) for column in found.values()))
+        yield made
         for what, column in found.items():
             yield from ratios(condition, what, column)
     yield HOW
@@ -143,7 +144,7 @@ def ratios(condition: str, what: str, found: dict[str, Threshold]) -> Iterator[s
     """A sentence for each framing of Opus."""
     ours = found.get(OURS)
     for name, theirs in found.items():
-        if name.startswith(RIVAL) and ours is not None and ours.kbps and theirs.kbps:
+        if name.startswith(COMPARED_WITH) and ours is not None and ours.kbps and theirs.kbps:
             sign = "≥ " if ours.at_most and not theirs.at_most else "≤ " if theirs.at_most and not ours.at_most else ""
             unclear = " (both at their coarsest setting: no threshold)" if ours.at_most and theirs.at_most else ""
             yield f"{condition}, WER ≤ {what}: {name} / {OURS} = {sign}{theirs.kbps / ours.kbps:.2f}{unclear}"

@@ -1,6 +1,6 @@
-"""Speech in noise for benchmarks: other readers who talk at once, or a recording, at a stated signal-to-noise ratio.
+"""Speech in noise for benchmarks: other speakers who talk at once, or a recording, at a stated signal-to-noise ratio.
 
-What is mixed with an utterance hangs on its name alone, not on which others are measured: the same on every run.
+What is mixed with an utterance depends on its name alone, not on which others are measured: the same on every run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 
-from amser.audio import read
 from amser.features import Float32
+from benchmarks.measuring.manifest import ManifestError, read_file
 
 Kind = Literal["clean", "babble", "noise"]
 CLEAN: Final = "clean"
@@ -28,10 +28,10 @@ _NAME: Final = re.compile(r"(?P<kind>[a-z]+)-(?P<snr>-?\d+)db")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What speech is heard in: `clean`, `babble-10db`, `noise-5db`.
+    """What speech is mixed with: `clean`, `babble-10db`, `noise-5db`.
 
     Attributes:
-        kind: nothing, other readers, or a recording.
+        kind: nothing, other speakers, or a recording.
         snr_db: power of the speech over that of the noise, both over the whole utterance; 0 where it is clean.
     """
 
@@ -87,24 +87,24 @@ class Babble:
     """Six others at once, one utterance of each, all equally loud.
 
     Attributes:
-        recordings: of each reader; those of the utterance's own speaker are not drawn from.
+        recordings: of each speaker; those of the utterance's own speaker are not drawn from.
         load: reads one.
     """
 
     recordings: Mapping[str, Sequence[Path]]
-    load: Callable[[Path], Float32] = read
+    load: Callable[[Path], Float32] = read_file
 
     def voices(self, name: str, speaker: str | None) -> list[tuple[str, Path]]:
-        """Who is heard behind an utterance, and in which recording.
+        """Who speaks behind an utterance, and in which recording.
 
         Raises:
             ValueError: it is not known who speaks, or there are too few others.
         """
         if speaker is None:
-            raise ValueError("babble is made of other readers: the manifest needs a column speaker")
+            raise ValueError("babble is made of other speakers: the manifest needs a column speaker")
         others = sorted(self.recordings.keys() - {speaker})
         if len(others) < VOICES:
-            raise ValueError(f"babble behind reader {speaker} needs {VOICES} others; there are {len(others)}")
+            raise ValueError(f"babble behind speaker {speaker} needs {VOICES} others; there are {len(others)}")
         random = _random(name)
         chosen = [others[index] for index in random.choice(len(others), VOICES, replace=False)]
         return [(each, self.recordings[each][int(random.integers(len(self.recordings[each])))]) for each in chosen]
@@ -137,10 +137,10 @@ class Recordings:
 
 @cache
 def _without_padding(file: Path) -> Float32:
-    recording = read(file)
+    recording = read_file(file)
     loud = np.flatnonzero(np.abs(recording) > QUIET_END * np.abs(recording).max())
     if not loud.size:
-        raise ValueError(f"{file} is silent")
+        raise ManifestError(f"{file} is silent")
     return recording[loud[0] : loud[-1] + 1]
 
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Final
 
-PACKAGES = ("ctranslate2", "numpy", "openai-whisper", "ray", "torch", "transformers")
+from load_tests.report.environment import environment as environment_of
+
+PACKAGES: Final = ("amser", "ctranslate2", "numpy", "openai-whisper", "ray", "torch", "transformers")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], **about: object) -> None:
-    """Write the rows as a JSON list; each gains `about`, the hardware, the versions and the time."""
+    """Writes the rows as a JSON list. Each gains `about` and `environment`; what a row says itself stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([{**row, **about, **environment()} for row in rows], indent=1) + "\n")
+    whole = {**environment(), **about}
+    path.write_text(json.dumps([{**whole, **row} for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
-def environment() -> dict[str, object]:
-    """Hardware, versions and the time, without anything that names this one machine."""
-    return {
-        "hardware": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def environment() -> dict[str, Any]:
+    """Command line, hardware, versions and the time, without anything that names this one machine."""
+    return environment_of(PACKAGES)

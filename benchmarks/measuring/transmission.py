@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from amser.codecs.klt import step_index
 from amser.codecs.klt_tables import digest, tables
 from amser.features import SAMPLE_RATE, Float32, silence_value
+from benchmarks.measuring import console
 from edge_sim.transports import Transport
 from models.messages import Mel, Transcript
 from models.weights import cache_folder
 
 AT_ONCE: Final = 8  # utterances of similar length that the recogniser decodes together
 LAYOUT: Final = 1  # of what is kept; another number leaves the old unread
-ENCODERS: Final = ("av", "ctranslate2")  # whose versions change what is heard
+ENCODERS: Final = ("av", "ctranslate2")  # whose versions change what is recognised
 Item = TypeVar("Item")
 
 
@@ -105,7 +104,7 @@ class Kept:
 
 
 class Transcriber:
-    """Sends utterances and has them written down.
+    """Sends utterances and has their words recognised.
 
     Args:
         kept: where the texts are.
@@ -130,13 +129,13 @@ class Transcriber:
         missing = [position for position, key in enumerate(keys) if key not in values]
         missing.sort(key=lambda position: utterances[position].seconds)
         for group in progress(missing, f"{label}, {transport.name}:{transport.setting}"):
-            arrived = self._hear(transport, [utterances[position] for position in group])
+            arrived = self._transcribe(transport, [utterances[position] for position in group])
             new = {keys[position]: asdict(each) for position, each in zip(group, arrived, strict=True)}
             self.kept.write(new)
             values |= new
         return [Arrived(**values[key]) for key in keys]
 
-    def _hear(self, transport: Transport, utterances: Sequence[Utterance]) -> list[Arrived]:
+    def _transcribe(self, transport: Transport, utterances: Sequence[Utterance]) -> list[Arrived]:
         payloads = [transport.encode(utterance.waveform) for utterance in utterances]
         mels = [rebuilt(transport, *each) for each in zip(utterances, payloads, strict=True)]
         return [
@@ -155,7 +154,7 @@ def rebuilt(transport: Transport, utterance: Utterance, payload: bytes) -> Mel:
 
 
 def identity(transport: Transport) -> list[str]:
-    """What names a transport and all that decides how it sounds."""
+    """What names a transport and all that decides what arrives."""
     if transport.name == "klt":  # a profile's name may come to mean another step
         return ["klt", str(step_index(transport.setting)), digest_of_tables()]
     return [transport.name, transport.setting]
@@ -181,4 +180,4 @@ def progress(items: Sequence[Item], label: str) -> Iterator[Sequence[Item]]:
     """Groups of `AT_ONCE`, with a bar on standard error; none where there is nothing to do."""
     if items:
         groups = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
-        yield from track(groups, label, console=Console(stderr=True))
+        yield from console.progress(groups, label)

@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     status = Console(stderr=True).status("encoding what the devices send")
 
     def show(progress: Progress) -> None:
-        status.update(line(progress))
+        status.update(str(progress))
 
     try:
         scenario = load_scenario(options.scenario)
@@ -126,15 +126,6 @@ def exit_code(run: Run, summary: Summary) -> int:
     if any(map(is_failure, run.samples)):
         return FAILED
     return OBJECTIVE_MISSED if summary.latency.p99 > run.objective_ms else OK
-
-
-def line(progress: Progress) -> str:
-    """Where a run is, in one line."""
-    return (
-        f"{progress.elapsed_s:.0f} of {progress.seconds:.0f} s · {progress.sent:,} sent · "
-        f"{progress.answered:,} answered · {progress.failed:,} failed · {progress.in_flight:,} in flight · "
-        f"generator {progress.generator_cpu:.2f} cores"
-    )
 
 
 def as_json(run: Run, summary: Summary) -> str:

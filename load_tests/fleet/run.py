@@ -58,6 +58,12 @@ class Progress:
     in_flight: int
     generator_cpu: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.elapsed_s:.0f} of {self.seconds:.0f} s · {self.sent:,} sent · {self.answered:,} answered · "
+            f"{self.failed:,} failed · {self.in_flight:,} in flight · generator {self.generator_cpu:.2f} cores"
+        )
+
 
 def run_scenario(
     scenario: Scenario | str,

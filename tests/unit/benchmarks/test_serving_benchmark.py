@@ -1,4 +1,4 @@
-"""The rivals' benchmark: which clips are taken, what a closed loop counts, and the monolith's HTTP."""
+"""The benchmark of serving: which clips are taken, what a closed loop counts, and the reference server's HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
-from recordings import audio_file, speakers, waveform_of, weights
+from recordings import audio_file, speakers, waveform_of
 
 from amser.features import SAMPLE_RATE
 from benchmarks.measuring.closed_loop import (
@@ -28,8 +28,11 @@ from benchmarks.measuring.closed_loop import (
     wer,
     word_errors,
 )
-from benchmarks.measuring.monolith import READY, ROUTE, Arrangement, build
+from benchmarks.measuring.command import NothingMeasured
+from benchmarks.measuring.manifest import read_manifest
+from benchmarks.measuring.reference_server import READY, ROUTE, Arrangement, build
 from benchmarks.serving import NOTHING, Clip, comparisons, read_clips, row, spread, wer_above
+from models.weights import model_path
 
 REFERENCES = ("GOOD DAY MY FRIEND", "RAIN FALLS ON ROOFS")
 REPLIES = {0: Reply("good day my friend", "happy"), 1: Reply("Rain, falls: in roofs.", "sad")}
@@ -45,7 +48,7 @@ class ThisProcess:
         return [psutil.Process()]
 
 
-def test_clips_are_spread_over_lengths_and_readers() -> None:
+def test_clips_are_spread_over_lengths_and_speakers() -> None:
     clips = [("ann" if position % 3 else "bob", float(position)) for position in range(30)]
     chosen = spread(clips, 10)
     assert sorted(position // 3 for position in chosen) == list(range(10))  # one of every tenth by length
@@ -62,7 +65,7 @@ def test_a_clip_is_its_file_its_waveform_and_its_words(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", np.full(SAMPLE_RATE, 0.25), SAMPLE_RATE)
     manifest = tmp_path / "manifest.tsv"
     manifest.write_text("path\tspeaker\tseconds\ttext\na.flac\tann\t1.0\tGOOD DAY\n")
-    (clip,) = read_clips(manifest, None, 40)
+    (clip,) = read_clips(read_manifest(manifest, ("path", "text")), 40)
     assert clip.reference == "GOOD DAY"
     assert clip.audio == (tmp_path / "a.flac").read_bytes()
     assert clip.seconds == 1.0
@@ -142,7 +145,7 @@ def test_an_answer_that_failed_gives_no_throughput_and_counts_with_all_its_words
 
 
 def test_without_any_answer_the_benchmark_ends_with_the_reason() -> None:
-    with pytest.raises(SystemExit, match="connection refused"):
+    with pytest.raises(NothingMeasured, match="connection refused"):
         figures(Pass(1.0, (), {0: Reply(failure="connection refused")}, 0.0, 0.0), REFERENCES, (2.0, 6.0))
 
 
@@ -164,7 +167,7 @@ def test_a_row_is_the_median_of_its_rounds_and_adds_up_what_is_missing() -> None
     assert made["emotion_agreement"] is None
 
 
-def test_a_rival_is_shown_in_the_arrangement_that_was_fastest() -> None:
+def test_a_reference_system_is_shown_in_the_arrangement_that_was_fastest() -> None:
     slower, faster = Arrangement(1, 2), Arrangement(2, 1)
     made = row("faster-whisper-monolith", 8, {slower: [DONE], faster: [replace(DONE, elapsed_s=2.0)]}, CLIPS, DONE)
     assert made["requests_per_second"] == 1.0
@@ -203,9 +206,9 @@ def test_where_nothing_is_said_no_words_count() -> None:
     assert (errors.tolist(), words.tolist()) == ([0, 1], [0, 2])
 
 
-def test_the_monolith_answers_a_file_with_words_and_emotion_and_refuses_other_bytes() -> None:
+def test_the_reference_server_answers_a_file_with_words_and_emotion_and_refuses_other_bytes() -> None:
     for name in ("whisper-base", "all-mpnet-base-v2", "spacy-en-core-web-md"):
-        weights(name)
+        model_path(name)
     clip = speakers(2)[1]
     content = audio_file(waveform_of(clip["path"]), "flac", "flac")
     with TestClient(build("faster-whisper", beam_size=1)) as client:

@@ -17,7 +17,7 @@ from edge_sim.exchange import Exchange, simulate
 from edge_sim.hardware import hardware_names, load_hardware
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
 from edge_sim.transports import by_name
-from models.weights import WeightsMissing, model_path
+from models.weights import model_path
 
 ENCODED = Encoded(by_name("svd-f16", "0.125"), (4.0, 6.0), (9000, 13_000), (0.002, 0.004))
 
@@ -75,10 +75,7 @@ def test_the_answer_that_is_counted_is_one_that_the_cluster_could_give() -> None
 
 
 def test_the_command_writes_rows_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        sample = model_path("sample-conversation")
-    except WeightsMissing as error:
-        pytest.skip(str(error))
+    sample = model_path("sample-conversation")
     manifest, out = tmp_path / "made.tsv", tmp_path / "out.json"
     manifest.write_text(f"path\n{sample / 'sample.wav'}\n")
     main(["--manifest", str(manifest), "--json", str(out), "--device", "speaker", "--transport", "pcm:16-bit"])

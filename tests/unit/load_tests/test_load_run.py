@@ -22,7 +22,6 @@ import pytest
 from answering import answering, seen
 from gevent import monkey
 
-from amser.client.weights import WeightsMissing, stored
 from load_tests.__main__ import main
 from load_tests.fleet.distributed import Merged, Reporting, part_of, parts
 from load_tests.fleet.generator import LoadGenerator, Part
@@ -42,14 +41,6 @@ from load_tests.report.record import Sample, Snapshot, read_run
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = np.random.default_rng(1).lognormal(-1, 1, 3001)
-
-
-@pytest.fixture(scope="module")
-def speech() -> None:
-    try:
-        stored("sample-conversation", "sample.wav")
-    except WeightsMissing as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -155,7 +146,6 @@ def test_importing_the_runner_leaves_the_process_unpatched() -> None:
     assert not monkey.is_module_patched("socket")
 
 
-@pytest.mark.usefixtures("speech")
 def test_runs_follow_each_other_in_one_process() -> None:
     progress: list[float] = []
     with answering() as url:
@@ -171,7 +161,6 @@ def test_runs_follow_each_other_in_one_process() -> None:
     assert len(progress) >= 4
 
 
-@pytest.mark.usefixtures("speech")
 def test_a_run_writes_its_record_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with answering() as url:
         short = ["--rate", "20", "--seconds", "1"]
@@ -182,7 +171,6 @@ def test_a_run_writes_its_record_and_a_report(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "report.html").is_file()
 
 
-@pytest.mark.usefixtures("speech")
 @pytest.mark.parametrize(("status", "delay_s", "code"), [(500, 0.0, 1), (429, 0.0, 0), (200, 2.2, 3)])
 def test_exit_codes_tell_a_failure_from_a_refusal_and_a_missed_objective(
     status: int, delay_s: float, code: int, capsys: pytest.CaptureFixture[str]
@@ -228,7 +216,6 @@ def test_a_scenario_that_does_not_exist_is_wrong_usage(capsys: pytest.CaptureFix
     assert "there are bad-clients" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("speech")
 def test_ctrl_c_shows_what_was_measured() -> None:
     with answering() as url:
         process = subprocess.Popen(
@@ -275,7 +262,6 @@ def locust(*arguments: str) -> tuple[int, str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.usefixtures("speech")
 def test_locust_runs_a_closed_loop_of_patient_devices() -> None:
     with answering(delay_s=0.1) as url:
         code, output = locust("-u", "3", "-r", "3", "-t", "2s", "--host", url)
@@ -285,7 +271,6 @@ def test_locust_runs_a_closed_loop_of_patient_devices() -> None:
     assert "0(0.00%)" in output
 
 
-@pytest.mark.usefixtures("speech")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_locust_says_that_there_is_no_cluster_in_place_of_empty_tables(processes: int, unused_url: str) -> None:
     several = ["--processes", "2", *ports()] if processes == 2 else []
@@ -297,7 +282,6 @@ def test_locust_says_that_there_is_no_cluster_in_place_of_empty_tables(processes
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.usefixtures("speech")
 def test_without_a_host_locust_takes_the_cluster_of_this_machine() -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8000)) == 0:
@@ -307,7 +291,6 @@ def test_without_a_host_locust_takes_the_cluster_of_this_machine() -> None:
     assert "there is no cluster at http://127.0.0.1:8000" in output
 
 
-@pytest.mark.usefixtures("speech")
 def test_locusts_page_says_that_there_is_no_cluster(unused_url: str) -> None:
     port = ports()[1]
     command = [sys.executable, "-m", "locust", "-f", "load_tests/locustfile.py", "--web-host", "127.0.0.1"]
@@ -324,7 +307,6 @@ def test_locusts_page_says_that_there_is_no_cluster(unused_url: str) -> None:
         process.kill()
 
 
-@pytest.mark.usefixtures("speech")
 def test_two_locust_processes_share_a_scenario_out(tmp_path: Path) -> None:
     own = tmp_path / "short.yaml"
     own.write_text("description: Short.\narrivals: {kind: constant, seconds: 2, rate: 30}\ndevices: 40\n")

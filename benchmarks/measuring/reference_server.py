@@ -1,8 +1,8 @@
-"""The obvious builds that `benchmarks.serving` compares with: one HTTP server that takes audio files, no Ray, no codec.
+"""The reference systems of `benchmarks.serving`: one HTTP server that takes audio files, without Ray and without codec.
 
-    python -m benchmarks.measuring.monolith --recognizer openai-whisper --port 8100
+    python -m benchmarks.measuring.reference_server --recognizer openai-whisper --port 8100
 
-openai-whisper or faster-whisper writes the words down, on 30 s always and with its own defaults. Everything behind that
+openai-whisper or faster-whisper recognises the words, on 30 s always and with its own defaults. Everything behind that
 is ours: the same weights, text encoder, word vectors and fusion network.
 """
 
@@ -11,16 +11,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Protocol
 
+import httpx
 import numpy as np
+import psutil
 import soundfile
 import torch
 import uvicorn
@@ -28,7 +35,8 @@ from fastapi import FastAPI, HTTPException, Request
 from faster_whisper import WhisperModel
 
 from amser.features import SAMPLE_RATE, Float32, log_mel, resample, silence_value, to_mono
-from deployments.local_cluster import LOOPBACK
+from benchmarks.measuring.command import NothingMeasured
+from deployments.local_cluster import LOOPBACK, free_port
 from deployments.settings import Settings
 from models.device import has_bfloat16
 from models.emotion.classifier import EmotionClassifier
@@ -42,6 +50,9 @@ from models.whisper.voice import VoiceEncoder
 ROUTE: Final = "/v1/emotion"
 READY: Final = "/readyz"
 LOADED_WITHIN_S: Final = 120.0
+READY_WITHIN_S: Final = 180.0
+STOP_WITHIN_S: Final = 10.0
+POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +121,11 @@ RECOGNIZERS: Final[dict[str, Callable[[Path, int | None, int], Recognizer]]] = {
 }
 
 
-class Monolith:
+class ReferencePipeline:
     """Audio file → words and emotion, in one call.
 
     Args:
-        recognizer: writes the words down.
+        recognizer: of the words.
         threads: of torch, in the whole process.
         settings: name the models behind the recogniser, as the cluster's do.
 
@@ -146,13 +157,13 @@ class Monolith:
         }
 
 
-_loaded: Monolith  # of this worker
+_loaded: ReferencePipeline  # of this worker
 
 
 def _load(recognizer: str, beam_size: int | None, threads: int, everyone: threading.Barrier) -> None:
     global _loaded  # noqa: PLW0603 - a worker of a pool has no other place to keep its model
     model = model_path(Settings().recognizer.weights)
-    _loaded = Monolith(RECOGNIZERS[recognizer](model, beam_size, threads), threads)
+    _loaded = ReferencePipeline(RECOGNIZERS[recognizer](model, beam_size, threads), threads)
     _loaded.recognize(np.zeros(SAMPLE_RATE, np.float32), "en")
     everyone.wait(LOADED_WITHIN_S)  # or the first worker would answer for all of them that they are ready
 
@@ -188,7 +199,7 @@ def build(recognizer: str, beam_size: int | None = None, arrangement: Arrangemen
             app.state.pool = pool
             yield
 
-    app = FastAPI(title="monolith", lifespan=lifespan)
+    app = FastAPI(title="reference", lifespan=lifespan)
 
     @app.post(ROUTE)
     async def emotion(request: Request, language: str | None = None) -> dict[str, Any]:
@@ -209,9 +220,82 @@ def _is_loaded() -> bool:
     return bool(_loaded)
 
 
+class ReferenceProcess:
+    """A context manager: this module's server as a child process on loopback.
+
+    Args:
+        command: its arguments.
+        arrangement: of its workers.
+        log: where everything goes that it prints.
+
+    Raises:
+        NothingMeasured: on entering, where it ends or does not get ready.
+    """
+
+    def __init__(self, command: Sequence[str], arrangement: Arrangement, log: Path) -> None:
+        port = free_port()
+        self.url = f"http://{LOOPBACK}:{port}"
+        self._log = log
+        self._command = [sys.executable, "-m", "benchmarks.measuring.reference_server", *command, f"--port={port}"]
+        self._command += [f"--workers={arrangement.workers}", f"--threads={arrangement.threads}"]
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(arrangement.threads)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ReferenceProcess:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self._environment
+            )
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and its workers."""
+        with suppress(psutil.NoSuchProcess):
+            if self._process is not None:
+                server = psutil.Process(self._process.pid)
+                return [server, *server.children(recursive=True)]
+        return []
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise NothingMeasured(f"the reference server ended with {process.returncode}; see {self._log}")
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.url}{READY}", timeout=5, trust_env=False).is_success:
+                    return
+            time.sleep(POLL_S)
+        raise NothingMeasured(f"the reference server was not ready within {READY_WITHIN_S:g} s; see {self._log}")
+
+    def _stop(self) -> None:
+        processes = self.processes()
+        if self._process is None:
+            return
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_WITHIN_S)
+        _, alive = psutil.wait_procs(processes, timeout=1)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        self._process = None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.measuring.monolith", description=(__doc__ or "").split("\n")[0]
+        prog="python -m benchmarks.measuring.reference_server", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--recognizer", choices=RECOGNIZERS, required=True)
     parser.add_argument("--beam-size", type=int, help="default: that of the recogniser")
