@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = recipe.network_config(extractor.context_width)
         training_data = load_training_data(console, recipe, config, corpus, extractor)
         splits = split(training_data.utterances)
+        console.print(f"terms of the data: {training_data.licence}", markup=False)
     except (UnknownModel, ManifestError, OSError, TypeError, ValueError) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Probabilities that are as often right as they say."""
+"""Calibration: the temperature that suits logits best, and the error of probabilities."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def run(
     return train(recipe, recipe.network_config(CONTEXT_WIDTH), training_data, split, show, **options), reports
 
 
-def test_the_text_learns_what_sentences_say(text: Fitted, bank: SentenceBank) -> None:
+def test_the_text_network_learns_the_classes_of_sentences(text: Fitted, bank: SentenceBank) -> None:
     assert isinstance(text.network, TextNetwork)
     assert text.history[-1].loss < text.history[0].loss
     assert text_f1(text.network, bank.test) > 0.9
@@ -124,7 +124,7 @@ def test_a_trained_network_is_calibrated_on_the_validation_group(
     np.testing.assert_allclose(trained.probabilities(asked), expected, rtol=1e-6)
 
 
-def test_everyone_may_teach_for_a_number_of_epochs_that_is_given(training_data: TrainingData) -> None:
+def test_all_utterances_may_train_for_a_given_number_of_epochs(training_data: TrainingData) -> None:
     trained, reports = run(training_data, ALL, stop_after={"training": 1, "fusion_training": 2})
     assert reports == [("voice", 1), ("fusion", 1), ("fusion", 2)]
     assert trained.epochs == {"training": 1, "fusion_training": 2}

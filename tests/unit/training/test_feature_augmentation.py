@@ -1,4 +1,4 @@
-"""Changes to a log-Mel and to encoder states: what was promised, and never what nobody could have said."""
+"""Changes to a log-Mel and to encoder states: within their ranges, and still possible speech."""
 
 from __future__ import annotations
 

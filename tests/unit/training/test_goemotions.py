@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from training.corpora.goemotions import (
-    SPOKEN_WORDS,
     Sentence,
     balanced,
     read_sentences,
@@ -80,19 +79,3 @@ def test_only_frequent_classes_are_thinned_and_the_order_stays() -> None:
     assert [sentence for sentence in sentences if sentence in kept] == kept
     assert balanced(sentences, 25) == kept
     assert balanced(sentences, 100) == sentences
-
-
-def test_the_corpus_has_as_many_sentences_as_its_authors_say(shared_data: Path) -> None:
-    folder = shared_data / "text" / "goemotions_ekman"
-    if not folder.is_dir():
-        pytest.skip(f"no GoEmotions at {folder}")
-    parts = {part: read_sentences(folder / f"{part}.tsv") for part in ("train", "dev", "test")}
-    assert {part: len(sentences) for part, sentences in parts.items()} == {"train": 43410, "dev": 5426, "test": 5427}
-    shortest, longest = SPOKEN_WORDS
-    for texts in spoken_sentences(parts["train"], 100):
-        assert len(set(texts)) == 100
-        assert all(shortest <= len(text.split()) <= longest for text in texts)
-    counts = Counter(sentence.labels for sentence in balanced(parts["train"], 7000))
-    before = Counter(sentence.labels for sentence in parts["train"])
-    assert counts == {labels: min(count, 7000) for labels, count in before.items()}
-    assert counts[(NEUTRAL,)] == counts[(HAPPY,)] == 7000

@@ -1,4 +1,4 @@
-"""The licence of a network is that of everything it learnt from, and unknown where nobody says."""
+"""The licence of a network is that of everything it learnt from, and unknown where its terms are not given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_terms_of_voices_sentences_and_noise_are_joined_by_name() -> None:
     assert joined(licences) == "CC BY-NC-SA 4.0 (ravdess); Apache-2.0 (goemotions); CC BY 3.0 (esc10)"
 
 
-def test_terms_that_nobody_names_are_unknown() -> None:
+def test_terms_that_are_not_given_are_unknown() -> None:
     assert joined(licences_of(MINE, None, Path("/data/street"), {"ravdess": "CC0"})) == "unknown: mine; unknown: street"
 
 

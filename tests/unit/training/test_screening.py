@@ -12,6 +12,7 @@ from recordings import Waveform, noise, silence
 
 from training.corpora.manifest import Corpus, ManifestError, Record
 from training.data.screening import NOT_FINITE, SILENT, TOO_LONG, TOO_SHORT, UNREADABLE, fault_of, screen, summary_of
+from training.data.waveform_augmentation import WaveformAugmentation
 
 RATE = 16_000
 Write = Callable[..., Path]
@@ -92,6 +93,17 @@ def test_a_corpus_without_faults_stays_as_it_is(write: Write) -> None:
     corpus = corpus_of(write(noise(1.0)))
     assert screen(corpus) == corpus
     assert summary_of(corpus) == ""
+
+
+def test_a_noise_recording_that_cannot_be_read_is_left_out(
+    tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(noise(1.0), "street.wav")
+    (tmp_path / "broken.wav").write_text("no sound")
+    augmentation = WaveformAugmentation(pitch=0, stretch=0, noise=1, gain=0, background=tmp_path)
+    for seed in range(8):
+        assert np.isfinite(augmentation(noise(1.0), seed)).all()
+    assert "broken.wav is left out" in caplog.text
 
 
 def test_a_corpus_without_a_usable_recording_is_an_error(tmp_path: Path, write: Write) -> None:

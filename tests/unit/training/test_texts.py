@@ -1,4 +1,4 @@
-"""Features of texts: each different one is read once, and very many are kept."""
+"""Features of texts: each different one is encoded once, and very many are kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def models_of(extractor: TextFeatureExtractor) -> Any:
     return extractor._load()
 
 
-def test_each_different_text_is_read_once(extractor: TextFeatureExtractor) -> None:
+def test_each_different_text_is_encoded_once(extractor: TextFeatureExtractor) -> None:
     features = extractor.extract(SEVERAL)
     words, context = models_of(extractor)
     assert features.keys() == set(SEVERAL)
@@ -73,7 +73,7 @@ def test_other_texts_and_other_encoders_are_kept_apart(
     assert len(list(tmp_path.glob("texts-*.npz"))) == 3
 
 
-def test_models_are_loaded_when_a_text_is_first_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_are_loaded_when_a_text_is_first_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     synthetic_corpus.replace_text_models(monkeypatch)
     monkeypatch.setattr(texts, "ContextEncoder", lambda _: pytest.fail("models were loaded"))
     extractor = TextFeatureExtractor(cache_root=tmp_path)

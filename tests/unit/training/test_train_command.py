@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import synthetic_corpus
+import torch
 import yaml
 from rich.console import Console
 
@@ -82,10 +83,18 @@ def networks(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.rglob("fold-*.safetensors")}
 
 
+def spoil(folder: Path) -> None:
+    """Two recordings of the corpus in the folder become unusable: one of 31 s and one that is no sound."""
+    time = np.arange(31 * synthetic_corpus.RATE) / synthetic_corpus.RATE
+    soundfile.write(folder / "4.wav", 0.2 * np.sin(2 * np.pi * 300 * time), synthetic_corpus.RATE)
+    (folder / "5.wav").write_text("no sound")
+
+
 def test_a_corpus_gives_folds_figures_and_a_checkpoint_and_is_trained_on_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = synthetic_corpus.write_corpus(tmp_path, LABELS)
+    spoil(tmp_path)
     recipe, rows, checkpoint = (tmp_path / name for name in ("recipe.yaml", "rows.json", "final.safetensors"))
     recipe.write_text(yaml.safe_dump(RECIPE))
     command = ["--corpus", str(manifest), "--config", str(recipe), "--json", str(rows), "--workers", "1"]
@@ -93,17 +102,20 @@ def test_a_corpus_gives_folds_figures_and_a_checkpoint_and_is_trained_on_once(
 
     (row,) = json.loads(rows.read_text())
     assert row.keys() == ROW
-    assert (row["model"], row["corpus"], row["n"], row["codec"]) == ("small", "small", 18, "none")
+    assert (row["model"], row["corpus"], row["n"], row["codec"]) == ("small", "small", 16, "none")
     assert row["protocol"] == "speaker-independent, 3 folds"
     assert row["classes"] == ["angry", "sad"]
-    assert sum(fold["n"] for fold in row["folds"]) == 18
+    assert sum(fold["n"] for fold in row["folds"]) == 16
+    assert row["left_out"] == {"longer than 30 s": 1, "unreadable": 1}
     assert 0 <= row["ua_low"] <= row["ua"] <= row["ua_high"] <= 1
     first = networks(tmp_path / "cache")
     assert first.keys() == {"fold-1.safetensors", "fold-2.safetensors", "fold-3.safetensors"}
     assert list((tmp_path / "cache").rglob("*.state")) == []
     printed = capsys.readouterr().out
     assert "fold 2, amser-plus" in printed
-    assert "kept" not in printed.replace("features of", "")
+    assert "networks kept" not in printed
+    summary = "2 of 24 recordings left out: 1 longer than 30 s (4), 1 unreadable (5)"
+    assert " ".join(printed.split()).count(summary) == 2  # before the training, and with its figures
 
     monkeypatch.setattr(
         "training.fitting.cross_validation.ProcessPoolExecutor.submit", lambda *_: pytest.fail("trained again")
@@ -195,21 +207,6 @@ def test_the_final_network_goes_to_runs_and_never_over_a_file_that_exists(
     assert load(written)[1].name == "small"
 
 
-def test_recordings_that_cannot_be_used_are_left_out_of_a_training_that_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = small_command(tmp_path, copies=1, training={"epochs": 1, "batch_size": 8})
-    time = np.arange(31 * synthetic_corpus.RATE) / synthetic_corpus.RATE
-    soundfile.write(tmp_path / "4.wav", 0.2 * np.sin(2 * np.pi * 300 * time), synthetic_corpus.RATE)
-    (tmp_path / "5.wav").write_text("no sound")
-    rows = tmp_path / "rows.json"
-    assert train.main([*command, "--json", str(rows)]) == 0
-    summary = "2 of 24 recordings left out: 1 longer than 30 s (4), 1 unreadable (5)"
-    assert " ".join(capsys.readouterr().out.split()).count(summary) == 2  # before the training, and with its figures
-    (row,) = json.loads(rows.read_text())
-    assert (row["n"], row["left_out"]) == (16, {"longer than 30 s": 1, "unreadable": 1})
-
-
 def test_a_licence_is_that_of_the_data_and_not_of_the_recipe(tmp_path: Path, extractor: TextFeatureExtractor) -> None:
     corpus = load_manifest(synthetic_corpus.write_corpus(tmp_path, LABELS))
     recipe = recipe_of(copies=0)
@@ -221,6 +218,30 @@ def test_a_licence_is_that_of_the_data_and_not_of_the_recipe(tmp_path: Path, ext
     assert licence() == "for tests (small)"
     assert licence(licences={}) == "unknown: small"
     assert licence(licences={"other": "CC0"}) == "unknown: small"
+
+
+def test_a_text_network_is_kept_with_its_licence_and_the_screen_says_since_when(
+    tmp_path: Path, sentences: Path, extractor: TextFeatureExtractor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = load_manifest(synthetic_corpus.write_corpus(tmp_path, ["angry", "calm", "sad"] * 4))
+    sizes = {"hidden": 16, "heads": 2, "feed_forward": 32, "layers": 1, "state_layers": 0}
+    recipe = recipe_of(
+        classes=("angry", "neutral", "sad"), network={"model": "amser-states"} | sizes, sentences=sentences, copies=0
+    )
+    config, console = recipe.network_config(synthetic_corpus.CONTEXT_WIDTH), Console()
+    first = train.load_training_data(console, recipe, config, corpus, extractor)
+    assert first.licence == "for tests (small); Apache-2.0 (goemotions)"
+    assert "text: network kept" not in capsys.readouterr().out
+
+    (file,) = (tmp_path / "cache").rglob("text-*.safetensors")
+    info = load(file)[1]
+    assert (info.name, info.licence) == ("small, text", "Apache-2.0 (goemotions)")
+    second = train.load_training_data(console, recipe, config, corpus, extractor)
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"text:networkkeptsince{info.created}in{file}" in printed
+    assert first.text is not None
+    assert second.text is not None
+    assert all(torch.equal(*pair) for pair in zip(first.text.parameters(), second.text.parameters(), strict=True))
 
 
 def test_default_data_is_looked_for_in_the_data_folder(

@@ -1,4 +1,4 @@
-"""The training loop: a network learns, stops in time, leaves alone what it should, and goes on where it stopped."""
+"""The training loop: a network learns, stops early, keeps frozen parts, and resumes where it stopped."""
 
 from __future__ import annotations
 
