@@ -8,11 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from drills import MODELS
 from hypothesis import settings
 from recordings import Waveform, speakers, waveform_of
 
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
-from models.weights import WeightsMissing, model_path
+from models.weights import model_path
 
 CLIPS = 8
 SHORT_QUEUES = {
@@ -46,11 +47,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     As serve_config.yaml says, but with short queues and one replica each, so that a small burst fills it, and with
     little patience for slow clients.
     """
-    for name in ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2"):
-        try:
-            model_path(name)
-        except WeightsMissing as error:
-            pytest.skip(str(error))
+    for name in MODELS:
+        model_path(name)  # where it is missing: an error that names the command, before a cluster starts
     folder = tmp_path_factory.mktemp("cluster")
     config = yaml.safe_load(DEFAULT_CONFIG.read_text())
     config["http_options"]["request_timeout_s"] = 100

@@ -82,7 +82,8 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    here = Path(__file__)
+    monkeypatch.setenv("PYTHONPATH", f"{here.parents[2]}:{here.parent}")
     scaling = {
         "min_replicas": 1,
         "max_replicas": MOST_REPLICAS,
@@ -144,7 +145,7 @@ def test_no_stage_waits_for_another_to_grow_and_the_gpu_is_never_overbooked(clus
             time.sleep(POLL_S)
         assert sum(each.result() for each in answered) > 100
     grown = [next(at for at, now in history if now[name] > 1) for name in STAGES]
-    # A look that falls into the first moments of the load sees a part of it, the next one sees it whole
+    # A decision that falls into the first moments of the load sees a part of it, the next one sees it whole
     assert max(grown) - min(grown) < 2 * DECISION_EVERY_S + TARGETS_ARE_LATE_S, history
     final = history[-1][1]
     assert final == {"Ingress": MOST_REPLICAS, "WhisperASR": FITTING_RECOGNIZERS, "FusionClassifier": 2}

@@ -26,7 +26,7 @@ from amser.client import delivery
 from deployments.local_cluster import LocalCluster
 
 STAGES: Final = ("MelReconstruction", "WhisperASR", "TextEmbedding", "Roberta", "FusionClassifier")
-# Ray's proxy answers for a door that died under a request, before the application can (ray.serve._private.http_util)
+# Ray's proxy answers for a gateway that died under a request, before the application can (ray.serve._private.http_util)
 
 pytestmark = pytest.mark.timeout(400)
 Tell = Callable[[str], None]
@@ -88,7 +88,7 @@ def test_a_killed_door_costs_what_was_in_it_one_attempt(cluster: LocalCluster, t
 
 
 DEADLINE_S: Final = 2.0
-STANDS_STILL_S: Final = 12.0  # long enough for the door to believe that it is slow for good
+STANDS_STILL_S: Final = 12.0  # long enough for the gateway to believe that it is slow for good
 CLIENTS: Final = 8
 LATE_S: Final = 1.0  # of an answer, on a busy machine
 
@@ -173,8 +173,8 @@ asyncio.run(main())
 
 
 def test_one_poisoned_item_of_a_batch_fails_alone(cluster: LocalCluster, tell: Tell) -> None:
-    tests = Path(__file__).parents[1]
-    environment = {**cluster.environment, "PYTHONPATH": f"{tests.parent}:{tests}:{tests / 'cluster'}"}
+    root = Path(__file__).parents[2]
+    environment = {**cluster.environment, "PYTHONPATH": f"{root}:{root / 'tests' / 'support'}"}
     driver = subprocess.run(
         [sys.executable, "-c", BATCH], env=environment, capture_output=True, text=True, timeout=200, check=False
     )

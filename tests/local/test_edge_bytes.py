@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from recordings import Waveform, envelope_of, speakers, waveform_of, weights
+from recordings import Waveform, envelope_of, speakers, waveform_of
 
 from amser import wire
 from amser.features import SAMPLE_RATE
@@ -15,6 +15,7 @@ from models.mel import reconstruct
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 from models.text.context_encoder import LONGEST_TEXT, ContextEncoder
 from models.text.word_vectors import WordVectors
+from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 
@@ -43,7 +44,7 @@ def mel(envelope: wire.Envelope) -> Mel:
 
 @pytest.fixture(scope="module")
 def transcript(mel: Mel) -> Transcript:
-    model = weights("whisper-base")
+    model = model_path("whisper-base")
     return WhisperRecognizer(CTranslate2Engine(model)).transcribe([mel])[0]
 
 
@@ -77,13 +78,13 @@ def test_the_text_stages_are_asked_with_the_text_alone(transcript: Transcript) -
 
 
 def test_word_vectors_cross_at_1200_bytes_a_word(transcript: Transcript) -> None:
-    features = WordVectors(weights("spacy-en-core-web-md")).embed(transcript.text)
+    features = WordVectors(model_path("spacy-en-core-web-md")).embed(transcript.text)
     assert 3 < len(features.tokens) < 40
     assert carried(Timed(features, 1.0)) < (1200 + 30) * len(features.tokens) + AROUND
 
 
 def test_token_states_cross_at_3072_bytes_a_token(transcript: Transcript) -> None:
-    (features,) = ContextEncoder(weights("all-mpnet-base-v2")).encode([transcript.text])
+    (features,) = ContextEncoder(model_path("all-mpnet-base-v2")).encode([transcript.text])
     assert 3 < len(features.tokens) < 60
     assert carried(Timed(features, 1.0)) < (3072 + 30) * len(features.tokens) + AROUND
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ray import serve
-from recordings import envelope_of, silence, speakers, waveform_of, weights
+from recordings import envelope_of, silence, speakers, waveform_of
 
 from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
@@ -28,6 +28,7 @@ from models.emotion.classifier import EmotionClassifier
 from models.mel import reconstruct
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
+from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
@@ -39,7 +40,7 @@ STAGES = {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     for name in MODELS:
-        weights(name)
+        model_path(name)
     return Settings()
 
 
@@ -51,14 +52,14 @@ def envelopes() -> list[wire.Envelope]:
 
 @pytest.fixture(scope="module")
 def application(settings: Settings) -> Any:
-    """A handle of the application's door."""
+    """A handle of the application's ingress."""
     return serve.run(build(settings), name="amser", _local_testing_mode=True)
 
 
 @pytest.fixture(scope="module")
 def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
     """The pipeline over the models themselves, with no deployment around them."""
-    whisper, vectors, mpnet = (weights(name) for name in MODELS)
+    whisper, vectors, mpnet = (model_path(name) for name in MODELS)
     recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
     words, context = WordVectors(vectors), ContextEncoder(mpnet)
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
@@ -89,7 +90,7 @@ def timed(model: Callable[..., Any]) -> Callable[..., Awaitable[Timed[Any]]]:
 
 
 class Body:
-    """As much of a request as the door reads."""
+    """As much of a request as the ingress reads."""
 
     def __init__(self, content: bytes, media_type: str = wire.MEDIA_TYPE) -> None:
         self._content = content
@@ -173,11 +174,11 @@ def test_local_testing_mode_refuses_what_http_refuses(application: Any) -> None:
 
 
 def test_every_stage_says_what_it_runs(application: Any) -> None:
-    models = application.models.remote().result()
+    models = json.loads(application.models.remote().result().body)
     assert models.keys() == STAGES
     assert {model["device"] for model in models.values()} <= {"cpu", "cuda"}
 
 
-def test_the_door_knows_the_limits_of_the_settings() -> None:
+def test_the_ingress_knows_the_limits_of_the_settings() -> None:
     assert Settings().requests.limits == wire.Limits()
     assert set(ingress._PROBLEMS) == {400, 408, 413, 415, 422, 429, 503, 504}

@@ -1,21 +1,20 @@
-"""Any sentence, spoken by a synthetic voice that is always calm: what is heard of it, and what its words do."""
+"""Sentences spoken by a synthetic voice that is always calm: what is recognised, and how the words move the emotion."""
 
 from __future__ import annotations
 
 import re
 
-import hibari
 import jiwer
-import numpy as np
 import pytest
-from recordings import mel_of, weights
+from recordings import mel_of
+from synthetic_voice import say
 
-from amser.features import resample
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
 from models.messages import Emotion, TextFeatures, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
+from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
@@ -34,22 +33,20 @@ ERRORS = 0.2  # of the words, at most: the voice is clear
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[Transcript, Emotion]]:
     """What the pipeline's models make of each sentence, one after another as in service."""
-    whisper = weights("whisper-base")
-    recognizer, listener = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
-    words = WordVectors(weights("spacy-en-core-web-md"))
-    context = ContextEncoder(weights("all-mpnet-base-v2"))
+    whisper = model_path("whisper-base")
+    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
+    words = WordVectors(model_path("spacy-en-core-web-md"))
+    context = ContextEncoder(model_path("all-mpnet-base-v2"))
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
-    voice = hibari.Hibari()
-    heard = {}
+    recognised = {}
     for name, sentence in SENTENCES.items():
-        waveform = resample(np.asarray(voice(sentence, seed=0), np.float32), hibari.SAMPLE_RATE)
-        mel = mel_of(waveform)
+        mel = mel_of(say(sentence))
         (transcript,) = recognizer.transcribe([mel])
         text = transcript.text
         text_features = TextFeatures(transcript.language, words.embed(text), context.encode([text])[0])
-        emotion = classifier.classify(mel, listener.encode(mel), text_features)
-        heard[name] = (transcript, emotion)
-    return heard
+        emotion = classifier.classify(mel, voice.encode(mel), text_features)
+        recognised[name] = (transcript, emotion)
+    return recognised
 
 
 @pytest.mark.parametrize("name", SENTENCES)

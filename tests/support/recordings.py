@@ -11,27 +11,17 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from amser import codecs, wire
 from amser.features import SAMPLE_RATE, log_mel, silence_value
 from models.messages import Mel
-from models.weights import WeightsMissing, model_path
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 Waveform = NDArray[np.float32]
 
 CAPTURED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 BIT_RATE = 64_000  # of the lossy formats; some encoders' own choice is a quarter of it
-
-
-def weights(name: str) -> Path:
-    """The folder of a model of the catalogue."""
-    try:
-        return model_path(name)
-    except WeightsMissing as error:
-        pytest.skip(str(error))
 
 
 def rows(manifest: str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from whisper import audio as whisper_audio
 
 from amser import features
 from amser.features import (
@@ -41,7 +42,6 @@ def sine(hertz: float, rate: int, seconds: float = 1.0) -> Waveform:
 
 @pytest.mark.parametrize("bands", [80, 128])
 def test_the_whisper_profiles_equal_openai_whisper_on_real_speech(speech: list[Waveform], bands: int) -> None:
-    whisper_audio = pytest.importorskip("whisper.audio")
     for waveform in speech:
         expected = whisper_audio.log_mel_spectrogram(waveform, bands).numpy()
         actual = log_mel(waveform, f"whisper{bands}")
@@ -52,7 +52,6 @@ def test_the_whisper_profiles_equal_openai_whisper_on_real_speech(speech: list[W
 
 @pytest.mark.parametrize("bands", [80, 128])
 def test_the_mel_filters_equal_the_table_that_whisper_ships(bands: int) -> None:
-    whisper_audio = pytest.importorskip("whisper.audio")
     expected = whisper_audio.mel_filters("cpu", bands).numpy()
     np.testing.assert_allclose(features._mel_filters(bands), expected, rtol=0, atol=1e-7)
 
@@ -114,7 +113,6 @@ def test_clamping_later_equals_clamping_at_once(profile: str) -> None:
 
 @pytest.mark.parametrize("loudness", [1.0, 1e-5], ids=["speech", "speech 100 dB quieter"])
 def test_the_silence_value_is_what_whisper_holds_in_zero_padding(speech: list[Waveform], loudness: float) -> None:
-    whisper_audio = pytest.importorskip("whisper.audio")
     waveform = speech[0] * np.float32(loudness)
     padded = whisper_audio.log_mel_spectrogram(waveform, padding=SAMPLE_RATE).numpy()
     assert silence_value(log_mel(waveform)) == pytest.approx(float(padded[0, -1]), abs=1e-4)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from numpy.typing import NDArray
 from stand_in import ANSWER, Response, stand_in
 from tenacity import wait_none
@@ -163,7 +164,6 @@ def test_a_step_that_was_set_is_not_talked_out_of() -> None:
 
 
 def test_the_device_closes_before_the_cluster_does() -> None:
-    yaml = pytest.importorskip("yaml")
     for name in ("serve_config.yaml", "serve_config.fused.yaml"):
         config = yaml.safe_load((Path(__file__).parents[3] / name).read_text())
         assert 5 < KEPT_ALIVE_S < config["http_options"]["keep_alive_timeout_s"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from whisper import audio as whisper_audio
 
 from amser import features
 from amser.client import frontend
@@ -66,7 +67,6 @@ def streamed(waveform: Waveform, sizes: list[int], profile: str, name: str) -> W
 
 @pytest.mark.parametrize("profile", ASRFRONT_PROFILES)
 def test_asrfront_equals_openai_whisper_on_real_speech(speech: list[Waveform], profile: str) -> None:
-    whisper_audio = pytest.importorskip("whisper.audio")
     for waveform in speech:
         expected = whisper_audio.log_mel_spectrogram(waveform, PROFILES[profile].bands).numpy()
         actual = log_mel(waveform, profile, frontend="asrfront")

@@ -13,28 +13,21 @@ from amser.client import segmentation
 from amser.client.segmentation import SegmentationSettings, Span, SpeechDetector
 from amser.features import SAMPLE_RATE
 from edge_sim.conversation import read_rttm
-from models.weights import WeightsMissing, model_path
+from models.weights import model_path
 
 Waveform = NDArray[np.float32]
 
 GRID_HZ = 100  # resolution at which times are compared
 
 
-def fetched(name: str) -> Path:
-    try:
-        return model_path(name)
-    except WeightsMissing as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="module")
 def detector() -> SpeechDetector:
-    return SpeechDetector(fetched("silero-vad"))
+    return SpeechDetector(model_path("silero-vad"))
 
 
 @pytest.fixture(scope="module")
 def conversation() -> Waveform:
-    return read(fetched("sample-conversation") / "sample.wav")
+    return read(model_path("sample-conversation") / "sample.wav")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +49,7 @@ def on_grid(spans: list[Span], seconds: float) -> NDArray[np.bool_]:
 
 def test_utterances_agree_with_what_people_annotated(detector: SpeechDetector, conversation: Waveform) -> None:
     seconds = conversation.size / SAMPLE_RATE
-    turns = read_rttm((fetched("sample-conversation") / "sample.rttm").read_text())
+    turns = read_rttm((model_path("sample-conversation") / "sample.rttm").read_text())
     annotated = on_grid([(turn.start_s, turn.end_s) for turn in turns], seconds)
     found = on_grid(detector.utterances(conversation), seconds)
     assert (found & annotated).sum() / annotated.sum() > 0.95
@@ -121,12 +114,12 @@ def test_a_long_recording_in_blocks_gives_the_same_probabilities(
 
 
 def test_the_device_looks_where_the_weight_store_fetches_to() -> None:
-    assert segmentation.default_model() == fetched("silero-vad")
+    assert segmentation.default_model() == model_path("silero-vad")
 
 
 def test_a_detector_that_was_not_fetched_names_the_command_that_brings_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AMSER_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"python -m deployments\.weights fetch silero-vad"):
+    with pytest.raises(FileNotFoundError, match=r"python -m models\.weights fetch silero-vad"):
         segmentation.default_model()

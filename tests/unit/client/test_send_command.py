@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from recordings import DATA, rows, weights
+from recordings import DATA, rows
 from stand_in import ANSWER, Response, StandIn, stand_in
 from tenacity import wait_none
 
@@ -26,6 +26,7 @@ from amser.client import device as device_module
 from amser.client.command_line import main
 from amser.features import SAMPLE_RATE
 from amser.wire import unpack
+from models.weights import model_path
 
 FILES = [str(DATA / row["path"]) for row in rows("speech/librispeech.tsv")[:3]]
 LONG_WORDS = "He was in a fevered state of mind, owing to the blight his wife's action threatened to cast."
@@ -92,7 +93,7 @@ def test_standard_input_is_sent_too(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_a_recording_without_speech_is_said_to_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights("silero-vad")
+    model_path("silero-vad")
     soundfile.write(tmp_path / "quiet.wav", np.zeros(2 * SAMPLE_RATE), SAMPLE_RATE)
     with stand_in() as cluster:
         assert main(["send", str(tmp_path / "quiet.wav"), "--url", cluster.url]) == 0

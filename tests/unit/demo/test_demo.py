@@ -19,15 +19,12 @@ from demo.fleet import Result, speak
 from demo.report import summarize
 from deployments.local_cluster import ClusterFailed
 from edge_sim.conversation import SpokenTurn, Turn, load_conversation, read_rttm, whole_turns
-from models.weights import WeightsMissing, model_path
+from models.weights import model_path
 
 
 @pytest.fixture(scope="module")
 def conversation() -> list[SpokenTurn]:
-    try:
-        return load_conversation(model_path("sample-conversation"))
-    except WeightsMissing as error:
-        pytest.skip(str(error))
+    return load_conversation(model_path("sample-conversation"))
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-
 from itertools import pairwise
 
 import numpy as np
@@ -38,7 +37,7 @@ EVERY = [pytest.param(each, id=f"{each.name}-{each.setting}") for each in transp
 EVERY_AUDIO = [param for param in EVERY if isinstance(param.values[0], AudioTransport)]
 ONE_OF_EACH = ["pcm 16-bit", "flac 5", "mp3 24k", "aac 24k", "opus 16k", "opus 16k-60ms"]
 MAX_FRAMES = 3000
-NARROW = 36  # bands, up to 1.4 kHz: at their lowest bit rates MP3 and AAC leave out what is above, and with it any noise
+NARROW = 36  # bands, up to 1.4 kHz: the lowest bit rates of MP3 and AAC leave out what is above
 
 
 def audio_transport(name: str, setting: str) -> AudioTransport:

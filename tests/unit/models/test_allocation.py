@@ -11,7 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from deployments.allocation import keep_freed_memory
+from models.whisper.allocation import keep_freed_memory
 
 if "keep" in sys.argv:
     assert keep_freed_memory()

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from recordings import weights
 from small_networks import SMALL, answers, as_if_trained, spoken
 from torch.nn import functional
 
@@ -15,6 +14,7 @@ from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, V
 from models.emotion.batch import FusionBatch, UtteranceFeatures, collate
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
+from models.weights import model_path
 from models.whisper.conversion import load_audio_encoder
 from models.whisper.voice import LAYERS
 from training.data.extraction import RECOGNISER
@@ -184,7 +184,7 @@ def branch_of(network: VoiceNetwork) -> StateBranch:
 
 @torch.inference_mode()
 def test_the_layers_begin_as_whispers_next_ones() -> None:
-    model = weights(RECOGNISER)
+    model = model_path(RECOGNISER)
     torch.manual_seed(0)
     network = build(replace(CONFIG, model="voice", state_layers=2, state_heads=8))
     assert isinstance(network, VoiceNetwork)

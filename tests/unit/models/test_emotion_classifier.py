@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from recordings import mel_of, noise, speakers, waveform_of, weights
+from recordings import mel_of, noise, speakers, waveform_of
 
 from amser.features import trim_pauses
 from deployments.settings import Settings
-from deployments.stages import fusion_classifier
 from deployments.stages.assembly import stage_arguments
 from models.emotion import checkpoint
+from models.emotion import classifier as classifier_module
 from models.emotion.checkpoint import (
     DEFAULT_CHECKPOINT,
     CheckpointError,
@@ -28,7 +28,7 @@ from models.emotion.registry import build
 from models.messages import Mel, TextFeatures, TokenFeatures
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
-from models.weights import WeightsMissing
+from models.weights import model_path
 from models.whisper.voice import VoiceEncoder
 from training.corpora.manifest import CLASSES
 
@@ -99,12 +99,12 @@ def test_the_same_question_has_the_same_answer(classifier: EmotionClassifier, co
 def test_computing_in_bfloat16_moves_a_probability_by_less_than_0_02(monkeypatch: pytest.MonkeyPatch) -> None:
     """On real speech, whatever this processor has: encoders and network together."""
     mels = [mel_of(waveform_of(row["path"])) for row in speakers(3)]
-    vectors = WordVectors(weights("spacy-en-core-web-md"))
+    vectors = WordVectors(model_path("spacy-en-core-web-md"))
     probabilities = []
     for narrowed in (False, True):
-        monkeypatch.setattr(fusion_classifier, "has_bfloat16", lambda narrowed=narrowed: narrowed)
-        voice = VoiceEncoder(weights("whisper-base"), narrow=narrowed)
-        context = ContextEncoder(weights("all-mpnet-base-v2"), narrow=narrowed)
+        monkeypatch.setattr(classifier_module, "has_bfloat16", lambda narrowed=narrowed: narrowed)
+        voice = VoiceEncoder(model_path("whisper-base"), narrow=narrowed)
+        context = ContextEncoder(model_path("all-mpnet-base-v2"), narrow=narrowed)
         classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
         for text, mel in zip(("I am so glad that you came.", "", "It is over."), mels, strict=True):
             read = TextFeatures("en", vectors.embed(text), context.encode([text])[0])
@@ -132,10 +132,7 @@ def test_a_network_does_not_start_beside_other_encoders(classifier: EmotionClass
 
 
 def test_a_network_starts_beside_the_encoders_that_are_served(classifier: EmotionClassifier) -> None:
-    try:
-        _, (path, fingerprints, *_) = stage_arguments(Settings(), gpu=False)["fusion_classifier"]
-    except WeightsMissing as error:
-        pytest.skip(str(error))
+    _, (path, fingerprints, *_) = stage_arguments(Settings(), gpu=False)["fusion"]
     assert EmotionClassifier(path, fingerprints).info == classifier.info
 
 

@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import spacy
 from numpy.typing import NDArray
-from recordings import weights
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from models.messages import TokenFeatures
 from models.text.context_encoder import LONGEST_TEXT, ContextEncoder
 from models.text.word_vectors import WordVectors
+from models.weights import model_path
 
 SENTENCE = "The kids are talking by the door."
 
 
 @pytest.fixture(scope="module")
 def vectors() -> WordVectors:
-    return WordVectors(weights("spacy-en-core-web-md"))
+    return WordVectors(model_path("spacy-en-core-web-md"))
 
 
 @pytest.fixture(scope="module")
 def encoder() -> ContextEncoder:
-    return ContextEncoder(weights("all-mpnet-base-v2"))
+    return ContextEncoder(model_path("all-mpnet-base-v2"))
 
 
 @pytest.fixture(scope="module")

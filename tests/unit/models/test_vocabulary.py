@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from recordings import weights
 from whisper.tokenizer import LANGUAGES
 
+from models.weights import model_path
 from models.whisper.vocabulary import languages
 
 
@@ -25,7 +25,7 @@ def vocabulary(codes: list[str], size: int) -> list[str]:
 
 
 def test_whisper_base_knows_99_languages_and_no_cantonese() -> None:
-    known = languages(weights("whisper-base"))
+    known = languages(model_path("whisper-base"))
     assert known == set(LANGUAGES) - {"yue"}
     assert len(known) == 99
 
