@@ -71,6 +71,8 @@ def exists(name: str) -> bool:
     for length in range(len(parts), 0, -1):
         module = ".".join(parts[:length])
         if found(module):
+            if length == len(parts):
+                return True
             value = importlib.import_module(module)
             for attribute in parts[length:]:
                 if not hasattr(value, attribute):
