@@ -27,7 +27,7 @@ from benchmarks.measuring.codec_emotion import EmotionBench
 from benchmarks.measuring.codec_summary import PCM_KBPS, UNCOMPRESSED, Row
 from benchmarks.measuring.command import CannotBegin
 from benchmarks.measuring.console import output, progress
-from benchmarks.measuring.manifest import DATA, NOISE, Recording, data_file, read_file, read_manifest
+from benchmarks.measuring.manifest import NOISE, Recording, data_file, read_file, read_manifest
 from benchmarks.measuring.noise import CLEAN, VOICES, Babble, Condition, Noise, Recordings, mix
 from benchmarks.measuring.report import write_rows
 from benchmarks.measuring.transmission import (
@@ -48,6 +48,7 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.catalogue import open_corpus
+from training.corpora.data_folder import VARIABLE as DATA
 from training.data.texts import TextFeatureExtractor
 from training.fitting.recipe import Recipe
 from training.train import DEFAULT_RECIPE

@@ -9,7 +9,7 @@ classes, and of calibration. Trained networks are kept (`training.train`); `--on
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from rich.table import Table
 from scipy.special import softmax
 
 from benchmarks.measuring import command
+from benchmarks.measuring.console import output, table
 from benchmarks.measuring.emotion_ablation import retrain_without
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
+from load_tests.commands import count
 from models.emotion.batch import UtteranceFeatures
 from training.corpora.catalogue import open_corpus
 from training.corpora.manifest import Corpus
@@ -306,17 +308,19 @@ MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def show(console: Console, title: str, rows: Iterable[Row]) -> None:
-    """Print rows as a table."""
-    table = Table("model", "corpus, protocol", "codec", "modalities", "n", "WA", "UA", "macro F1", "ECE", title=title)
-    for each in rows:
-        codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
-        ua = f"{each['ua']:.3f} [{each['ua_low']:.3f}, {each['ua_high']:.3f}]"
-        figures = (f"{each['wa']:.3f}", ua, f"{each['macro_f1']:.3f}", f"{each['ece']:.3f}")
-        table.add_row(
-            each["model"], f"{each['corpus']}, {each['protocol']}", codec, each["modalities"], str(each["n"]), *figures
-        )
-    console.print(table)
+def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
+    """The rows as they are printed: a table for each corpus, protocol and set of inputs."""
+    columns = ("model", "codec", "n", "UA, 95 %", "WA", "macro\nF1", "ECE")
+    kinds = [(each["corpus"], each["protocol"], each["modalities"]) for each in rows]
+    for kind in dict.fromkeys(kinds):
+        corpus, protocol, modalities = kind
+        made = table(f"{name}: {corpus}, {protocol}, from {modalities.replace('+', ' + ')}", columns)
+        for each in (one for one, of in zip(rows, kinds, strict=True) if of == kind):
+            codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
+            ua = f"{each['ua']:.3f} [{each['ua_low']:.3f}, {each['ua_high']:.3f}]"
+            figures = (f"{each[figure]:.3f}" for figure in ("wa", "macro_f1", "ece"))
+            made.add_row(each["model"], codec, str(each["n"]), ua, *figures)
+        yield made
 
 
 @command.benchmark("emotion")
@@ -324,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command.parse(_parser(), arguments)
     torch.set_num_threads(THREADS)
-    console = Console(width=160)
+    console = output()
     bench = Bench(
         console,
         _open(console, options.corpus or str(Recipe.read(CONFIGS / f"{OURS}.yaml").corpus)),
@@ -337,7 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for name in options.only:
         measured = [each | {"table": name} for each in MEASURED[name](bench)]
-        show(console, name, measured)
+        for made in tables(name, measured):
+            console.print(made)
         rows += measured
         write_rows(options.json, rows)  # after each table, so that an hour's work is not lost
     plot(rows, options.json)
@@ -359,7 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
     parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--workers", type=int, default=2, help="folds trained at a time (default: 2)")
+    parser.add_argument("--workers", type=count, default=2, help="folds trained at a time (default: 2)")
     return parser
 
 

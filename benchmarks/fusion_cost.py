@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
+from rich.table import Table
 
 from amser.features import FRAMES_PER_SECOND, trim_pauses
 from benchmarks.measuring import command
+from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.report import write_rows
+from load_tests.commands import count
 from models.device import has_bfloat16
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
     seconds: list[float] = []
     milliseconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    for record in track(chosen, "utterances"):
+    for record in progress(chosen, "utterances"):
         mel = compressed_mel(waveform_of(record), CodecSetting.parse("svd-f16:0.125"), record.language)
         (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
         states = _timed(milliseconds["voice"], partial(voice.encode, mel))
@@ -68,8 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     row |= {f"{stage}_cpu_ms": round(float(np.median(values)), 1) for stage, values in milliseconds.items()}
     row |= {f"{stage}_cpu_ms_p95": round(float(np.percentile(values, 95)), 1) for stage, values in milliseconds.items()}
-    Console().print(row)
     write_rows(options.json, [row], bfloat16=has_bfloat16())
+    output().print(stages_table(row))
+
+
+def stages_table(row: dict[str, Any]) -> Table:
+    """The row as it is printed, a line for each stage."""
+    title = f"{row['corpus']}, {row['n']} utterances, {row['median_seconds_of_speech']:g} s of speech in the median"
+    made = table(title, ("stage", "median CPU ms", "p95 CPU ms"))
+    for stage in STAGES:
+        made.add_row(stage, f"{row[f'{stage}_cpu_ms']:.1f}", f"{row[f'{stage}_cpu_ms_p95']:.1f}")
+    return made
 
 
 def _timed(into: list[float], call: Callable[[], Result]) -> Result:
@@ -86,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         default=str(in_data_folder(CORPUS)),
         help=f"a manifest, or NAME=FOLDER (default: {CORPUS} in the folder AMSER_DATA)",
     )
-    parser.add_argument("--limit", type=int, default=100, help="utterances, spread over the corpus (default: 100)")
+    parser.add_argument("--limit", type=count, default=100, help="utterances, spread over the corpus (default: 100)")
     return parser
 
 

@@ -18,8 +18,8 @@ from typing import Final
 from amser.audio import read
 from amser.errors import SignalError
 from amser.features import Float32
+from training.corpora.data_folder import VARIABLE as DATA
 
-DATA: Final = "AMSER_DATA"  # environment variable: the folder of the corpora
 SPEECH: Final = "speech/librispeech.tsv"  # of that folder
 NOISE: Final = "noise/esc10.tsv"
 PATH: Final = "path"

@@ -283,7 +283,7 @@ def _table() -> Table:
     for name in ("a second", "arrivals", "violations", "share", "bounds"):
         rows.add_column(name, justify="right", no_wrap=True)
     rows.add_column("", no_wrap=True)
-    rows.add_column("mostly", overflow="ellipsis", no_wrap=True)
+    rows.add_column("mostly")
     return rows
 
 

@@ -144,12 +144,13 @@ def _sums(demand: Demand, found: Plan) -> list[str]:
 def _assumptions(demand: Demand, offer: Offer, times: ServiceTimes, found: Plan) -> list[str]:
     """What the plan rests on, a sentence each."""
     hardware = times.about.get("hardware", {})
+    overhead = ", ".join(f"{profile} {milliseconds:g}" for profile, milliseconds in times.overhead_ms.items())
     said = [
         f"CPU seconds as measured on {hardware.get('processor', 'an unnamed machine')}, {times.about.get('measured')}; "
         "other cores need their own: python -m benchmarks.service_times",
         f"{demand.speech_s:.1f} s of speech on average, spread as in the sample conversation",
         f"Poisson arrivals at {demand.peak_factor:g} times the average, and a cluster that stays that large all day",
-        f"overhead of a request outside the stages, in ms of CPU: {dict(times.overhead_ms)}: {times.overhead_source}",
+        f"overhead of a request outside the stages, in ms of CPU: {overhead}; {times.overhead_source}",
         f"CPU time stretches by {times.contention:g} when every core is busy, as on the measured node",
         f"prices are examples unless given: {offer.price_core_hour:g} a core-hour, {offer.price_gpu_hour:g} a GPU-hour",
         "no network, no failures, no spare node; nothing is refused or left out",

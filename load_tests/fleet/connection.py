@@ -132,8 +132,8 @@ def check_reachable(url: str) -> None:
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
         raise Unreachable(
-            f"there is no cluster at {url}: {why}; start one (`ray start --head`, `serve deploy serve_config.yaml`) "
-            "or give the URL of yours"
+            f"there is no cluster at {url}: {why}; start one (`python -m demo --keep`, or "
+            "`serve deploy serve_config.yaml` on your Ray) or give the URL of yours"
         ) from None
 
 

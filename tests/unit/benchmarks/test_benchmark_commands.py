@@ -27,7 +27,7 @@ from load_tests.report.environment import command_line
 ROOT = Path(__file__).resolve().parents[3]
 SPEECH = recordings.DATA / "speech" / "librispeech.tsv"
 OF_SPEECH = ("asr", "codec", "edge", "service_times", "serving", "transport")
-OTHERS = ("autoscaling", "composition", "flow", "generator", "prediction")
+OTHERS = ("autoscaling", "composition", "emotion", "flow", "fusion_cost", "generator", "prediction")
 
 
 def run(name: str, *arguments: str) -> int:
@@ -101,7 +101,7 @@ def test_help_says_where_rows_go_and_which_columns_a_manifest_needs(
     needs_text = name in ("asr", "codec", "serving")
     expected = "with the columns path and text" if needs_text else "with the column path"
     assert (expected in said) is (name in OF_SPEECH)
-    assert ("AMSER_DATA" in said) is (name in OF_SPEECH)
+    assert ("AMSER_DATA" in said) is (name in (*OF_SPEECH, "emotion", "fusion_cost"))
 
 
 @pytest.mark.parametrize(

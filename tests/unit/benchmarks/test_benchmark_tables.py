@@ -17,7 +17,9 @@ from benchmarks import (
     autoscaling,
     composition,
     edge,
+    emotion,
     flow,
+    fusion_cost,
     generator,
     prediction,
     service_times,
@@ -49,6 +51,10 @@ def words_of(table: Table) -> set[str]:
     return {word for text in texts for word in text.split()}
 
 
+def of_emotions(name: str) -> Iterable[Table]:
+    return emotion.tables(name, [row for row in rows("emotion") if row["table"] == name])
+
+
 TABLES: dict[str, Iterable[RenderableType | str]] = {
     "asr": [asr.rows_table(rows("asr"), "Words, librispeech.tsv, 112 utterances")],
     "autoscaling": [autoscaling.rows_table(rows("autoscaling"))],
@@ -56,6 +62,8 @@ TABLES: dict[str, Iterable[RenderableType | str]] = {
     "codec in noise": [*codec_summary.tables(rows("codec_noise")), *codec_summary.summary(rows("codec_noise"))],
     "composition": [composition.rows_table(rows("composition"))],
     "edge": edge.tables(rows("edge"), "librispeech.tsv, 92.86 s of speech; ms of CPU for a second of it"),
+    "emotion": [made for name in ("rates", "baselines", "four", "pairs") for made in of_emotions(name)],
+    "fusion cost": [fusion_cost.stages_table(rows("fusion_cost")[0])],
     "flow": [flow.rows_table(rows("flow"))],
     "generator": [generator.rows_table(rows("generator"))],
     "prediction": [prediction.rows_table(rows("prediction"))],

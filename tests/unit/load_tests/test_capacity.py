@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 from collections.abc import Callable, Generator
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from answering import answering
+from rich.console import Console
 from scipy.optimize import brentq
 from scipy.stats import binom
 
@@ -303,6 +305,17 @@ def test_the_command_fails_with_the_reason_where_nothing_is_carried(
     assert code == 1
     assert "carries nothing" in (said := capsys.readouterr().err)
     assert "full (" in said
+
+
+def test_the_table_of_trials_breaks_no_word_at_80_columns() -> None:
+    rows, reasons = command._table(), {command.LATE: 4000, "429 Too Many Requests": 3}
+    rows.add_row(
+        *command._cells(Trial(123.4567, 123_456, 4567, 3.2, 60, reasons, (), 0.0123, 0.0456, Decision.UNDECIDED))
+    )
+    console = Console(file=io.StringIO(), width=80)
+    console.print(rows)
+    assert isinstance(console.file, io.StringIO)
+    assert {"violations", "undecided", "1.23%–4.56%", *command.LATE.split()} <= set(console.file.getvalue().split())
 
 
 def test_a_trial_without_arrivals_has_no_share() -> None:
