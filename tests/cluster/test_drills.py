@@ -73,7 +73,7 @@ def test_a_stage_whose_replica_is_killed_answers_again_and_nothing_is_lost(
     assert [what for what in tally.errors if what.startswith("503")] == []
 
 
-def test_a_killed_door_costs_what_was_in_it_one_attempt(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:
+def test_a_killed_gateway_costs_what_was_in_it_one_attempt(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:
     (victim,) = replicas(cluster, "Ingress")
     with Fleet(cluster.url, tmp_path) as fleet:
         fleet.wait_for(fleet.size // 3)
@@ -146,7 +146,7 @@ import asyncio, dataclasses, json
 import numpy as np
 import ray
 from ray import serve
-from deployments.deadline import NEVER
+from deployments.replica.deadline import NEVER
 from fleet_of_spools import clips
 from recordings import mel_of
 

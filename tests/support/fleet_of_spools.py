@@ -1,6 +1,6 @@
 """Devices that each speak from a spool of their own while something breaks, and the count of what became of it all.
 
-Spool, delivery and device are the real ones (`edge_sim`); only the pauses between attempts are shorter.
+Spool, delivery and device are the real ones (`amser.client`); only the pauses between attempts are shorter.
 """
 
 from __future__ import annotations
