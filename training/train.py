@@ -234,6 +234,10 @@ def describe_final(
     )
 
 
+def _epochs(network: TrainedNetwork) -> str:
+    return ", ".join(f"{stage.replace('_', ' ')} {number}" for stage, number in network.epochs.items()) + " epochs"
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -261,7 +265,7 @@ def report_folds(
         probabilities = pooled(folds, utterances, view)
         answers = probabilities.argmax(1)
         named = [
-            (f"fold {fold.split.fold}, epochs {fold.epochs}", score(truth[members], answers[members]))
+            (f"fold {fold.split.fold}, {_epochs(fold)}", score(truth[members], answers[members]))
             for fold, members in ((fold, list(fold.split.test)) for fold in folds)
         ]
         judged = compare(CodecSetting.parse(view), probabilities, truth)
