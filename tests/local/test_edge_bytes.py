@@ -27,7 +27,7 @@ LARGEST_RESULT = 4_000_000  # what Serve's throughput mode refuses to carry betw
 
 @pytest.fixture(scope="module")
 def waveform() -> Waveform:
-    """Exactly five seconds of a reader."""
+    """Exactly five seconds of a speaker."""
     row = next(row for row in speakers(20) if float(row["seconds"]) > 5)
     return waveform_of(row["path"])[: 5 * SAMPLE_RATE]
 

@@ -18,7 +18,7 @@ CLASSES = {"angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"}
 
 
 def two_seconds() -> Waveform:
-    """Of a reader."""
+    """Of a speaker."""
     return waveform_of(speakers(1)[0]["path"])[: 2 * SAMPLE_RATE]
 
 

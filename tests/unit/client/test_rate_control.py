@@ -221,7 +221,7 @@ def test_what_decides_is_named(known: Conditions, expected: Choice) -> None:
 
 
 def test_a_clear_hint_from_a_quiet_room_does_not_outlive_it_in_the_street() -> None:
-    """It outdoes what the device hears by one profile and no more."""
+    """It outdoes what the device measures by one profile and no more."""
     assert choose(Conditions(snr_db=5, hint=RateHint(LOW, Reason.CLEAR))).step < LOW
 
 

@@ -1,4 +1,4 @@
-"""Where the device hears speech: real conversation, real detector."""
+"""Where the device finds speech: real conversation, real detector."""
 
 from __future__ import annotations
 

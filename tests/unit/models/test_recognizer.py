@@ -103,7 +103,7 @@ def test_both_engines_find_a_text_as_probable(
     assert one.average_log_probability == pytest.approx(other.average_log_probability, abs=1e-3)
 
 
-def test_both_engines_hear_the_same_silence(exact: CTranslate2Engine, reference: OpenAIEngine) -> None:
+def test_both_engines_find_the_same_silence(exact: CTranslate2Engine, reference: OpenAIEngine) -> None:
     for engine in (exact, reference):
         assert text_of(WhisperRecognizer(engine), mel_of(noise(2))) == ""
 
@@ -145,9 +145,9 @@ def test_short_sentences_are_not_said_over_and_over(recognizer: WhisperRecognize
     after_a_pause = np.concatenate([silence(1), waveform_of(closed["path"])])
     short = {sentence: say(sentence) for sentence in SHORT_SENTENCES} | {closed["text"]: after_a_pause}
     for sentence, waveform in short.items():
-        heard = words(text_of(recognizer, mel_of(waveform)))
-        assert len(heard) <= len(words(sentence)) + 2
-        assert errors_in(" ".join(heard), sentence) <= 0.34
+        recognised = words(text_of(recognizer, mel_of(waveform)))
+        assert len(recognised) <= len(words(sentence)) + 2
+        assert errors_in(" ".join(recognised), sentence) <= 0.34
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 5.0])
@@ -160,19 +160,19 @@ def test_nothing_is_invented_where_nothing_is_said(
     assert transcript.average_log_probability == 0.0
 
 
-def test_nothing_is_heard_in_the_noises_of_the_world(recognizer: WhisperRecognizer) -> None:
+def test_nothing_is_recognised_in_the_noises_of_the_world(recognizer: WhisperRecognizer) -> None:
     first = {row["label"]: row["path"] for row in reversed(rows("noise/esc10.tsv")) if row["label"] in SILENT_NOISES}
     assert len(first) == len(SILENT_NOISES)
-    heard = {label: text_of(recognizer, mel_of(waveform_of(path))) for label, path in first.items()}
-    assert heard == dict.fromkeys(heard, "")
+    recognised = {label: text_of(recognizer, mel_of(waveform_of(path))) for label, path in first.items()}
+    assert recognised == dict.fromkeys(recognised, "")
 
 
 @pytest.mark.parametrize(("speaker", "beginning"), FIRST_SECONDS.items())
 def test_a_second_of_speech_is_enough(recognizer: WhisperRecognizer, speaker: str, beginning: str) -> None:
     (row,) = [row for row in rows("speech/librispeech.tsv") if row["speaker"] == speaker]
     assert row["text"].lower().startswith(beginning)
-    heard = words(text_of(recognizer, mel_of(waveform_of(row["path"])[:SAMPLE_RATE])))
-    assert " ".join(heard).startswith(beginning)
+    recognised = words(text_of(recognizer, mel_of(waveform_of(row["path"])[:SAMPLE_RATE])))
+    assert " ".join(recognised).startswith(beginning)
 
 
 def test_a_batch_of_different_lengths_equals_one_at_a_time(recognizer: WhisperRecognizer, mels: list[Mel]) -> None:

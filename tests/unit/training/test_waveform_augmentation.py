@@ -214,5 +214,5 @@ def test_real_speech_stays_speech_among_real_noise(speech: list[Waveform]) -> No
         # Where speech is loud it still is: the loudness of frames, brought to one length, goes together.
         loudness = before.max(axis=0)
         position = np.linspace(0, after.shape[1] - 1, len(loudness))
-        heard = np.interp(position, np.arange(after.shape[1]), after.max(axis=0))
-        assert np.corrcoef(loudness, heard)[0, 1] > 0.6
+        stretched = np.interp(position, np.arange(after.shape[1]), after.max(axis=0))
+        assert np.corrcoef(loudness, stretched)[0, 1] > 0.6
