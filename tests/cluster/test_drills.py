@@ -69,7 +69,7 @@ def test_a_stage_whose_replica_is_killed_answers_again_and_nothing_is_lost(
     tell(f"{stage} killed: {tally}; back after {back_s:.1f} s")
     tally.assert_each_has_one_answer()
     assert reasonless(tally) == Counter()
-    # The stage is asked again: on a busy machine a deadline may pass meanwhile, but no client is told of the dead replica
+    # The stage is asked again: on a busy machine a deadline may pass meanwhile, but nobody is told of the dead replica
     assert [what for what in tally.errors if what.startswith("503")] == []
 
 
