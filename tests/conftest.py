@@ -32,6 +32,12 @@ def speech() -> list[Waveform]:
     return [waveform_of(row["path"]) for row in speakers(CLIPS)]
 
 
+@pytest.fixture(autouse=True)
+def no_given_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as without a terminal, also where a shell or a test runner has set its width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 FOLDERS = ("unit", "local", "e2e", "cluster")
 
 
