@@ -40,7 +40,7 @@ def made_up(asr_ms: float = 100.0, overhead_ms: float = 60.0) -> ServiceTimes:
     serving = {name: Serving() for name in DEPLOYMENTS}
     serving["asr"] = Serving(gpu=0.5)
     overhead = {"distributed": overhead_ms, "fused": overhead_ms / 6}
-    return ServiceTimes(stages, serving, 1.0, overhead, "made up", ((SPEECH_S, 8),), ((SPEECH_S, 8),) * 8, {})
+    return ServiceTimes(stages, serving, 1.0, overhead, "synthetic", ((SPEECH_S, 8),), ((SPEECH_S, 8),) * 8, {})
 
 
 def demand(rate: float, slo_p99_ms: float = 1000.0) -> Demand:
