@@ -109,7 +109,7 @@ def test_an_encoder_is_as_new_after_finish() -> None:
     assert encoder.push(waves) + encoder.finish() == streamed(waves)
 
 
-def test_what_lies_under_the_floor_of_what_was_heard_takes_no_bits(mel: Matrix) -> None:
+def test_what_lies_under_the_floor_of_the_recording_takes_no_bits(mel: Matrix) -> None:
     loudest = mel.max()
     under = np.where(mel < loudest - 2, loudest - 4, mel)
     assert (mel < loudest - 2).any()

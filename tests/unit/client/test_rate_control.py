@@ -176,7 +176,7 @@ def test_an_emptier_battery_never_makes_it_finer(
 
 
 @given(conditions, bounds, hints, st.integers(0, COARSEST))
-def test_a_coarser_wish_of_the_same_reason_never_makes_it_finer(
+def test_a_coarser_hint_of_the_same_reason_never_makes_it_finer(
     known: Conditions, within: Bounds, hint: RateHint, more: int
 ) -> None:
     coarser = RateHint(min(hint.step + more, COARSEST), hint.reason)
@@ -184,9 +184,7 @@ def test_a_coarser_wish_of_the_same_reason_never_makes_it_finer(
 
 
 @given(conditions, bounds, st.integers(0, COARSEST))
-def test_a_cluster_that_hears_noise_or_is_busy_moves_it_one_way_only(
-    known: Conditions, within: Bounds, step: int
-) -> None:
+def test_a_hint_of_noise_or_load_moves_it_one_way_only(known: Conditions, within: Bounds, step: int) -> None:
     alone = choose(replace(known, hint=None), within).step
     assert choose(replace(known, hint=RateHint(step, Reason.NOISE)), within).step <= alone
     assert choose(replace(known, hint=RateHint(step, Reason.BUSY)), within).step >= alone

@@ -192,7 +192,7 @@ def scaled(service_s: float, replicas: int, cold_start_s: float = 3.0, max_ongoi
     return Dag((only,), {}, cores=8)
 
 
-def test_a_wanted_replica_takes_requests_after_its_cold_start_and_costs_from_the_wish_on() -> None:
+def test_a_wanted_replica_takes_requests_after_its_cold_start_and_costs_from_the_decision_on() -> None:
     scaler = Wanted({2.0: 2})
     result = simulate(scaled(1.0, 1, max_ongoing=1), np.zeros(10), np.ones(10), seed=1, autoscaler=scaler)
     assert result.steps["Only"] == ((0.0, 1), (5.0, 2))

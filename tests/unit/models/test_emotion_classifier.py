@@ -155,7 +155,7 @@ def test_words_of_a_language_it_has_not_learnt_are_left_out(classifier: EmotionC
     assert answers[0].probabilities != answers[1].probabilities
 
 
-def test_without_a_reading_the_voice_alone_is_heard(classifier: EmotionClassifier, context_width: int) -> None:
+def test_without_text_features_the_voice_alone_decides(classifier: EmotionClassifier, context_width: int) -> None:
     mel = mel_of(waveform_of(speakers(1)[0]["path"]))
     alone = classifier.classify(mel, states_of(mel), None)
     foreign = classifier.classify(mel, states_of(mel), reading(3, context_width, "pl"))
