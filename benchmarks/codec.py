@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         speech = judged
     if not speech:
-        raise CannotBegin(f"{options.manifest}: nobody is left to be judged; --all-speakers keeps everyone")
+        raise CannotBegin(f"{options.manifest}: no speaker is left to be judged; --all-speakers keeps all")
     noises, missing = noises_of(speech, options.noise or _default_noise())
     conditions, remarks = conditions_of(options.conditions, missing)
     for remark in remarks:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from amser.client.device import Device, DeviceSettings, SendFailed
 from benchmarks.measuring import command
-from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
 from benchmarks.measuring.console import output, status, table
 from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import LocalCluster
@@ -55,7 +55,7 @@ def measure(cluster: LocalCluster, clients: int, seconds: float) -> Row:
 
 def _drive(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
     """Milliseconds of each answer, and how many requests failed."""
-    speech = load_conversation(model_path(CONVERSATION))
+    speech = load_conversation(model_path(command.CONVERSATION))
     deadline = time.perf_counter() + seconds
     latencies: list[float] = []
     failed: list[SendFailed] = []
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--rounds", type=count, default=2, metavar="N", help="of each row; the median is kept (default: %(default)s)")
     command.add_log(parser, "composition")
     options = command.parse(parser, arguments)
-    require_models(CONVERSATION)
+    require_models(command.CONVERSATION)
 
     console, rows = output(), list[Row]()
     for profile, mode in itertools.product(CONFIGS, MODES):

@@ -15,7 +15,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from benchmarks.measuring import command
-from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
 from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.flow import plot_goodput
@@ -105,7 +105,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command.parse(_parser(), arguments)
-    require_models(CONVERSATION)
+    require_models(command.CONVERSATION)
     console, rows = output(), list[dict[str, Any]]()
     about = {"profile": options.profile, "objective_ms": options.objective_ms, "seconds": options.seconds}
     for variant in options.variants:

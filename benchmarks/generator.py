@@ -21,7 +21,6 @@ import psutil
 from rich.table import Table
 
 from benchmarks.measuring import command
-from benchmarks.measuring.cluster import CONVERSATION
 from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
@@ -144,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(answer())
         return
-    command.require_weights([CONVERSATION])
+    command.require_weights([command.CONVERSATION])
     rows = []
     for devices in options.devices:
         rows.append(row(devices, options.warm_up, options.seconds, options.seed))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.measuring import command
-from benchmarks.measuring.cluster import CONFIGS, CONVERSATION, cpu_seconds, require_models, running
+from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
 from benchmarks.measuring.command import require_weights
 from benchmarks.measuring.console import output, run_status, status, table
 from benchmarks.measuring.report import write_rows
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_writable(options.service_times)
     except (OSError, ValueError) as error:
         raise command.CannotBegin(f"--service-times: {error}") from None
-    require_weights([CONVERSATION])
+    require_weights([command.CONVERSATION])
     rows: list[Row] = []
     if options.measured:
         rows = read_measured(options.measured)

@@ -27,7 +27,7 @@ from amser.client.device import Device, DeviceSettings
 from amser.features import FRAMES_PER_SECOND, Float32
 from amser.wire import Limits, unpack
 from benchmarks.measuring import command, manifest
-from benchmarks.measuring.cluster import CONVERSATION, require_models
+from benchmarks.measuring.cluster import require_models
 from benchmarks.measuring.console import output, progress, status, table
 from benchmarks.measuring.report import environment
 from deployments.accelerator import SHARES
@@ -255,8 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(parser, arguments)
 
     listed = manifest.recordings_of(options)
-    require_models(CONVERSATION)
-    conversation = [turn.waveform for turn in load_conversation(model_path(CONVERSATION))]
+    require_models(command.CONVERSATION)
+    conversation = [turn.waveform for turn in load_conversation(model_path(command.CONVERSATION))]
     chosen = listed[:: max(1, len(listed) // options.limit)][: options.limit]
     waveforms = [*conversation, *(each.waveform() for each in progress(chosen, "reading"))]
     with status("contention: the recogniser alone, and on every core"):

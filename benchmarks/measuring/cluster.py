@@ -15,7 +15,6 @@ from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from deployments.settings import Settings
 
 CONFIGS: Final = {"distributed": DEFAULT_CONFIG, "fused": DEFAULT_CONFIG.with_name("serve_config.fused.yaml")}
-CONVERSATION: Final = "sample-conversation"  # what the simulated devices say, in the catalogue of weights
 
 
 def require_models(*others: str) -> None:
@@ -40,7 +39,7 @@ def running(
         log: where everything goes that Ray prints.
         overrides: settings that differ.
         throughput: Serve's throughput mode in place of its default.
-        num_gpus: None lets Ray look for them.
+        num_gpus: None lets Ray detect them.
 
     Raises:
         ClusterFailed: it does not start.

@@ -22,6 +22,7 @@ from training.corpora.manifest import ManifestError as CorpusError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 RESULTS: Final = Path("runs")  # where rows go that are not sent elsewhere
+CONVERSATION: Final = "sample-conversation"  # in the catalogue of weights: what the simulated devices say
 MISSING: Final = (ManifestError, CorpusError, SignalError, WeightsMissing, UnknownModel)
 
 

@@ -23,7 +23,7 @@ def output() -> Console:
 
 
 def _errors() -> Console:
-    """Standard error; silent where it is no terminal, as nobody sees a bar grow there."""
+    """Standard error; silent where it is no terminal: bars are of no use in a log."""
     console = Console(stderr=True)
     console.quiet = not console.is_terminal
     return console

@@ -67,7 +67,7 @@ class Target:
             found = gevent.socket.getaddrinfo(parts.host, port, type=gevent.socket.SOCK_STREAM)
         except OSError as error:
             raise BadUrl(f"{parts.host} is not known: {error}") from None
-        found.sort(key=lambda each: each[0] != gevent.socket.AF_INET)  # localhost is ::1 too, where nobody listens
+        found.sort(key=lambda each: each[0] != gevent.socket.AF_INET)  # localhost is ::1 too; Serve binds IPv4
         family, _, _, _, address = found[0]
         return cls(family, address, parts.netloc.decode(), parts.host, parts.path.rstrip("/"), tls)
 

@@ -89,7 +89,7 @@ class LoadGenerator:
         url: of the cluster.
         seed: of schedule, fleet and link.
         part: of the fleet; another process has the rest.
-        fire: Locust's `events.request.fire`, or any that takes its keywords; None tells nobody.
+        fire: Locust's `events.request.fire`, or any that takes its keywords; None reports to none.
         most_in_flight: an arrival that meets so many requests waiting is dropped, and counted.
         answer_timeout_s: for everything until the last byte of an answer.
 

@@ -1,4 +1,4 @@
-"""The devices: which kind each one is, on which radio, how it behaves; and what their exchanges cost on the air.
+"""The devices: which kind each one is, on which radio, how it behaves; and what their exchanges cost their radios.
 
 A fleet is a few arrays: a hundred thousand devices take about a megabyte. The energy is worked out after the run, from
 each device's exchanges in time order, because what a radio's tail costs depends on when the next exchange comes.

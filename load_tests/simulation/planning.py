@@ -24,7 +24,7 @@ TYPICAL: Final = 500  # utterances, for the mean load
 WARM_UP: Final = 0.1  # of the requests, left out: the cluster begins empty
 FULL: Final = 0.95  # of cores and threads, where the search begins; batches make them less full
 STEP: Final = 1.15  # what the bottleneck gains in a step, at least one
-WORTH: Final = 0.95  # of p99, which replicas must bring it under to be what is added
+IMPROVED: Final = 0.95  # of p99: where more replicas alone bring it below that share, no node is added
 TRIALS: Final = 40
 SLOWEST: Final = 0.02  # of the answers: where they waited is the bottleneck
 
@@ -241,7 +241,7 @@ class _Search:
         more_replicas = {**cell.replicas, name: _step(cell.replicas[name])}
         crowded = self._with_gpus(replace(cell, replicas=more_replicas))
         prediction = self.trial(crowded)
-        if prediction.p99_ms < WORTH * before.p99_ms:
+        if prediction.p99_ms < IMPROVED * before.p99_ms:
             return crowded, prediction
         gpus = _step(crowded.gpus) if crowded.gpus else 0
         larger = self._with_gpus(replace(crowded, nodes=_step(crowded.nodes), gpus=gpus))

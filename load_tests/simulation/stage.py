@@ -26,7 +26,7 @@ class Request:
     Attributes:
         number: its place among the arrivals.
         arrival_s: when it was sent.
-        deadline_s: when nobody waits for the answer any longer.
+        deadline_s: after which the answer is of no use.
         speech_s: seconds of speech.
         tokens: of its text.
         missing: stages that have to end before each stage may begin; those that were begun are gone.

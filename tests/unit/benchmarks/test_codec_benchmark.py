@@ -17,7 +17,15 @@ import recordings
 from amser.codecs.klt_tables import tables
 from amser.features import SAMPLE_RATE, Float32
 from benchmarks import codec
-from benchmarks.codec import blank_row, chosen_transports, exchange_bytes, measure_words, without_speakers
+from benchmarks.codec import (
+    blank_row,
+    chosen_transports,
+    conditions_of,
+    exchange_bytes,
+    measure_words,
+    noises_of,
+    without_speakers,
+)
 from benchmarks.measuring import codec_emotion, transmission
 from benchmarks.measuring.bootstrap import (
     DRAWS,
@@ -34,6 +42,7 @@ from benchmarks.measuring.codec_summary import (
     summary,
     threshold,
 )
+from benchmarks.measuring.command import CannotBegin
 from benchmarks.measuring.manifest import Recording
 from benchmarks.measuring.noise import (
     VOICES,
@@ -115,9 +124,9 @@ def test_babble_is_six_others_and_never_the_speaker() -> None:
     for speaker in SPEAKERS:
         for number in range(20):
             voices = babble.voices(f"{speaker}-{number}.flac", speaker)
-            heard = [name for name, _ in voices]
-            assert len(set(heard)) == VOICES
-            assert speaker not in heard
+            speakers = [name for name, _ in voices]
+            assert len(set(speakers)) == VOICES
+            assert speaker not in speakers
             assert all(path.name.startswith(f"{name}-") for name, path in voices)
             assert voices == babble.voices(f"{speaker}-{number}.flac", speaker)  # the same on every run
     assert babble.voices("a", "1") != babble.voices("b", "1")
@@ -134,17 +143,17 @@ def test_all_voices_of_babble_are_equally_loud() -> None:
     levels = {Path(speaker): 0.001 * 2 ** int(speaker) for speaker in SPEAKERS}
     tones = {path: level * np.sin(np.arange(800) * (0.1 + 0.2 * n)) for n, (path, level) in enumerate(levels.items())}
     babble = Babble({str(path): [path] for path in levels}, lambda path: tones[path].astype(np.float32))
-    heard = babble("a", "0", 8000)
-    assert np.square(heard).mean() == pytest.approx(VOICES, rel=0.1)
+    mixture = babble("a", "0", 8000)
+    assert np.square(mixture).mean() == pytest.approx(VOICES, rel=0.1)
 
 
 def test_a_recording_is_mixed_without_its_padding(tmp_path: Path) -> None:
     file = tmp_path / "short.wav"
     sound = np.concatenate([np.zeros(8000, np.float32), white(0.2, 0.1), np.zeros(30_000, np.float32)])
     file.write_bytes(by_name("pcm", "16-bit").encode(sound))
-    heard = Recordings([file])("a", None, 2 * SAMPLE_RATE)
-    assert heard.size == 2 * SAMPLE_RATE
-    assert all(np.square(part).mean() > 1e-3 for part in np.split(heard, 10))
+    drawn = Recordings([file])("a", None, 2 * SAMPLE_RATE)
+    assert drawn.size == 2 * SAMPLE_RATE
+    assert all(np.square(part).mean() > 1e-3 for part in np.split(drawn, 10))
 
 
 def test_conditions_are_read_as_they_are_written() -> None:
@@ -153,6 +162,40 @@ def test_conditions_are_read_as_they_are_written() -> None:
     for name in ("loud", "noise", "babble-xdb", "clean-5db"):
         with pytest.raises(ValueError, match="expected clean"):
             Condition.parse(name)
+
+
+def spoken(speaker: str | None) -> Recording:
+    return Recording(Path("x"), "x", "word", speaker, "en")
+
+
+@pytest.mark.parametrize(
+    ("speech", "why"),
+    [
+        ([spoken(None)], "the manifest does not say who speaks (column speaker)"),
+        ([spoken(speaker) for speaker in SPEAKERS[:6]], "the manifest has 6 in all"),
+    ],
+)
+def test_conditions_whose_noise_cannot_be_had_are_left_out_with_the_reason(speech: list[Recording], why: str) -> None:
+    _, missing = noises_of(speech, None)
+    conditions, remarks = conditions_of(None, missing)
+    assert [str(each) for each in conditions] == ["clean"]
+    babble, noise = remarks
+    assert babble.startswith("left out: babble-10db: it is made of ")
+    assert babble.endswith(why)
+    assert noise == "left out: noise-5db: it needs recordings: --noise TSV, or noise/esc10.tsv in the folder AMSER_DATA"
+
+
+def test_a_condition_that_is_asked_for_and_cannot_be_had_is_refused() -> None:
+    _, missing = noises_of([spoken(None)], None)
+    with pytest.raises(CannotBegin, match="--conditions babble-0db: it is made of other speakers"):
+        conditions_of(["clean", "babble-0db"], missing)
+
+
+def test_with_speakers_and_recordings_every_condition_is_measured() -> None:
+    noises, missing = noises_of([spoken(speaker) for speaker in SPEAKERS], recordings.DATA / "noise" / "esc10.tsv")
+    assert missing == {}
+    assert noises["noise"]("x", None, SAMPLE_RATE).shape == (SAMPLE_RATE,)
+    assert [str(each) for each in conditions_of(None, missing)[0]] == list(codec.CONDITIONS)
 
 
 def test_word_errors_add_up_to_jiwers_rate() -> None:
@@ -216,9 +259,9 @@ def test_a_ratio_keeps_the_sign_of_a_bound() -> None:
 
 def test_speakers_that_the_tables_learnt_from_are_left_out() -> None:
     taught = tables().about["readers"]
-    speech = [Recording(Path("x"), "x", "word", speaker, "en") for speaker in (taught[0], "nobody", taught[1], None)]
+    speech = [Recording(Path("x"), "x", "word", speaker, "en") for speaker in (taught[0], "another", taught[1], None)]
     kept, left_out = without_speakers(speech, taught)
-    assert [each.speaker for each in kept] == ["nobody", None]
+    assert [each.speaker for each in kept] == ["another", None]
     assert left_out == sorted(taught[:2])
 
 

@@ -40,7 +40,7 @@ DONE = Pass(elapsed_s=4.0, latencies_ms=(1000.0, 3000.0), replies=REPLIES, cpu_s
 
 
 class ThisProcess:
-    """What the closed loop looks at here."""
+    """The server whose CPU time and memory are read here."""
 
     url = ""
 

@@ -1,4 +1,4 @@
-"""The rows of `benchmarks.transport`, for one transport and made-up CPU times."""
+"""The rows of `benchmarks.transport`, for one transport and synthetic CPU times."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def queue(draw: Callable[[np.random.Generator, int], np.ndarray], within_s: floa
         waiting = 0.0
         for number in count():
             gaps, service = rng.exponential(1 / rate, SLICE), draw(rng, SLICE)
-            walk = waiting + np.cumsum(np.concatenate(([0.0], service - gaps)))
-            waits = walk - np.minimum(np.minimum.accumulate(walk), 0)
+            backlog = waiting + np.cumsum(np.concatenate(([0.0], service - gaps)))
+            waits = backlog - np.minimum(np.minimum.accumulate(backlog), 0)
             waiting = float(waits[-1])
             if number > WARM_UP:
                 yield Slice(list(waits[:-1] + service > within_s), float(gaps.sum()))

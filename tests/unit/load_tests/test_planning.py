@@ -1,4 +1,4 @@
-"""Service times and what is planned from them: made-up costs where a value is to follow, measured ones elsewhere."""
+"""Service times and what is planned from them: synthetic costs where a value is to follow, measured ones elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def request(speech_s: float, tokens: float) -> Request:
     return Request(0, 0.0, 1.0, speech_s, tokens, {})
 
 
-def made_up(asr_ms: float = 100.0, overhead_ms: float = 60.0) -> ServiceTimes:
+def synthetic(asr_ms: float = 100.0, overhead_ms: float = 60.0) -> ServiceTimes:
     """Every utterance alike, and every stage but the recogniser without cost."""
     exact = (1.0, 1.0)
     stages = {name: ServiceTime({"all": Cost()}, exact) for name in DEPLOYMENTS}
@@ -66,8 +66,8 @@ def test_what_is_drawn_is_the_fitted_cost_times_a_measured_residual() -> None:
 
 def test_service_times_are_read_as_they_were_written(tmp_path: Path) -> None:
     file = tmp_path / "times.json"
-    write(made_up(), file)
-    assert read(file) == made_up()
+    write(synthetic(), file)
+    assert read(file) == synthetic()
 
 
 def test_a_file_without_service_times_says_how_to_measure_them(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_was_measured_covers_every_stage_and_speech_of_the_wanted_length() 
 
 
 def test_the_distributed_profile_shares_the_overhead_among_its_hops() -> None:
-    distributed, fused = build(made_up(), "distributed"), build(made_up(), "fused")
+    distributed, fused = build(synthetic(), "distributed"), build(synthetic(), "fused")
     assert [each.name for each in distributed.deployments] == list(DEPLOYMENTS.values())
     assert sum(each.hop_s for each in distributed.deployments) == pytest.approx(0.060)
     (together,) = fused.deployments
@@ -99,28 +99,28 @@ def test_the_distributed_profile_shares_the_overhead_among_its_hops() -> None:
 
 def test_a_lone_request_takes_its_stages_and_the_hops_on_its_way() -> None:
     """The two text branches run side by side, so five of six hops are in a row."""
-    lone = predict(0.01, 10_000, "distributed", service_times=made_up())
+    lone = predict(0.01, 10_000, "distributed", service_times=synthetic())
     assert lone.p50_ms == pytest.approx(100 + 5 * 10, rel=1e-6)
-    assert predict(0.01, 10_000, "fused", service_times=made_up()).p50_ms == pytest.approx(110, rel=1e-6)
+    assert predict(0.01, 10_000, "fused", service_times=synthetic()).p50_ms == pytest.approx(110, rel=1e-6)
 
 
 def test_latency_and_load_grow_with_the_rate() -> None:
-    low, high = (predict(rate, 600, "distributed", service_times=made_up()) for rate in (2.0, 8.0))
+    low, high = (predict(rate, 600, "distributed", service_times=synthetic()) for rate in (2.0, 8.0))
     assert low.p99_ms < high.p99_ms
     assert low.utilization == pytest.approx(2 * 0.160 / 2, rel=0.1)
     assert high.utilization == pytest.approx(8 * 0.160 / 2, rel=0.1)
     assert high.busy["WhisperASR"] > low.busy["WhisperASR"] >= 0.2 * 0.9
-    assert predict(2.0, 600, "distributed", service_times=made_up()) == low
+    assert predict(2.0, 600, "distributed", service_times=synthetic()) == low
 
 
 def test_a_prediction_without_time_for_answers_says_how_many_there_were() -> None:
-    overloaded = predict(40.0, 60, "distributed", service_times=made_up(), deadline_s=2.0)
+    overloaded = predict(40.0, 60, "distributed", service_times=synthetic(), deadline_s=2.0)
     assert overloaded.answered < 0.5
     assert overloaded.p99_ms < 4000
 
 
 def test_a_plan_has_the_cores_and_threads_of_its_load_and_keeps_the_objective() -> None:
-    found = plan(demand(50.0), Offer(cores_per_node=4), made_up())
+    found = plan(demand(50.0), Offer(cores_per_node=4), synthetic())
     assert found.prediction.p99_ms <= 1000
     assert found.nodes * 4 >= 50 * 0.160
     assert found.replicas["WhisperASR"] >= 50 * 0.100
@@ -130,13 +130,13 @@ def test_a_plan_has_the_cores_and_threads_of_its_load_and_keeps_the_objective() 
 
 
 def test_a_tighter_objective_takes_more() -> None:
-    loose, tight = (plan(demand(50.0, slo), Offer(cores_per_node=4), made_up()) for slo in (1000.0, 350.0))
+    loose, tight = (plan(demand(50.0, slo), Offer(cores_per_node=4), synthetic()) for slo in (1000.0, 350.0))
     assert tight.prediction.p99_ms <= 350
     assert (tight.nodes, tight.replicas["WhisperASR"]) > (loose.nodes, loose.replicas["WhisperASR"])
 
 
 def test_a_large_cluster_is_planned_in_cells_and_grows_in_proportion() -> None:
-    slow = made_up(asr_ms=400.0)
+    slow = synthetic(asr_ms=400.0)
     small, large = (plan(demand(rate, 3000.0), Offer(cores_per_node=4), slow) for rate in (40.0, 320.0))
     assert (small.cells, large.cells) == (1, 2)
     assert large.nodes == pytest.approx(8 * small.nodes, rel=0.2)
@@ -145,7 +145,7 @@ def test_a_large_cluster_is_planned_in_cells_and_grows_in_proportion() -> None:
 
 def test_gpus_take_their_share_of_the_replicas_and_make_stages_faster() -> None:
     offer = Offer(gpus_per_node=1, gpu_speed_up={"asr": 10.0})
-    found = plan(demand(50.0), offer, made_up())
+    found = plan(demand(50.0), offer, synthetic())
     assert found.gpus * 2 >= found.replicas["WhisperASR"] >= 1
     assert found.gpus <= found.nodes
     assert found.prediction.p50_ms < 100
@@ -154,7 +154,7 @@ def test_gpus_take_their_share_of_the_replicas_and_make_stages_faster() -> None:
 
 def test_no_cluster_is_planned_for_what_even_an_empty_one_does_not_keep() -> None:
     with pytest.raises(NoPlan, match="p99 of an empty cluster is 150 ms"):
-        plan(demand(10.0, slo_p99_ms=100.0), Offer(), made_up())
+        plan(demand(10.0, slo_p99_ms=100.0), Offer(), synthetic())
 
 
 @pytest.mark.parametrize("wrong", [{"devices": 0}, {"speech_s": -1.0}, {"peak_factor": 0.0}])
@@ -189,7 +189,7 @@ def test_the_command_prints_one_json_object(capsys: pytest.CaptureFixture[str]) 
 
 def test_validation_shows_the_error_of_each_percentile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     times, rows = tmp_path / "times.json", tmp_path / "rows.json"
-    write(made_up(), times)
+    write(synthetic(), times)
     measured = {"rate": 0.01, "measured_p50_ms": 100.0, "measured_p95_ms": 150.0, "measured_p99_ms": 300.0}
     rows.write_text(json.dumps([measured]))
     assert command("--validate", str(rows), "--service-times", str(times), "--json") == 0
