@@ -15,7 +15,8 @@ from amser import codecs
 from amser.audio import read
 from amser.client.device import Device, DeviceSettings
 from amser.client.weights import stored
-from amser.features import SAMPLE_RATE, Float32
+from amser.errors import SignalError
+from amser.features import SAMPLE_RATE, AudioError, Float32
 from amser.wire import Envelope, pack, unpack
 from edge_sim.conversation import load_conversation
 
@@ -57,7 +58,10 @@ def utterances(files: Sequence[Path] = ()) -> list[Float32]:
     detector = SpeechDetector(default_model())
     found = []
     for file in files:
-        waveform = read(file)
+        try:
+            waveform = read(file)
+        except SignalError as error:
+            raise AudioError(f"{file}: {error.cause}", error.limit) from None
         for start, end in detector.utterances(waveform):
             found.append(waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
     if not found:

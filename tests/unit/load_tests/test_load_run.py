@@ -204,6 +204,13 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
     assert "Not a directory" in capsys.readouterr().err
 
 
+def test_audio_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.wav").write_text("no audio")
+    with answering() as url:
+        assert main(["run", "steady", "--url", url, "--audio", str(tmp_path / "notes.wav")]) == 1
+    assert capsys.readouterr().err.startswith(f"load_tests: {tmp_path / 'notes.wav'}: the file is no audio")
+
+
 def test_a_plot_of_an_unknown_format_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with answering() as url, pytest.raises(SystemExit, match="2"):
         main(["capacity", "--slo-p99-ms", "9", "--plot", "plot.txt", "--url", url])
