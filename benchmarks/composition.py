@@ -116,12 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for profile, mode in itertools.product(CONFIGS, MODES):
         with running(profile, options.log, throughput=mode == "throughput") as cluster:
             for clients in options.clients:
-                label = f"{profile}, {mode}, {clients} at once"
-                with status(f"{label}: {options.rounds} × {options.seconds:g} s"):
+                with status(f"{profile}, {mode}, {clients} clients: {options.rounds} × {options.seconds:g} s"):
                     measured = [measure(cluster, clients, options.seconds) for _ in range(options.rounds)]
                 measured.sort(key=lambda row: float(row["requests_per_second"]))
                 rows.append({"profile": profile, "mode": mode, **measured[len(measured) // 2]})
-                console.print(f"{label}: {rows[-1]['requests_per_second']} a second")
+                console.print(f"{profile}, {mode}, {clients} clients: {rows[-1]['requests_per_second']} a second")
                 write_rows(options.json, rows, seconds=options.seconds)
     console.print(rows_table(rows))
 

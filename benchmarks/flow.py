@@ -9,24 +9,23 @@ Devices of the scenario `steady` speak at seeded Poisson arrivals, want an answe
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.table import Table
 
 from benchmarks.measuring import command
 from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
-from benchmarks.measuring.console import output, table
-from benchmarks.measuring.load import run_load
+from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.flow import plot_goodput
 from deployments.local_cluster import LocalCluster
 from load_tests.commands import count, positive
+from load_tests.fleet.run import Progress, run_scenario
 from load_tests.fleet.scenario import load_scenario
 from load_tests.report.summary import keeps_objective, summarise
 
 WARM_UP_S: Final = 12.0
-LANGUAGE: Final = "en"
 NO_ADMISSION: Final = {"flow": {"admission": False}}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "all": {},
@@ -54,22 +53,27 @@ COLUMNS: Final = {
 
 
 def measure(
-    cluster: LocalCluster, rate: float, seconds: float, objective_ms: int, label: str, seed: int = 1
+    cluster: LocalCluster,
+    rate: float,
+    seconds: float,
+    objective_ms: int,
+    progress: Callable[[Progress], None] | None = None,
+    seed: int = 1,
 ) -> dict[str, Any]:
     """One rate against a running cluster, after a warm-up at half of it."""
     scenario = load_scenario("steady").model_copy(update={"objective_ms": objective_ms, "deadline_ms": objective_ms})
     patience_s = objective_ms / 1000
-    run_load(f"{label}, warm-up", scenario, cluster.url, rate=rate / 2, seconds=WARM_UP_S, seed=99, language=LANGUAGE)
+    run_scenario(scenario, cluster.url, rate=rate / 2, seconds=WARM_UP_S, seed=99, language="en", progress=progress)
     before = cpu_seconds(cluster)
-    run = run_load(
-        label,
+    run = run_scenario(
         scenario,
         cluster.url,
         rate=rate,
         seconds=seconds,
         seed=seed,
-        language=LANGUAGE,
+        language="en",
         answer_timeout_s=patience_s,
+        progress=progress,
     )
     cpu = cpu_seconds(cluster) - before
     summary = summarise(run)
@@ -108,10 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rates = sorted({*options.rates, options.overload}) if variant in CURVES else [options.overload]
         with running(options.profile, options.log, overrides=VARIANTS[variant], num_gpus=0) as cluster:
             for rate in rates:
-                label = f"{variant}, {rate:g} a second"
-                row = measure(cluster, rate, options.seconds, options.objective_ms, label)
+                with run_status(f"{variant}, {rate:g} a second") as show:
+                    row = measure(cluster, rate, options.seconds, options.objective_ms, show)
                 rows.append({"variant": variant, **row})
-                console.print(f"{label}: {row['goodput']:g} answers a second in time")
+                console.print(f"{variant}, {rate:g} a second: {row['goodput']:g} answers a second in time")
                 write_rows(options.json, rows, **about)
     console.print(rows_table(rows))
     plot_goodput(rows, options.json.with_suffix(".png"))

@@ -21,11 +21,11 @@ import psutil
 from rich.table import Table
 
 from benchmarks.measuring import command
-from benchmarks.measuring.console import output, table
-from benchmarks.measuring.load import run_load
+from benchmarks.measuring.console import output, run_status, table
 from benchmarks.measuring.report import write_rows
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER
 from load_tests.commands import count, not_negative, positive
+from load_tests.fleet.run import run_scenario
 
 PERIOD_S: Final = 60.0  # between two utterances of a device
 ANSWER_AFTER_S: Final = 1.0
@@ -90,15 +90,15 @@ def answering() -> Iterator[str]:
 
 def row(devices: int, warm_up_s: float, seconds: float, seed: int) -> dict[str, Any]:
     """One line of the table."""
-    with answering() as url:
-        run = run_load(
-            f"{devices:,} devices",
+    with answering() as url, run_status(f"{devices:,} devices") as show:
+        run = run_scenario(
             "steady",
             url,
             rate=devices / PERIOD_S,
             seconds=warm_up_s + seconds,
             devices=devices,
             seed=seed,
+            progress=show,
         )
     samples = [each for each in run.samples if each.scheduled_s >= warm_up_s]
     late_s = [each.sent_s - each.scheduled_s for each in samples if each.sent_s is not None]

@@ -28,14 +28,13 @@ from rich.table import Table
 from benchmarks.measuring import command
 from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
 from benchmarks.measuring.command import require_weights
-from benchmarks.measuring.console import output, status, table
-from benchmarks.measuring.load import run_load
+from benchmarks.measuring.console import output, run_status, status, table
 from benchmarks.measuring.report import write_rows
 from deployments.local_cluster import LocalCluster
 from load_tests.commands import positive
 from load_tests.fleet.arrivals import schedule
 from load_tests.fleet.members import Fleet
-from load_tests.fleet.run import payloads_for
+from load_tests.fleet.run import payloads_for, run_scenario
 from load_tests.fleet.scenario import load_scenario
 from load_tests.report.output import check_writable
 from load_tests.report.summary import percentile
@@ -67,7 +66,7 @@ def overhead(cluster: LocalCluster, times: ServiceTimes, seconds: float) -> tupl
     time.sleep(IDLE_S)
     background = (cpu_seconds(cluster) - before) / IDLE_S
     before, started = cpu_seconds(cluster), time.perf_counter()
-    run = run_load("overhead, one client", "steady", cluster.url, closed=1, seconds=seconds, language=LANGUAGE)
+    run = run_scenario("steady", cluster.url, closed=1, seconds=seconds, language=LANGUAGE)
     spent = cpu_seconds(cluster) - before - background * (time.perf_counter() - started)
     stages_ms = sum(
         stage.mean_ms(*_turn(times, sample.speech_s)) for stage in times.stages.values() for sample in run.samples
@@ -77,7 +76,7 @@ def overhead(cluster: LocalCluster, times: ServiceTimes, seconds: float) -> tupl
 
 def capacity(cluster: LocalCluster, seconds: float) -> float:
     """Answers a second with many clients."""
-    run = run_load(f"capacity, {MANY} clients", "steady", cluster.url, closed=MANY, seconds=seconds, language=LANGUAGE)
+    run = run_scenario("steady", cluster.url, closed=MANY, seconds=seconds, language=LANGUAGE)
     return sum(sample.ok for sample in run.samples) / max(sample.done_s or 0.0 for sample in run.samples)
 
 
@@ -129,15 +128,22 @@ def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace) 
     """A row for each share of the capacity: what was measured."""
     rows = []
     with running(profile, options.log, overrides=WHOLE_ANSWERS, num_gpus=0) as cluster:
-        run_load(f"{profile}, warm-up", "steady", cluster.url, closed=4, seconds=8, language=LANGUAGE)
-        outside_ms, background = overhead(cluster, times, options.seconds / 4)
-        most = capacity(cluster, options.seconds / 4)
+        with status(f"{profile}: overhead and capacity"):
+            run_scenario("steady", cluster.url, closed=4, seconds=8, language=LANGUAGE)  # warm
+            outside_ms, background = overhead(cluster, times, options.seconds / 4)
+            most = capacity(cluster, options.seconds / 4)
         for share in options.shares:
             rate = round(share * most, 3)
-            of_rate = f"{profile}, {rate:g} a second"
-            run = run_load(
-                of_rate, "steady", cluster.url, rate=rate, seconds=options.seconds, seed=SEED, language=LANGUAGE
-            )
+            with run_status(f"{profile}, {rate:g} a second") as show:
+                run = run_scenario(
+                    "steady",
+                    cluster.url,
+                    rate=rate,
+                    seconds=options.seconds,
+                    seed=SEED,
+                    language=LANGUAGE,
+                    progress=show,
+                )
             latencies = [1000 * (sample.latency_s or 0.0) for sample in run.samples if sample.ok]
             row: Row = {
                 "profile": profile,
@@ -153,7 +159,7 @@ def measure(profile: Profile, times: ServiceTimes, options: argparse.Namespace) 
             for q, milliseconds in zip(PERCENTILES, percentile(latencies, PERCENTILES), strict=True):
                 row[f"measured_p{q}_ms"] = round(float(milliseconds), 1)
             rows.append(row)
-            output().print(f"{of_rate}: p99 {row['measured_p99_ms']:.0f} ms measured")
+            output().print(f"{profile}, {rate:g} a second: p99 {row['measured_p99_ms']:.0f} ms measured")
     return rows
 
 

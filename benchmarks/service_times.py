@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -230,8 +229,7 @@ def contention(cores: int) -> float:
     spawn = multiprocessing.get_context("spawn")
 
     def milliseconds(processes: int) -> float:
-        ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by this process alone
-        with ProcessPoolExecutor(processes, spawn, signal.signal, ignored) as pool:
+        with ProcessPoolExecutor(processes, spawn) as pool:
             return float(np.median([job.result() for job in [pool.submit(_recognise) for _ in range(processes)]]))
 
     return max(1.0, milliseconds(cores) / milliseconds(1))

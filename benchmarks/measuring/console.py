@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich import box
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.status import Status
 from rich.table import Table
+
+from load_tests.fleet.run import Progress
 
 Item = TypeVar("Item")
 
@@ -34,6 +37,13 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
 def status(label: str) -> Status:
     """A line on standard error while something lasts; a context manager."""
     return _errors().status(label)
+
+
+@contextmanager
+def run_status(label: str) -> Iterator[Callable[[Progress], None]]:
+    """What `run_scenario` tells its progress to: a line on standard error."""
+    with status(label) as shown:
+        yield lambda progress: shown.update(f"{label}: {progress}")
 
 
 def table(title: str, columns: Sequence[str], words: int = 1) -> Table:

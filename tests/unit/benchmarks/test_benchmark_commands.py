@@ -246,7 +246,7 @@ SMALL = {  # on the recordings of the tests, where no cluster is needed
     "codec": ["--limit", "2", "--transports", "pcm", "--settings", "klt:low"],
     "edge": ["--limit", "2", "--repeats", "1", "--transport", "klt:low", "pcm:16-bit"],
     "transport": ["--limit", "2", "--transport", "pcm:16-bit", "klt:low"],
-    "generator": ["--devices", "30", "--seconds", "4", "--warm-up", "1"],
+    "autoscaling": ["--seeds", "1"],
 }
 
 
