@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from recordings import envelope_of, silence, speakers, waveform_of
 
 from amser import wire
@@ -25,32 +26,19 @@ def bodies() -> list[bytes]:
     return [*speech, wire.pack(envelope_of(silence(1)))]
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "cluster.log"
-
-
 @pytest.fixture(scope="module")
 def answers(cluster: LocalCluster, bodies: list[bytes]) -> list[dict[str, Any]]:
     """Of the distributed profile."""
     return [ask(cluster, body) for body in bodies]
 
 
-@pytest.fixture
-def ready(log: Path) -> Iterator[Callable[..., LocalCluster]]:
-    """Starts a cluster, waits for it, and ends it after the test."""
-    started: list[LocalCluster] = []
-
-    def start(*arguments: Any, **options: Any) -> LocalCluster:
-        cluster = LocalCluster(*arguments, log=log, http_port=0, **options)
-        cluster.__enter__()
-        started.append(cluster)
-        cluster.wait_until_ready()
-        return cluster
-
-    yield start
-    for cluster in started:
-        cluster.__exit__(None, None, None)
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """The fused profile on a cluster without a GPU."""
+    log = tmp_path_factory.mktemp("fused") / "cluster.log"
+    with LocalCluster(FUSED_CONFIG, log=log, num_gpus=0, http_port=0) as running:
+        running.wait_until_ready()
+        yield running
 
 
 def ask(cluster: LocalCluster, body: bytes) -> dict[str, Any]:
@@ -85,26 +73,29 @@ def test_no_replica_asks_for_a_gpu_where_there_is_none(cluster: LocalCluster) ->
 
 
 def test_the_models_share_a_gpu_where_there_is_one(
-    ready: Callable[..., LocalCluster], bodies: list[bytes], answers: list[dict[str, Any]]
+    tmp_path: Path, bodies: list[bytes], answers: list[dict[str, Any]]
 ) -> None:
     """A GPU that Ray counts and CUDA does not see: replicas are given their shares, and compute on the CPU."""
-    cluster = ready(num_gpus=1)
-    assert gpus_asked_for(cluster) == {name: SHARES[name].num_gpus for name in ON_GPU}
-    for body, expected in zip(bodies, answers, strict=True):
-        assert_same_answer(ask(cluster, body), expected)
+    with LocalCluster(log=tmp_path / "cluster.log", num_gpus=1, http_port=0) as cluster:
+        cluster.wait_until_ready()
+        assert gpus_asked_for(cluster) == {name: SHARES[name].num_gpus for name in ON_GPU}
+        for body, expected in zip(bodies, answers, strict=True):
+            assert_same_answer(ask(cluster, body), expected)
 
 
 def test_the_fused_profile_answers_as_the_distributed_one(
-    ready: Callable[..., LocalCluster], bodies: list[bytes], answers: list[dict[str, Any]]
+    fused: LocalCluster, bodies: list[bytes], answers: list[dict[str, Any]]
 ) -> None:
-    cluster = ready(FUSED_CONFIG, num_gpus=0)
-    assert set(cluster.status()["deployments"]) == {"Ingress"}
+    assert set(fused.status()["deployments"]) == {"Ingress"}
     for body, expected in zip(bodies, answers, strict=True):
-        answer = ask(cluster, body)
+        answer = ask(fused, body)
         assert_same_answer(answer, expected)
         assert answer["timings_ms"].keys() == expected["timings_ms"].keys()
 
 
-def test_insisting_on_a_gpu_that_is_not_there_fails_and_says_so(ready: Callable[..., LocalCluster]) -> None:
+def test_insisting_on_a_gpu_that_is_not_there_fails_and_says_so(fused: LocalCluster) -> None:
+    config = yaml.safe_load(FUSED_CONFIG.read_text())
+    config["applications"][0]["args"]["accelerator"] = "gpu"
+    assert httpx.put(f"{fused.dashboard}/api/serve/applications/", json=config).is_success
     with pytest.raises(ClusterFailed, match="accelerator: gpu, but no node of the cluster has a GPU"):
-        ready(num_gpus=0, overrides={"accelerator": "gpu"})
+        fused.wait_until_ready()

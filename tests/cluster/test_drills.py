@@ -23,10 +23,16 @@ from recordings import envelope_of
 
 from amser import wire
 from amser.client import delivery
+from deployments.accelerator import SHARES
 from deployments.local_cluster import LocalCluster
 
 STAGES: Final = ("MelReconstruction", "WhisperASR", "TextEmbedding", "Roberta", "FusionClassifier")
 # Ray's proxy answers for a gateway that died under a request, before the application can (ray.serve._private.http_util)
+
+NODE: Final = "second"
+ON_NODE: Final = ("WhisperASR", "FusionClassifier")  # one that an answer can do without, and one that it cannot
+# The head declares a node dead that has missed so many in a row; Ray's own are five of 3 s
+HEALTH_CHECKS: Final = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 
 pytestmark = pytest.mark.timeout(400)
 Tell = Callable[[str], None]
@@ -34,10 +40,17 @@ Tell = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A head and a second node; what is `ON_NODE` runs there as long as there is one."""
     folder = tmp_path_factory.mktemp("drills")
-    with LocalCluster(config_of_drills(folder), log=folder / "cluster.log", num_gpus=0, http_port=0) as running:
-        running.wait_until_ready()
-        yield running
+    there_or_anywhere = {"label_selector": {"node": NODE}, "fallback_strategy": [{"label_selector": {}}]}
+    placed = {name: {"ray_actor_options": {"num_cpus": SHARES[name].num_cpus, **there_or_anywhere}} for name in ON_NODE}
+    config, log = config_of_drills(folder, **placed), folder / "cluster.log"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in HEALTH_CHECKS.items():
+            patch.setenv(name, value)
+        with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=[NODE]) as running:
+            running.wait_until_ready()
+            yield running
 
 
 @pytest.fixture
@@ -213,7 +226,7 @@ def test_without_its_controller_the_cluster_answers_and_afterwards_it_repairs_it
 ) -> None:
     (controller,) = actors(cluster, "ServeController")
     (victim,) = replicas(cluster, "TextEmbedding")
-    with Fleet(cluster.url, tmp_path, utterances=6) as fleet:
+    with Fleet(cluster.url, tmp_path, utterances=4) as fleet:
         fleet.wait_for(fleet.size // 6)
         before = fleet.answered
         kill(controller)
@@ -230,3 +243,28 @@ def test_without_its_controller_the_cluster_answers_and_afterwards_it_repairs_it
     tally.assert_each_has_one_answer()
     assert meanwhile > 0
     assert reasonless(tally) == Counter()
+
+
+def test_a_lost_node_costs_time_and_no_utterance(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:
+    """The last drill: what ran on the second node comes back on the head, and the node stays away."""
+    lost = {name: [process.pid for process in replicas(cluster, name, NODE)] for name in ON_NODE}
+    assert [len(pids) for pids in lost.values()] == [1, 1]
+    with Fleet(cluster.url, tmp_path) as fleet:
+        fleet.wait_for(fleet.size // 3)
+        killed = cluster.processes(NODE)
+        kill(*killed)
+        back_s = until(
+            lambda: all(_runs_elsewhere(cluster, name, pids) for name, pids in lost.items()), 180, "replicas"
+        )
+        tally = fleet.tally()
+    tell(f"A node lost, {len(killed)} processes killed: {tally}; all stages back after {back_s:.1f} s")
+    tally.assert_each_has_one_answer()
+    assert reasonless(tally) == Counter()
+    assert cluster.processes(NODE) == []
+    assert all(len(replicas(cluster, name)) == 1 for name in ON_NODE)  # on the head
+
+
+def _runs_elsewhere(cluster: LocalCluster, deployment: str, lost: list[int]) -> bool:
+    entry = cluster.status().get("deployments", {}).get(deployment, {"replicas": []})
+    running = [replica["pid"] for replica in entry["replicas"] if replica["state"] == "RUNNING"]
+    return bool(running) and not set(running) & set(lost)
