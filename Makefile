@@ -31,11 +31,11 @@ setup: weights ## Make .venv with all packages and fetch the models
 demo: setup ## Start a cluster, let eight devices talk to it, show what it understood
 	@$(BIN)/python -m demo
 
-# Unit tests run side by side. What measures time, or starts a cluster of its own, has the machine to itself.
-ALONE = tests/unit/load_tests tests/local tests/e2e tests/cluster
+# Most tests run side by side. What measures time, or starts a cluster of its own, has the machine to itself.
+ALONE = tests/unit/load_tests tests/e2e tests/cluster
 
 test: setup ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit --ignore tests/unit/load_tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/local --ignore tests/unit/load_tests
 	@$(BIN)/python -m pytest $(ALONE)
 
 lint: $(VENV)/.installed ## Check style and types
