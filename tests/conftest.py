@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ SHORT_QUEUES = {
     "Ingress": {"max_ongoing_requests": 10, "max_queued_requests": 6},
     "WhisperASR": {"max_ongoing_requests": 4, "max_queued_requests": 3},
 }
+
+# A shell's background job ignores SIGINT, and so would every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: hypothesis would otherwise count every example that takes more than 200 ms as one.
 settings.register_profile("amser", deadline=None)

@@ -189,9 +189,10 @@ def test_a_kept_connection_that_the_cluster_closes_costs_no_utterance(
 ) -> None:
     """Closed before the next request, nothing is lost; closed while it travels, it is sent again with the same id."""
     monkeypatch.setattr(device_module, "_BACKOFF", wait_none())
-    with closing_server(reads) as (url, received), Device(DeviceSettings(url=url)) as phone:
+    with closing_server(reads) as (url, received, closed), Device(DeviceSettings(url=url)) as phone:
         first = phone.send(phone.encode(QUIET, CAPTURED))
         second_utterance = phone.encode(NOISY, CAPTURED)
+        assert reads or closed.wait(10)
         second = phone.send(second_utterance)
     assert (first.attempts, second.attempts) == (1, 2 if reads else 1)
     assert len(received) == (3 if reads else 2)
@@ -209,9 +210,9 @@ class closing_server:  # noqa: N801 - used as a function
         self._closed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
 
-    def __enter__(self) -> tuple[str, list[str]]:
+    def __enter__(self) -> tuple[str, list[str], threading.Event]:
         threading.Thread(target=self._serve, daemon=True).start()
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._received
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}", self._received, self._closed
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
@@ -229,6 +230,7 @@ class closing_server:  # noqa: N801 - used as a function
                 connection.sendall(head.encode() + content)
                 if self._reads_second:
                     self._request(stream)
+            self._closed.set()
 
     def _request(self, stream: io.BufferedReader) -> None:
         lines = []
