@@ -32,10 +32,10 @@ demo: setup ## Start a cluster, let eight devices talk to it, show what it under
 	@$(BIN)/python -m demo
 
 # Most tests run side by side. What measures time, or starts a cluster of its own, has the machine to itself.
-ALONE = tests/unit/load_tests tests/e2e tests/cluster
+ALONE = tests/unit/load_tests/test_generator.py tests/unit/load_tests/test_load_run.py tests/e2e tests/cluster
 
 test: setup ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/local --ignore tests/unit/load_tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
 	@$(BIN)/python -m pytest $(ALONE)
 
 lint: $(VENV)/.installed ## Check style and types
