@@ -6,9 +6,13 @@ Every edge of the pipeline carries one of these; a test holds how many bytes eac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Doubt = Literal["low_confidence", "short", "no_words", "language"]
+"""Why a label should not be acted upon; `models.emotion.doubt` says when each is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,20 @@ class Emotion:
 
     Attributes:
         label: the most probable class.
-        probabilities: one entry a class, in the network's order, summing to one.
+        probabilities: one entry a class, in the network's order, summing to one; of the classes that the request
+            restricted the answer to, where it did.
+        confidence: calibrated probability that the label is right, under the prior of the deployment.
+        doubts: reasons not to act on the label; empty where it may be acted upon.
         left_out: what was not used: `text` where its language is not one that the network has learnt.
     """
 
     label: str
     probabilities: dict[str, float]
+    confidence: float
+    doubts: tuple[Doubt, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the label should not be acted upon."""
+        return bool(self.doubts)

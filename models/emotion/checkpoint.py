@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +21,9 @@ from models.emotion.network import FusionNetwork
 from models.emotion.registry import build
 
 FORMAT = "amser/2"
+SURE_FROM: Final = 0.6  # confidence from which a label may be acted upon, where the checkpoint does not say
+Evidence = Literal["voice", "text", "voice+text"]
+"""What an answer was read from."""
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "amser-states.safetensors"
 
 
@@ -47,7 +50,15 @@ class CheckpointInfo:
         licence: terms of the data it learnt from, corpus by corpus.
         temperature: what logits are divided by, so that probabilities are as often right as they say (Guo et al.,
             ICML 2017).
+        temperatures: the same by what was read, keys of `Evidence`; `temperature` holds for a missing one.
+        sure_from: by what was read, the lowest confidence from which the label may be acted upon; `SURE_FROM` holds for
+            a missing one.
+        voice_languages: ISO 639-1 codes of the speech that the voice was taught and calibrated on. Empty where that is
+            not known: then no language makes an answer doubtful.
         text_languages: ISO 639-1 codes of the languages that its text has learnt; of others only the voice is used.
+
+    Raises:
+        ValueError: calibration for something else than `Evidence`, or a temperature that is not above 0.
     """
 
     name: str
@@ -59,7 +70,26 @@ class CheckpointInfo:
     created: str = ""
     licence: str = ""
     temperature: float = 1.0
+    temperatures: dict[str, float] = field(default_factory=dict)
+    sure_from: dict[str, float] = field(default_factory=dict)
+    voice_languages: tuple[str, ...] = ()
     text_languages: tuple[str, ...] = ("en",)
+
+    def __post_init__(self) -> None:
+        unknown = (self.temperatures.keys() | self.sure_from.keys()) - set(get_args(Evidence))
+        if unknown:
+            known = ", ".join(get_args(Evidence))
+            raise ValueError(f"it is calibrated for {', '.join(sorted(unknown))}; known: {known}")
+        if any(not temperature > 0 for temperature in (self.temperature, *self.temperatures.values())):
+            raise ValueError("a temperature is not above 0")
+
+    def temperature_for(self, evidence: Evidence) -> float:
+        """The temperature of answers that were read from this."""
+        return self.temperatures.get(evidence, self.temperature)
+
+    def sure_from_for(self, evidence: Evidence) -> float:
+        """The lowest confidence of such an answer from which its label may be acted upon."""
+        return self.sure_from.get(evidence, SURE_FROM)
 
 
 def save(path: Path, network: FusionNetwork, info: CheckpointInfo) -> None:
@@ -112,10 +142,10 @@ def _read(path: Path, with_tensors: bool) -> tuple[CheckpointInfo, dict[str, Ten
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}")
+                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
             info = _info(json.loads(metadata["info"]))
             return info, {name: file.get_tensor(name) for name in file.keys() if with_tensors}  # noqa: SIM118 - no dict
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of Amser: {error}") from error
 
 
@@ -136,6 +166,7 @@ def _info(content: dict[str, Any]) -> CheckpointInfo:
         "codecs": tuple(content["codecs"]),
         "corpora": tuple(content["corpora"]),
         "text_languages": tuple(content.get("text_languages", ("en",))),
+        "voice_languages": tuple(content.get("voice_languages", ())),
     }
     return CheckpointInfo(**{**content, **typed})
 
