@@ -121,6 +121,10 @@ class _Folds:
         return np.array([utterance.label for utterance in self.training_data.utterances])
 
     @property
+    def speakers(self) -> list[str]:
+        return [utterance.speaker for utterance in self.training_data.utterances]
+
+    @property
     def protocol(self) -> str:
         return f"speaker-independent, {len(self.networks)} folds"
 
@@ -131,18 +135,19 @@ class _Folds:
         for each in self.networks:  # undo the temperature: the networks need not run twice
             members = list(each.split.test)
             raw[members] = softmax(each.temperature * np.log(np.maximum(probabilities[members], TINY)), axis=1)
-        result = self.row(probabilities, self.truth, setting, self.protocol)
+        result = self.row(probabilities, self.truth, self.speakers, setting, self.protocol)
         return result | {"ece_uncalibrated": expected_calibration_error(raw, self.truth)}
 
     def row(
         self,
         probabilities: NDArray[np.float32],
         truth: NDArray[np.int64],
+        speakers: Sequence[str],
         setting: str,
         protocol: str,
         modalities: Sequence[str] | None = None,
     ) -> Row:
-        judged = compare(CodecSetting.parse(setting), probabilities, truth)
+        judged = compare(CodecSetting.parse(setting), probabilities, truth, speakers)
         read = modalities or self.networks[0].network.modalities
         return row(judged, self.recipe.name, self.corpus.name, protocol, self.recipe.classes, read)
 
@@ -179,7 +184,8 @@ def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
             )
             test = list(each.test)
             probabilities[test] = probe.predict([utterances[index].features[setting] for index in test])
-        judged = compare(CodecSetting.parse(setting), probabilities, truth)
+        speakers = [utterance.speaker for utterance in utterances]
+        judged = compare(CodecSetting.parse(setting), probabilities, truth, speakers)
         protocol = f"speaker-independent, {len(split(utterances))} folds, trained at this codec"
         rows.append(row(judged, "linear-probe", corpus.name, protocol, recipe.classes, ("states",)))
     return rows
@@ -194,7 +200,9 @@ def four_classes(bench: Bench) -> list[Row]:
     rows = []
     for setting in folds.recipe.judged:
         probabilities = pooled(folds.networks, folds.training_data.utterances, setting)[members]
-        judged = compare(CodecSetting.parse(setting), among(probabilities, folds.recipe.classes, FOUR), truth)
+        speakers = [folds.speakers[index] for index in members]
+        chosen = among(probabilities, folds.recipe.classes, FOUR)
+        judged = compare(CodecSetting.parse(setting), chosen, truth, speakers)
         protocol = f"{folds.protocol}, trained on seven classes"
         rows.append(row(judged, OURS, bench.corpus.name, protocol, FOUR, folds.networks[0].network.modalities))
     return [*rows, *probes(bench, replace(folds.recipe, classes=FOUR), bench.corpus)]
@@ -230,7 +238,10 @@ def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
         made = paired([folds.training_data.utterances[index] for index in test], setting, bank.pairs["test"])
         for kind, choose in kinds.items():
             answers[kind][test] = fold.probabilities(choose(made))
-    return [folds.row(answers[kind], truth, setting, f"{kind}, {folds.protocol}", read[kind]) for kind in kinds]
+    return [
+        folds.row(answers[kind], truth, folds.speakers, setting, f"{kind}, {folds.protocol}", read[kind])
+        for kind in kinds
+    ]
 
 
 def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
@@ -238,7 +249,8 @@ def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
     assert folds.training_data.text is not None
     features = [sentence_alone(sentence.features) for sentence in sentences]
     truth = np.array([sentence.labels[0] for sentence in sentences])
-    judged = compare(UNCOMPRESSED, predict(folds.training_data.text, features), truth)
+    writers = [str(number) for number in range(len(sentences))]  # not known: each sentence counts as someone else's
+    judged = compare(UNCOMPRESSED, predict(folds.training_data.text, features), truth, writers)
     return row(judged, "text", "goemotions", "its own test part, one class", folds.recipe.classes, ("words", "context"))
 
 
@@ -288,7 +300,8 @@ def across(bench: Bench) -> list[Row]:
         for setting in recipe.judged:
             probabilities = trained.networks[0].probabilities([each.features[setting] for each in utterances])
             protocol = f"cross-corpus, the network of {trained.corpus.name}'s first fold"
-            rows.append(judged.row(probabilities, judged.truth[members], setting, protocol))
+            speakers = [each.speaker for each in utterances]
+            rows.append(judged.row(probabilities, judged.truth[members], speakers, setting, protocol))
     return rows
 
 
@@ -309,18 +322,26 @@ MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
 
 
 def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
-    """The rows as they are printed: a table for each corpus, protocol and set of inputs."""
-    columns = ("model", "codec", "n", "UA, 95 %", "WA", "macro\nF1", "ECE")
-    kinds = [(each["corpus"], each["protocol"], each["modalities"]) for each in rows]
+    """The rows as they are printed: a table for each corpus, protocol, set of inputs and set of utterances."""
+    columns = ("model", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf")
+    kinds = [
+        (*(each[key] for key in ("corpus", "protocol", "modalities", "n")), each.get("n_speakers")) for each in rows
+    ]
     for kind in dict.fromkeys(kinds):
-        corpus, protocol, modalities = kind
-        made = table(f"{name}: {corpus}, {protocol}, from {modalities.replace('+', ' + ')}", columns)
+        corpus, protocol, modalities, n, speakers = kind
+        judged = f"{n} utterances" + (f" of {speakers} speakers" if speakers else "")
+        made = table(f"{name}: {corpus}, {protocol}, from {modalities.replace('+', ' + ')}; {judged}", columns, words=2)
         for each in (one for one, of in zip(rows, kinds, strict=True) if of == kind):
             codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
-            ua = f"{each['ua']:.3f} [{each['ua_low']:.3f}, {each['ua_high']:.3f}]"
-            figures = (f"{each[figure]:.3f}" for figure in ("wa", "macro_f1", "ece"))
-            made.add_row(each["model"], codec, str(each["n"]), ua, *figures)
+            ua = f"{each['ua']:.3f} [{_shown(each['ua_low'])}, {_shown(each['ua_high'])}]"
+            figures = (_shown(each.get(figure)) for figure in ("macro_f1", "ece", "nll", "surest_half"))
+            made.add_row(each["model"], codec, ua, *figures)
         yield made
+
+
+def _shown(figure: float | None) -> str:
+    """Three digits; a dash where a row has no such figure, and for the interval of a single speaker."""
+    return "-" if figure is None else f"{figure:.3f}"
 
 
 @command.benchmark("emotion")

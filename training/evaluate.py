@@ -2,7 +2,7 @@
 FILE`.
 
 Every utterance goes through the stages of the cluster (`training.data.extraction`), compression first, then through the
-checkpoint. Prints accuracy with intervals and the confusion matrix; writes one JSON row a codec setting.
+checkpoint. Prints accuracy with intervals by speaker and the confusion matrix; writes one JSON row a codec setting.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import platform
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +41,8 @@ from training.data.extraction import RECOGNISER, THREADS, CodecSetting, extract
 from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor
 from training.fitting.loop import predict
-from training.judging.calibration import expected_calibration_error
+from training.judging.calibration import expected_calibration_error, negative_log_likelihood
+from training.judging.confidence import risk_coverage
 from training.judging.metrics import Scores, confusion, score
 
 TRAINING_DATA_WARNING = "training data: not an estimate of accuracy"
@@ -64,12 +67,18 @@ class Judged:
         scores: figures over the classes that the corpus has.
         matrix: counts (classes, classes), row the true class.
         calibration_error: expected calibration error of the probabilities.
+        negative_log_likelihood: mean, in nats.
+        surest_half: accuracy of the half of the utterances with the highest probabilities.
+        risk_coverage_area: AURC, see `training.judging.confidence`.
     """
 
     setting: CodecSetting
     scores: Scores
     matrix: NDArray[np.int64]
     calibration_error: float
+    negative_log_likelihood: float
+    surest_half: float
+    risk_coverage_area: float
 
 
 def choose_classes(corpus: Corpus, known: Sequence[str], *, common: bool = False) -> tuple[str, ...]:
@@ -115,7 +124,8 @@ def judge(
     """
     members = [number for number, record in enumerate(corpus.records) if record.emotion in chosen]
     truth = np.array([chosen.index(corpus.records[number].emotion) for number in members])
-    return compare(setting, among(probabilities[members], known, chosen), truth)
+    speakers = [corpus.records[number].speaker for number in members]
+    return compare(setting, among(probabilities[members], known, chosen), truth, speakers)
 
 
 def among(probabilities: NDArray[np.float32], known: Sequence[str], chosen: Sequence[str]) -> NDArray[np.float32]:
@@ -125,18 +135,27 @@ def among(probabilities: NDArray[np.float32], known: Sequence[str], chosen: Sequ
     return shares
 
 
-def compare(setting: CodecSetting, probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> Judged:
-    """Compare probabilities (n, classes) with class numbers (n,)."""
+def compare(
+    setting: CodecSetting, probabilities: NDArray[np.float32], truth: NDArray[np.int64], speakers: Sequence[str]
+) -> Judged:
+    """Compare probabilities (n, classes) with class numbers (n,) of utterances of the named speakers (n,)."""
     answers = probabilities.argmax(1)
-    error = expected_calibration_error(probabilities, truth)
-    return Judged(setting, score(truth, answers), confusion(truth, answers, probabilities.shape[1]), error)
+    curve = risk_coverage(probabilities, truth)
+    return Judged(
+        setting,
+        score(truth, answers, speakers),
+        confusion(truth, answers, probabilities.shape[1]),
+        expected_calibration_error(probabilities, truth),
+        negative_log_likelihood(probabilities, truth),
+        curve.accuracy_at(0.5),
+        curve.area,
+    )
 
 
 def row(
     judged: Judged, model: str, corpus: str, protocol: str, classes: Sequence[str], modalities: Sequence[str]
 ) -> dict[str, Any]:
     """The JSON row of a result."""
-    scores = judged.scores
     return {
         "model": model,
         "corpus": corpus,
@@ -146,16 +165,28 @@ def row(
         "rate": judged.setting.setting.rate,
         "step": judged.setting.setting.step,
         "modalities": "+".join(modalities),
+        **figures(judged),
+        "confusion": judged.matrix.tolist(),
+        **environment(),
+    }
+
+
+def figures(judged: Judged) -> dict[str, float | int | None]:
+    """The figures of a row. `ua_low` and `ua_high` are None where fewer than two speakers give no interval."""
+    scores = judged.scores
+    return {
         "wa": scores.wa.value,
         "ua": scores.ua.value,
         "macro_f1": scores.macro_f1.value,
         "weighted_f1": scores.weighted_f1.value,
-        "ua_low": scores.ua.low,
-        "ua_high": scores.ua.high,
+        "ua_low": None if math.isnan(scores.ua.low) else scores.ua.low,
+        "ua_high": None if math.isnan(scores.ua.high) else scores.ua.high,
         "ece": judged.calibration_error,
+        "nll": judged.negative_log_likelihood,
+        "surest_half": judged.surest_half,
+        "aurc": judged.risk_coverage_area,
         "n": scores.n,
-        "confusion": judged.matrix.tolist(),
-        **environment(),
+        "n_speakers": scores.n_speakers,
     }
 
 
@@ -175,12 +206,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def scores_table(title: str, rows: Sequence[tuple[str, Scores]]) -> Table:
-    """A table of figures, one named row a set of answers."""
-    table = Table("", "n", "WA", "UA", "macro F1", "weighted F1", title=title)
-    for name, scores in rows:
-        figures = (scores.wa, scores.ua, scores.macro_f1, scores.weighted_f1)
-        table.add_row(name, str(scores.n), *map(str, figures))
+def scores_table(title: str, rows: Sequence[tuple[str, Judged]]) -> Table:
+    """A table of figures, one named row a set of answers, legible at 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for name in ("n", "spea-\nkers", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, judged in rows:
+        scores = judged.scores
+        values = (scores.macro_f1.value, judged.calibration_error, judged.negative_log_likelihood, judged.surest_half)
+        numbers = (f"{value:.3f}" for value in values)
+        table.add_row(name, str(scores.n), str(scores.n_speakers), str(scores.ua), *numbers)
     return table
 
 
@@ -246,10 +282,9 @@ def _print(
         console.print(f"left out, class unknown to the network: {_counts(others)}")
     if corpus.unusable:
         console.print(summary_of(corpus), style="yellow")
-    console.print(scores_table(f"{model} on {corpus.name}", [(str(each.setting), each.scores) for each in results]))
+    console.print(scores_table(f"{model} on {corpus.name}", [(str(each.setting), each) for each in results]))
     for each in results:
         console.print(confusion_table(each.matrix, classes), f"at {each.setting}")
-        console.print(f"expected calibration error {each.calibration_error:.3f}")
     console.print(f"[bold]{protocol}[/bold]")
 
 

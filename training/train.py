@@ -37,7 +37,7 @@ from training.data.extraction import THREADS, CodecSetting
 from training.data.folds import Split, split
 from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor
-from training.evaluate import compare, confusion_table, row, scores_table
+from training.evaluate import compare, confusion_table, figures, row, scores_table
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate, train
 from training.fitting.curriculum import text_f1, train_text
 from training.fitting.loading import (
@@ -49,7 +49,6 @@ from training.fitting.loading import (
 )
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
-from training.judging.metrics import score
 from training.outputs import RUNS, new_file
 from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 
@@ -261,21 +260,23 @@ def report_folds(
     """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
     rows = []
     truth = np.array([utterance.label for utterance in utterances])
+    speakers = np.array([utterance.speaker for utterance in utterances])
     for view in recipe.judged:
-        probabilities = pooled(folds, utterances, view)
-        answers = probabilities.argmax(1)
+        setting, probabilities = CodecSetting.parse(view), pooled(folds, utterances, view)
         named = [
-            (f"fold {fold.split.fold}, {_epochs(fold)}", score(truth[members], answers[members]))
+            (
+                f"fold {fold.split.fold}, {_epochs(fold)}",
+                compare(setting, probabilities[members], truth[members], speakers[members].tolist()),
+            )
             for fold, members in ((fold, list(fold.split.test)) for fold in folds)
         ]
-        judged = compare(CodecSetting.parse(view), probabilities, truth)
-        console.print(scores_table(f"{corpus.name} at {view}", [*named, ("all folds", judged.scores)]))
+        judged = compare(setting, probabilities, truth, speakers.tolist())
+        console.print(scores_table(f"{corpus.name} at {view}", [*named, ("all folds", judged)]))
         console.print(confusion_table(judged.matrix, recipe.classes))
-        console.print(f"expected calibration error {judged.calibration_error:.3f}")
         protocol = f"speaker-independent, {len(folds)} folds"
         content = row(judged, recipe.name, corpus.name, protocol, recipe.classes, folds[0].network.modalities)
         left_out = {fault: len(names) for fault, names in corpus.unusable.items()}
-        folds_of_row = [asdict(figures) for _, figures in named]
+        folds_of_row = [figures(each) for _, each in named]
         rows.append(content | {"text": recipe.text, "folds": folds_of_row, "left_out": left_out})
     if corpus.unusable:
         console.print(summary_of(corpus), style="yellow")

@@ -153,6 +153,7 @@ class EmotionBench:
         known = [record for record in corpus.records if record.emotion in recipe.classes]
         self.records = every_kth(known, limit)
         self._truth = np.array([recipe.classes.index(record.emotion) for record in self.records])
+        self._speakers = [record.speaker for record in self.records]
         self._reference: NDArray[np.bool_] | None = None
 
     @cached_property
@@ -167,11 +168,11 @@ class EmotionBench:
         """The figures of a row. Those of the first transport that is measured are what the others are compared with."""
         arrived = self._transcriber.send(transport, self._utterances, "emotions, words")
         answers = self._probabilities(transport, [each.text for each in arrived]).argmax(1)
-        scores = score(self._truth, answers)
+        scores = score(self._truth, answers, self._speakers)
         hits = answers == self._truth
         if self._reference is None:
             self._reference = hits
-        delta, error = recall_difference(hits, self._reference, self._truth)
+        delta, error = recall_difference(hits, self._reference, self._truth, self._speakers)
         return {
             "ua": round(scores.ua.value, 4),
             "ua_low": round(scores.ua.low, 4),

@@ -33,7 +33,7 @@ def _rates(rows: Sequence[Row], file: Path) -> None:
             continue
         rates = [rate for rate, _ in points]
         line = axes.plot(rates, [100 * row["ua"] for _, row in points], marker="o", label=model)[0]
-        low, high = ([100 * row[bound] for _, row in points] for bound in ("ua_low", "ua_high"))
+        low, high = (100 * np.array([row[bound] for _, row in points], float) for bound in ("ua_low", "ua_high"))
         axes.fill_between(rates, low, high, color=line.get_color(), alpha=0.12)
         axes.set_xscale("log", base=2)
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -47,8 +47,8 @@ def _rates(rows: Sequence[Row], file: Path) -> None:
 def _modalities(rows: Sequence[Row], file: Path) -> None:
     chosen = sorted((row for row in rows if row["codec"] == "none"), key=lambda row: float(row["ua"]))
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.45 * len(chosen)), layout="constrained")
-    values = np.array([100 * row["ua"] for row in chosen])
-    errors = np.array([[100 * (row["ua"] - row["ua_low"]), 100 * (row["ua_high"] - row["ua"])] for row in chosen]).T
+    values, low, high = (100 * np.array([row[name] for row in chosen], float) for name in ("ua", "ua_low", "ua_high"))
+    errors = np.stack((values - low, high - values))
     axes.barh([row["modalities"] for row in chosen], values, xerr=errors, color="tab:blue", alpha=0.8)
     axes.set(xlabel="unweighted accuracy, %; bootstrap 95 %", title=f"{chosen[0]['corpus']} paired with GoEmotions")
     _save(figure, file)

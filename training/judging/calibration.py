@@ -1,4 +1,7 @@
-"""Calibrated probabilities: one temperature for all logits (Guo et al., ICML 2017), and the error that is left."""
+"""Calibrated probabilities: one temperature for all logits (Guo et al., ICML 2017), and measures of what is left.
+
+The expected calibration error compares confidence with accuracy; the negative log-likelihood scores every probability.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from scipy.special import log_softmax
 
 BINS = 15  # of confidence, as in the paper
 TEMPERATURES = (0.05, 20.0)
+SMALLEST = 1e-7  # a probability counts as at least this: float32 rounds a softmax to 0
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike) -> float:
@@ -40,3 +44,15 @@ def expected_calibration_error(probabilities: NDArray[np.floating], labels: Arra
     counts = np.bincount(bin_of, minlength=bins)
     gaps = np.abs(np.bincount(bin_of, correct, bins) - np.bincount(bin_of, confidence, bins))  # each times its count
     return float(gaps.sum() / counts.sum())
+
+
+def negative_log_likelihood(probabilities: NDArray[np.floating], labels: ArrayLike) -> float:
+    """Mean of -ln(probability of the true class), in nats; ln(classes) for equal probabilities.
+
+    Args:
+        probabilities: (n, classes); one under `SMALLEST` counts as that.
+        labels: int (n,).
+    """
+    truth = np.asarray(labels, np.int64)
+    likely = np.asarray(probabilities, np.float64)[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(likely, SMALLEST)).mean())

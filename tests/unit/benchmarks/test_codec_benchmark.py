@@ -229,10 +229,22 @@ def test_a_difference_in_recall_weighs_classes_and_not_utterances() -> None:
     reference = np.ones(100, bool)
     hits = reference.copy()
     hits[-5:] = False  # half of the small class
-    difference, error = recall_difference(hits, reference, truth)
+    each_alone = [str(number) for number in range(100)]
+    difference, error = recall_difference(hits, reference, truth, each_alone)
     assert difference == pytest.approx(-0.25)
     assert error == pytest.approx(0.5 * np.sqrt(0.25 / 10), rel=0.15)
-    assert recall_difference(hits, hits, truth) == (0, 0)
+    assert recall_difference(hits, hits, truth, each_alone) == (0, 0)
+
+
+def test_the_error_of_a_difference_is_that_over_speakers() -> None:
+    truth, speakers = np.zeros(100, int), ["better"] * 50 + ["worse"] * 50
+    reference = np.arange(100) >= 50
+    difference, error = recall_difference(~reference, reference, truth, speakers)
+    assert difference == 0
+    assert error == pytest.approx(np.sqrt(0.5), rel=0.05)  # -1, 0, 0 or 1 with two draws of two speakers
+    alone, unknown = recall_difference(~reference, reference, truth, ["one"] * 100)
+    assert alone == 0
+    assert np.isnan(unknown)
 
 
 def test_a_threshold_lies_between_two_settings_on_the_logarithm_of_the_rate() -> None:

@@ -10,6 +10,7 @@ from training.judging.calibration import (
     TEMPERATURES,
     expected_calibration_error,
     fit_temperature,
+    negative_log_likelihood,
 )
 
 
@@ -47,3 +48,11 @@ def test_calibrated_answers_have_an_error_near_zero_and_sharpened_ones_do_not() 
     labels = (probabilities.cumsum(1) > random.random((20_000, 1))).argmax(1)
     assert expected_calibration_error(probabilities, labels) < 0.02
     assert expected_calibration_error(softmax(3 * logits, axis=1), labels) > 0.1
+
+
+def test_the_likelihood_is_that_by_hand_and_finite_for_what_was_held_impossible() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.1, 0.9]], np.float32)
+    assert negative_log_likelihood(probabilities, [0, 1]) == pytest.approx(-(np.log(0.5) + np.log(0.9)) / 2)
+    assert negative_log_likelihood(np.full((6, 4), 0.25), [0, 1, 2, 3, 0, 1]) == pytest.approx(np.log(4))
+    assert negative_log_likelihood(np.eye(2), [1, 0]) == pytest.approx(7 * np.log(10))  # 1e-7 is the least
+    assert negative_log_likelihood(np.eye(2), [0, 1]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import synthetic_corpus
 import torch
+from rich.console import Console
 
 from models.emotion.batch import UtteranceFeatures
 from models.emotion.checkpoint import CheckpointInfo, save
@@ -19,10 +21,10 @@ from models.emotion.config import FusionConfig
 from models.emotion.published.amser_plus import AmserPlus
 from models.weights import fingerprint
 from training import evaluate, train
-from training.corpora.manifest import CLASSES, Corpus, ManifestError, Record
+from training.corpora.manifest import CLASSES, Corpus, ManifestError, Record, load_manifest
 from training.data.extraction import RECOGNISER, UNCOMPRESSED, CodecSetting, extract
 from training.data.texts import TextFeatureExtractor
-from training.evaluate import among, choose_classes, judge
+from training.evaluate import among, choose_classes, compare, figures, judge, scores_table
 
 SMALL = FusionConfig(
     classes=CLASSES, context_width=synthetic_corpus.CONTEXT_WIDTH, conv_channels=(4, 6, 8), hidden=16, heads=2,
@@ -76,11 +78,16 @@ def test_evaluate_writes_a_row_for_each_codec(
         assert row["modalities"] == "mel+words+context"
         assert row["ua_low"] <= row["ua"] <= row["ua_high"]
         assert 0 <= row["ece"] <= 1
+        assert 0 <= row["surest_half"] <= 1
+        assert 0 <= row["aurc"] <= 1
+        assert row["nll"] > 0
+        assert row["n_speakers"] == len({each.speaker for each in load_manifest(manifest).records})
         assert "cross-corpus" in row["protocol"]
     printed = capsys.readouterr().out
     assert "'bored' (4)" in printed
     assert "cross-corpus" in printed
-    assert "expected calibration error" in printed
+    assert "by speaker" in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_evaluate_says_when_a_corpus_was_trained_on(
@@ -136,6 +143,31 @@ def test_probabilities_are_renormalised_over_the_common_classes_and_other_uttera
     assert (judged.scores.n, judged.scores.ua.value) == (2, 1.0)  # "happy" is no answer here
     assert judged.matrix.tolist() == [[1, 0], [0, 1]]
     assert judged.calibration_error == pytest.approx(1 - (0.6 + 0.75) / 2)
+    assert judged.negative_log_likelihood == pytest.approx(-(np.log(0.6) + np.log(0.75)) / 2)
+    assert (judged.surest_half, judged.risk_coverage_area) == (1, 0)
+
+
+def test_a_row_of_one_speaker_has_no_interval_and_one_of_two_has() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
+    truth = np.array([0, 1, 1, 0])
+    alone = figures(compare(UNCOMPRESSED, probabilities, truth, ["a"] * 4))
+    assert (alone["ua"], alone["ua_low"], alone["ua_high"], alone["n_speakers"]) == (0.5, None, None, 1)
+    both = figures(compare(UNCOMPRESSED, probabilities, truth, ["a", "a", "b", "b"]))
+    assert (both["ua"], both["ua_low"], both["ua_high"], both["n_speakers"]) == (0.5, 0, 1, 2)
+    assert both["surest_half"] == 1
+    assert both["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_the_table_of_figures_is_legible_at_80_columns() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]] * 5000, np.float32)
+    judged = compare(UNCOMPRESSED, probabilities, np.array([0, 1] * 5000), [str(n % 300) for n in range(10_000)])
+    console = Console(width=80, file=io.StringIO())
+    console.print(scores_table("wide", [("fold 10, training 12, fusion training 8 epochs", judged)]))
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    for figure in ("10000", "300", "1.000 [1.000, 1.000]", "0.150", "0.164"):  # n, speakers, UA, ECE, NLL
+        assert figure in printed
 
 
 def test_a_four_class_network_is_judged_on_a_corpus_of_more_classes(

@@ -1,16 +1,13 @@
-"""Corpora as manifests, and figures."""
+"""Corpora as manifests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from training.corpora.manifest import CLASSES, ManifestError, load_manifest
-from training.judging.metrics import confusion, score, unweighted_accuracy
 
 WriteManifest = Callable[..., Path]
 
@@ -88,33 +85,3 @@ def test_a_missing_manifest_and_one_without_usable_rows_are_refused(
         load_manifest(write_manifest())
     with pytest.raises(ManifestError, match="bored"):
         load_manifest(write_manifest("bored"))
-
-
-@pytest.mark.parametrize("absent", [None, 2])
-def test_figures_equal_scikit_learn(absent: int | None) -> None:
-    random = np.random.default_rng(0)
-    truth = random.choice([number for number in range(5) if number != absent], 300)
-    answers = np.where(random.random(300) < 0.6, truth, random.integers(0, 5, 300))
-    scores = score(truth, answers)
-    present = np.unique(truth)
-    assert scores.n == 300
-    assert scores.wa.value == pytest.approx(accuracy_score(truth, answers))
-    assert scores.ua.value == pytest.approx(unweighted_accuracy(truth, answers))
-    recalls = recall_score(truth, answers, labels=present, average=None, zero_division=0)
-    assert scores.ua.value == pytest.approx(np.mean(recalls))
-    assert scores.macro_f1.value == pytest.approx(f1_score(truth, answers, labels=present, average="macro"))
-    assert scores.weighted_f1.value == pytest.approx(f1_score(truth, answers, labels=present, average="weighted"))
-    assert (confusion(truth, answers, 5) == confusion_matrix(truth, answers, labels=range(5))).all()
-
-
-def test_intervals_hold_the_figure_and_narrow_with_more_utterances() -> None:
-    truth = np.tile(np.arange(4), 25)
-    answers = np.where(np.arange(100) % 3, truth, (truth + 1) % 4)
-    few, many = score(truth, answers), score(np.tile(truth, 16), np.tile(answers, 16))
-    assert few.ua.low < few.ua.value < few.ua.high
-    assert (many.ua.high - many.ua.low) == pytest.approx((few.ua.high - few.ua.low) / 4, rel=0.25)
-
-
-def test_figures_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="one length"):
-        score([], [])

@@ -53,7 +53,8 @@ RECIPE: dict[str, Any] = {
 LABELS = ["angry", "sad", "angry", "happy"] * 6  # `happy` is none of the recipe's classes
 ROW = {
     "model", "corpus", "protocol", "classes", "codec", "rate", "modalities", "wa", "ua", "macro_f1", "weighted_f1",
-    "ua_low", "ua_high", "ece", "n", "confusion", "hardware", "versions", "text", "folds", "step", "left_out",
+    "ua_low", "ua_high", "ece", "nll", "surest_half", "aurc", "n", "n_speakers", "confusion",
+    "hardware", "versions", "text", "folds", "step", "left_out",
 }  # fmt: skip
 
 
@@ -355,4 +356,5 @@ def test_figures_of_all_folds_are_those_of_every_utterance_once() -> None:
     truth = [each.label for each in utterances]
     assert row["ua"] == pytest.approx(unweighted_accuracy(truth, together.argmax(1)))
     assert [fold["n"] for fold in row["folds"]] == [8, 8, 8]
+    assert sum(fold["n_speakers"] for fold in row["folds"]) == row["n_speakers"]
     assert (row["n"], row["classes"], row["modalities"]) == (24, ["angry", "sad"], "mel+words+context")
