@@ -123,7 +123,7 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
     recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise, named)
     if recipe.sentences is None:
         raise ManifestError("a text network is to be trained: name the folder of GoEmotions' tables with --sentences")
-    extractor = TextFeatureExtractor(options.old_text_encoder)
+    extractor = TextFeatureExtractor(options.old_text_encoder, recipe.word_vectors)
     corpus = screen(open_corpus(str(recipe.corpus), options.root))
     if corpus.unusable:
         console.print(summary_of(corpus), style="yellow")
@@ -133,7 +133,7 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
         replaced, added = recipe.recogniser, options.whisper
         new = replace(old, recipe=replace(recipe, recogniser=added))
     else:
-        new = replace(old, extractor=open_extractor(options.text_encoder))
+        new = replace(old, extractor=open_extractor(options.text_encoder, recipe.word_vectors))
         replaced, added = extractor.text_encoder.name, new.extractor.text_encoder.name
     if new.fingerprints == info.encoders:
         raise CheckpointError(f"{options.checkpoint} was trained with {added} already")
@@ -158,9 +158,9 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
     return WRITTEN
 
 
-def open_extractor(text_encoder: str) -> TextFeatureExtractor:
+def open_extractor(text_encoder: str, word_vectors: str | None = None) -> TextFeatureExtractor:
     """An extractor whose encoder has been loaded, so that a missing encoder is an error at once."""
-    extractor = TextFeatureExtractor(text_encoder)
+    extractor = TextFeatureExtractor(text_encoder, word_vectors)
     try:
         extractor.extract([""])
     except OSError as error:

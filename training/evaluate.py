@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(THREADS)
     console = Console()
     try:
-        extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
+        extractor = TextFeatureExtractor(options.text_encoder, options.word_vectors)
         network, info = load(options.checkpoint, {"asr": fingerprint(options.whisper)} | extractor.fingerprints)
         settings = [CodecSetting.parse(text) for text in options.codec]
         corpus = screen(open_corpus(options.corpus, options.root))
@@ -328,6 +328,7 @@ def _parser() -> argparse.ArgumentParser:
         "--whisper", default=RECOGNISER, metavar="MODEL", help=f"the recogniser (default: {RECOGNISER})"
     )
     parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
+    parser.add_argument("--word-vectors", metavar="MODEL", help="name, or folder of spaCy's (default: English)")
     parser.add_argument(
         "--codec",
         nargs="+",

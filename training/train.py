@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checkpoint = options.checkpoint or RUNS / f"{recipe.name}.safetensors"
         if options.final:
             new_file(checkpoint, options.force)
-        extractor = TextFeatureExtractor(options.text_encoder) if options.text_encoder else TextFeatureExtractor()
+        text_models = (options.text_encoder or recipe.text_encoder, options.word_vectors or recipe.word_vectors)
+        extractor = TextFeatureExtractor(*text_models)
         corpus = screen(open_corpus(str(recipe.corpus), options.root))
         if corpus.unusable:
             console.print(summary_of(corpus), style="yellow")
@@ -318,7 +319,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--noise", type=Path, metavar="DIR", help="recordings that augmentation adds (default: the recipe's)"
     )
-    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: the recipe's)")
+    parser.add_argument("--word-vectors", metavar="MODEL", help="name, or folder of spaCy's (default: the recipe's)")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"
     )

@@ -17,7 +17,7 @@ from models.text.word_vectors import WordVectors
 from models.weights import cache_folder
 from training.source_digest import TEXT_FEATURES, source_digest
 
-WORD_VECTORS = "spacy-en-core-web-md"
+WORD_VECTORS = "spacy-en-core-web-md"  # English; recipes and commands may name others
 TEXT_ENCODER = "all-mpnet-base-v2"
 TEXTS_AT_ONCE = 32  # alike in length
 KEPT_FROM = 1000  # different texts; fewer are encoded anew each time
@@ -35,13 +35,17 @@ class TextFeatureExtractor:
     """The models of the two text stages, loaded when a text is first encoded.
 
     Args:
-        text_encoder: a model of the catalogue, a folder, or the id of a Hugging Face model on this machine.
+        text_encoder: a model of the catalogue, a folder, or the id of a Hugging Face model on this machine; None for
+            `TEXT_ENCODER`.
+        word_vectors: a model of the catalogue or a folder that spaCy loads, 300 wide; None for `WORD_VECTORS`.
         cache_root: where features of many texts are kept; `features/` in Amser's cache folder by default.
     """
 
-    def __init__(self, text_encoder: str = TEXT_ENCODER, cache_root: Path | None = None) -> None:
-        self._context = resolve(text_encoder)
-        self._words = resolve(WORD_VECTORS)
+    def __init__(
+        self, text_encoder: str | None = None, word_vectors: str | None = None, cache_root: Path | None = None
+    ) -> None:
+        self._context = resolve(text_encoder or TEXT_ENCODER)
+        self._words = resolve(word_vectors or WORD_VECTORS)
         self._cache_root = cache_root or cache_folder() / "features"
         self._models: tuple[WordVectors, ContextEncoder] | None = None
 

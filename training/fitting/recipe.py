@@ -21,6 +21,8 @@ from training.fitting.loop import TrainingConfig
 from training.fitting.objective import ObjectiveConfig
 
 ABOUT_DATA = ("corpus", "sentences", "noise", "licences")
+TEXT_MODELS = ("word_vectors", "text_encoder")  # known by their fingerprints, wherever they are
+ENGLISH = "en"  # of the text models that are taken where a recipe names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Recipe:
         state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
         text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
         text_languages: ISO 639-1 codes; of utterances in other languages the voice alone is learnt from.
+        word_vectors: of these languages: a name of the weight catalogue or a folder that spaCy loads; None for the
+            English ones that are served.
+        text_encoder: likewise, a name, a folder or the id of a Hugging Face model on this machine.
         substitute_sentences: how many neutral sentences stand ready to replace a text, for networks in one stage.
         replace_text: probability that one does.
         omit_text: probability that there is no text at all.
@@ -69,7 +74,9 @@ class Recipe:
     mel_augmentation: Mapping[str, Any] | None = None
     state_augmentation: Mapping[str, Any] | None = None
     text: str = "asr"
-    text_languages: tuple[str, ...] = ("en",)
+    text_languages: tuple[str, ...] = (ENGLISH,)
+    word_vectors: str | None = None
+    text_encoder: str | None = None
     substitute_sentences: int = 300
     replace_text: float = 0.5
     omit_text: float = 0.05
@@ -85,15 +92,27 @@ class Recipe:
     noise: Path | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        missing = [name for name in TEXT_MODELS if getattr(self, name) is None]
+        others = [language for language in self.text_languages if language != ENGLISH]
+        if others and missing:
+            raise ValueError(f"text_languages has {', '.join(others)}, but no {' and no '.join(missing)} is named")
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Read a YAML file; relative paths of data in it are under `$AMSER_DATA`, or else the current folder.
 
+        `base: FILE` takes everything from another recipe, relative to this one, that this one does not say; what both
+        say of a mapping such as `network` is merged.
+
         Raises:
             TypeError: a key is unknown or missing.
+            ValueError: texts of another language than English have no word vectors or no text encoder.
         """
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        values = {name: _tuples(value) for name, value in content.items()}
+        values = {name: _tuples(value) for name, value in _content(path).items()}
+        for name in TEXT_MODELS:
+            if values.get(name) and (folder := in_data_folder(values[name])).is_dir():
+                values[name] = str(folder)
         if values.get("corpus"):
             values["corpus"] = source_in_data_folder(values["corpus"])
         return cls(
@@ -119,8 +138,8 @@ class Recipe:
         )
 
     def settings(self) -> dict[str, Any]:
-        """All of it but where the data is and its terms: what a network depends on, whatever a folder is called."""
-        return {name: value for name, value in asdict(self).items() if name not in ABOUT_DATA}
+        """All of it but where data and text models are: what a network depends on, whatever a folder is called."""
+        return {name: value for name, value in asdict(self).items() if name not in (*ABOUT_DATA, *TEXT_MODELS)}
 
     @property
     def in_stages(self) -> bool:
@@ -156,6 +175,18 @@ class Recipe:
     def pair_mixture(self) -> PairMixture:
         """How voices and sentences are paired."""
         return PairMixture(**self.mixture)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a YAML file and its bases say."""
+    said: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "base" not in said:
+        return said
+    content = _content(path.parent / said.pop("base"))
+    for name, value in said.items():
+        is_merged = isinstance(value, dict) and isinstance(content.get(name), dict)
+        content[name] = content[name] | value if is_merged else value
+    return content
 
 
 def _tuples(value: Any) -> Any:

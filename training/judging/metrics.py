@@ -84,10 +84,11 @@ def ua_difference(
     """
     mine, theirs = (_confusion_by_speaker(truth, each, speakers) for each in (answers, others))
 
-    def difference(draws: Counts) -> Figures:
-        return _figures(_pooled(draws, mine))[1] - _figures(_pooled(draws, theirs))[1]
+    def of_draws(draws: Counts) -> Figures:
+        difference: Figures = _figures(_pooled(draws, mine))[1] - _figures(_pooled(draws, theirs))[1]
+        return difference
 
-    return bootstrap(difference, len(mine), resamples=resamples, seed=seed)
+    return bootstrap(of_draws, len(mine), resamples=resamples, seed=seed)
 
 
 def bootstrap(

@@ -70,7 +70,8 @@ def test_other_texts_and_other_encoders_are_kept_apart(
     extractor.extract(SEVERAL)
     extractor.extract(SEVERAL[:2])
     TextFeatureExtractor("another encoder", cache_root=tmp_path).extract(SEVERAL)
-    assert len(list(tmp_path.glob("texts-*.npz"))) == 3
+    TextFeatureExtractor(word_vectors="other vectors", cache_root=tmp_path).extract(SEVERAL)
+    assert len(list(tmp_path.glob("texts-*.npz"))) == 4
 
 
 def test_models_are_loaded_when_a_text_is_first_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -80,6 +81,10 @@ def test_models_are_loaded_when_a_text_is_first_encoded(monkeypatch: pytest.Monk
     assert extractor.fingerprints == {
         "words": "fingerprint of spacy-en-core-web-md",
         "context": "fingerprint of all-mpnet-base-v2",
+    }
+    assert TextFeatureExtractor("another", "vectors").fingerprints == {
+        "words": "fingerprint of vectors",
+        "context": "fingerprint of another",
     }
     with pytest.raises(pytest.fail.Exception, match="models were loaded"):
         extractor.extract(["a text"])
