@@ -58,7 +58,7 @@ class Stages:
     transcribe: Callable[[Mel, float], Awaitable[Timed[Transcript]]]
     embed: Callable[[str], Awaitable[Timed[TokenFeatures]]]
     contextualize: Callable[[str, float], Awaitable[Timed[TokenFeatures]]]
-    classify: Callable[[Mel, TextFeatures | None, float], Awaitable[Timed[Emotion]]]
+    classify: Callable[[Mel, TextFeatures | None, Transcript | None, tuple[str, ...], float], Awaitable[Timed[Emotion]]]
     describe: Callable[[], Awaitable[dict[str, Description]]]
 
 
@@ -107,6 +107,7 @@ async def recognize(
     effort: Effort = Effort.WHOLE,
     deadline: float = NEVER,
     strict: bool = False,
+    emotions: tuple[str, ...] = (),
 ) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
 
@@ -118,6 +119,7 @@ async def recognize(
         effort: the most that is to run.
         deadline: when the answer comes too late (`deployments.replica.deadline`).
         strict: what cannot be done fails in place of being left out.
+        emotions: classes that the answer is restricted to; empty for all.
 
     Raises:
         amser.wire.WireError: the payload cannot be used.
@@ -133,7 +135,7 @@ async def recognize(
     if transcript is not None and effort is Effort.WHOLE:
         text_by = optional.until(RESERVE_AFTER_TEXT)
         text_features = await optional.run(_text_features(transcript, stages, timer, text_by), text_by)
-    emotion = await timer.over("fusion", stages.classify(mel, text_features, deadline))
+    emotion = await timer.over("fusion", stages.classify(mel, text_features, transcript, emotions, deadline))
     missing = ("asr", "text") if transcript is None else ("text",) if text_features is None else emotion.left_out
     return Recognition(mel, transcript, emotion, missing, timer.timings(), timer.queues)
 

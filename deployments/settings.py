@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
 from models.whisper.recognizer import BATCH_SIZE
@@ -138,6 +139,16 @@ class Settings(_Settings):
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     fusion_checkpoint: Path = DEFAULT_CHECKPOINT
     """The trained network; it must have been trained with the encoders above."""
+    emotion_prior: prior.Setting | dict[str, float] = "balanced"
+    """How often each emotion is to be expected: `balanced`, as the training has it; `acted`, the same; `conversation`,
+    where almost half of what is said is neutral; or a share for each class of the network, together 1."""
     requests: RequestSettings = RequestSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()
+
+    @field_validator("emotion_prior")
+    @classmethod
+    def _adds_up(cls, value: prior.Setting | dict[str, float]) -> prior.Setting | dict[str, float]:
+        if not isinstance(value, str):
+            prior.check(value)
+        return value

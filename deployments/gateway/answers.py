@@ -18,7 +18,7 @@ from amser.features import AudioError
 from deployments.gateway.admission import Overloaded
 from deployments.gateway.problems import Refusal
 from deployments.pipeline import Recognition
-from models.messages import Transcript
+from models.messages import Doubt, Transcript
 
 NOT_RECOGNISED: Final = Transcript("", "und", 0.0)  # ISO 639: undetermined
 
@@ -45,11 +45,18 @@ class InputAnswer(BaseModel):
 
 
 class Answer(BaseModel):
-    """Words and emotion of one utterance."""
+    """Words and emotion of one utterance.
+
+    `confidence` is the calibrated probability that `emotion` is right. Where `uncertain` is true, do not act upon it:
+    `doubts` has the reasons (`low_confidence`, `short`, `no_words`, `language`).
+    """
 
     request_id: str
     emotion: str
     probabilities: dict[str, float]
+    confidence: float
+    uncertain: bool
+    doubts: list[Doubt]
     transcript: TranscriptAnswer
     input: InputAnswer
     timings_ms: dict[str, float]
@@ -106,6 +113,9 @@ def answer(
         request_id=request_id,
         emotion=emotion.label,
         probabilities={name: round(value, 4) for name, value in emotion.probabilities.items()},
+        confidence=round(emotion.confidence, 4),
+        uncertain=emotion.uncertain,
+        doubts=list(emotion.doubts),
         transcript=TranscriptAnswer(
             text=transcript.text,
             language=transcript.language,

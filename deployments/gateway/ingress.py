@@ -38,7 +38,7 @@ from deployments.pipeline import Description, Effort, Recognition, Stages, recog
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread
 from deployments.settings import Settings
-from deployments.stages.assembly import build_local_stages, model_names, spoken_languages
+from deployments.stages.assembly import build_local_stages, emotion_classes, model_names, spoken_languages
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -113,6 +113,7 @@ class Ingress:
         self._decoding = ModelThread("audio")
         self._names = model_names(settings)
         self._languages = spoken_languages(settings)
+        self._emotions = emotion_classes(settings)
         self._stages: Stages
         if stages is None:
             self._stages = build_local_stages(settings, gpu)
@@ -120,8 +121,12 @@ class Ingress:
             self._stages = serve_stages(stages)
 
     @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
-    async def emotion(self, request: Request) -> Response:
-        """Words and emotion of an utterance that a device compressed (docs/wire.md has the format)."""
+    async def emotion(self, request: Request, emotions: str | None = None) -> Response:
+        """Words and emotion of an utterance that a device compressed (docs/wire.md has the format).
+
+        `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
+        """
+        del emotions  # read in `_answer`; named here for the documentation
         return await self._answer(request, self._from_envelope)
 
     @api.post(
@@ -132,13 +137,16 @@ class Ingress:
             "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
         ),
     )
-    async def emotion_of_audio(self, request: Request, language: str | None = None) -> Response:
+    async def emotion_of_audio(
+        self, request: Request, language: str | None = None, emotions: str | None = None
+    ) -> Response:
         """The same for an audio file of up to 30 s, for clients without the codec.
 
         WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is a
-        code of the recogniser's; without it the language is detected.
+        code of the recogniser's; without it the language is detected. `emotions` restricts the answer to some classes,
+        such as `angry,happy,neutral,sad`.
         """
-        del language  # read in `_from_audio`; named here for the documentation
+        del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
         return await self._answer(request, self._from_audio)
 
     @api.get("/v1/models", response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
@@ -175,7 +183,9 @@ class Ingress:
         request_id = str(uuid.uuid4())
         within_s = self._requests.deadline_s
         try:
-            preferences = read_preferences(request.headers, within_s)
+            preferences = read_preferences(
+                request.headers, request.query_params, longest_s=within_s, classes=self._emotions
+            )
             within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
@@ -223,14 +233,22 @@ class Ingress:
             raise wire.Unusable(cause, f"{', '.join(sorted(self._languages))}; or none, to have it detected")
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
-            return await self._run(envelope, Effort.WHOLE, preferences.deadline, strict)
+            return await self._run(envelope, Effort.WHOLE, preferences, strict)
         admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict)
         with admitted.lane.occupied(admitted.work):
-            return await self._run(envelope, admitted.effort, preferences.deadline, strict)
+            return await self._run(envelope, admitted.effort, preferences, strict)
 
-    async def _run(self, envelope: wire.Envelope, effort: Effort, deadline: float, strict: bool) -> Recognition:
-        stage_deadline = deadline if self._flow.deadlines else NEVER
-        recognition = recognize(envelope, self._stages, effort=effort, deadline=stage_deadline, strict=strict)
+    async def _run(
+        self, envelope: wire.Envelope, effort: Effort, preferences: Preferences, strict: bool
+    ) -> Recognition:
+        recognition = recognize(
+            envelope,
+            self._stages,
+            effort=effort,
+            deadline=preferences.deadline if self._flow.deadlines else NEVER,
+            strict=strict,
+            emotions=preferences.emotions,
+        )
         if self._flow.cancellation:
             return await recognition
         return await asyncio.shield(asyncio.ensure_future(recognition))

@@ -1,8 +1,8 @@
-"""Request preferences: until when a client waits for its answer, and whether a partial answer will do."""
+"""Request preferences: until when a client waits, whether a partial answer will do, and which emotions it may have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -13,6 +13,8 @@ from deployments.replica.deadline import after
 DEADLINE_HEADER: Final = "Amser-Deadline-Ms"
 PREFER_HEADER: Final = "Prefer"  # RFC 7240
 STRICT: Final = "handling=strict"
+EMOTIONS: Final = "emotions"  # query parameter
+FEWEST_EMOTIONS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +23,29 @@ class Preferences:
     within_s: seconds that the answer may take.
     deadline: the same as a moment (`deployments.replica.deadline`).
     strict: whether an answer that leaves something out is refused.
+    emotions: classes that the answer is restricted to; empty for all.
     """
 
     within_s: float
     deadline: float
     strict: bool
+    emotions: tuple[str, ...] = ()
 
 
-def read_preferences(headers: Mapping[str, str], longest_s: float) -> Preferences:
-    """The preferences in a request's headers; the names of `headers` are in lower case, or found in any.
+def read_preferences(
+    headers: Mapping[str, str], query: Mapping[str, str], *, longest_s: float, classes: Sequence[str]
+) -> Preferences:
+    """The preferences of a request; the names of `headers` are in lower case, or found in any.
 
     Args:
         headers: of the request, which has just arrived.
+        query: its query parameters.
         longest_s: that any answer may take.
+        classes: that the emotion network knows.
 
     Raises:
-        Refusal: the deadline is no whole number of milliseconds above 0.
+        Refusal: the deadline is no whole number of milliseconds above 0, or the emotions are not two or more different
+            ones of `classes`.
     """
     asked = headers.get(DEADLINE_HEADER.lower())
     within_s = longest_s
@@ -48,4 +57,14 @@ def read_preferences(headers: Mapping[str, str], longest_s: float) -> Preference
             )
         within_s = min(longest_s, milliseconds / 1000)
     preferences = headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
-    return Preferences(within_s, after(within_s), STRICT in preferences)
+    return Preferences(within_s, after(within_s), STRICT in preferences, _emotions(query.get(EMOTIONS), classes))
+
+
+def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:
+    if asked is None:
+        return ()
+    names = tuple(name.strip() for name in asked.split(","))
+    if len(names) < FEWEST_EMOTIONS or len(set(names)) < len(names) or not set(names) <= set(classes):
+        limit = f"{FEWEST_EMOTIONS} or more, each once, of {', '.join(classes)}"
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{EMOTIONS} is {asked!r:.100}", limit)
+    return names

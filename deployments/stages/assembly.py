@@ -12,7 +12,7 @@ from deployments.stages.mel_reconstruction import MelReconstruction
 from deployments.stages.roberta import Roberta
 from deployments.stages.text_embedding import TextEmbedding
 from deployments.stages.whisper_asr import WhisperASR
-from models.emotion import checkpoint
+from models.emotion import checkpoint, prior
 from models.resolve import Resolved, resolve
 from models.whisper.engines import served_name
 from models.whisper.vocabulary import languages
@@ -25,7 +25,11 @@ def build_local_stages(settings: Settings, gpu: bool = False) -> Stages:
 
 
 def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """Each stage's deployment and the arguments of its constructor; devices are chosen inside the replicas."""
+    """Each stage's deployment and the arguments of its constructor; devices are chosen inside the replicas.
+
+    Raises:
+        models.emotion.prior.PriorError: the prior does not fit the classes of the network.
+    """
     models = _resolve_all(settings)
     asr, words, context = models["asr"], models["words"], models["context"]
     encoder = settings.text_encoder
@@ -41,6 +45,7 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
                 {role: model.fingerprint for role, model in models.items()},
                 asr.location,
                 gpu,
+                prior.shares(settings.emotion_prior, emotion_classes(settings)),
             ),
         ),
     }
@@ -55,6 +60,11 @@ def model_names(settings: Settings) -> dict[str, str]:
         "text_encoder": resolve(settings.text_encoder.model).name,
         "fusion": checkpoint.describe(settings.fusion_checkpoint).name,
     }
+
+
+def emotion_classes(settings: Settings) -> tuple[str, ...]:
+    """The classes that the emotion network tells apart, in its order."""
+    return checkpoint.describe(settings.fusion_checkpoint).config.classes
 
 
 def spoken_languages(settings: Settings) -> frozenset[str]:

@@ -12,26 +12,37 @@ from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from models.device import device, has_bfloat16
 from models.emotion.classifier import EmotionClassifier
-from models.messages import Emotion, Mel, TextFeatures
+from models.messages import Emotion, Mel, TextFeatures, Transcript
 from models.whisper.voice import VoiceEncoder
+
+Question = tuple[Mel, TextFeatures | None, Transcript | None, tuple[str, ...]]
 
 
 @serve.deployment
 class FusionClassifier:
     """The shell around `VoiceEncoder` and `EmotionClassifier`: it encodes the voice and fuses it with the words."""
 
-    def __init__(self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool) -> None:
+    def __init__(
+        self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool, prior: Mapping[str, float]
+    ) -> None:
         self._device = device(gpu)
         self._voice = VoiceEncoder(whisper, self._device, narrow=has_bfloat16())
-        self._classifier = EmotionClassifier(path, encoders, self._device)
+        self._classifier = EmotionClassifier(path, encoders, self._device, expected=prior)
         self._batcher = Batcher("fusion", self._classify_all, batch_size=1)
 
-    async def classify(self, mel: Mel, text_features: TextFeatures | None, deadline: float = NEVER) -> Timed[Emotion]:
+    async def classify(
+        self,
+        mel: Mel,
+        text_features: TextFeatures | None,
+        transcript: Transcript | None,
+        emotions: tuple[str, ...] = (),
+        deadline: float = NEVER,
+    ) -> Timed[Emotion]:
         """See `EmotionClassifier.classify`; without text features the voice alone is classified."""
-        return await self._batcher.submit((mel, text_features), deadline)
+        return await self._batcher.submit((mel, text_features, transcript, emotions), deadline)
 
-    def _classify_all(self, items: Sequence[tuple[Mel, TextFeatures | None]]) -> list[Emotion]:
-        return [self._classifier.classify(mel, self._voice.encode(mel), text_features) for mel, text_features in items]
+    def _classify_all(self, questions: Sequence[Question]) -> list[Emotion]:
+        return [self._classifier.classify(mel, self._voice.encode(mel), *words) for mel, *words in questions]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """See `Work`; Ray asks for it."""

@@ -90,7 +90,8 @@ def test_token_states_cross_at_3072_bytes_a_token(transcript: Transcript) -> Non
 
 
 def test_the_emotion_crosses_as_a_few_numbers() -> None:
-    emotion = Emotion("happy", dict.fromkeys(("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), 0.1))
+    probabilities = dict.fromkeys(("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), 0.1)
+    emotion = Emotion("happy", probabilities, 0.1, ("low_confidence", "short", "no_words", "language"))
     assert carried(Timed(emotion, 1.0)) < 500
 
 
@@ -99,3 +100,8 @@ def test_what_the_classifier_is_given_for_30_s_stays_below_the_limit_of_throughp
     words = TokenFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
     context = TokenFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 768), np.float32))
     assert carried((mel, TextFeatures("en", words, context))) < 0.4 * LARGEST_RESULT
+
+
+def test_the_classifier_is_given_the_transcript_at_the_cost_of_its_text(transcript: Transcript) -> None:
+    asked = (transcript, ("angry", "happy", "neutral", "sad"), 1e9)
+    assert carried(asked) < len(transcript.text) + AROUND

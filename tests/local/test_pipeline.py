@@ -72,7 +72,7 @@ def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
         transcribe=timed(lambda mel, _: recognizer.transcribe([mel])[0]),
         embed=timed(words.embed),
         contextualize=timed(lambda text, _: context.encode([text])[0]),
-        classify=timed(lambda mel, text_features, _: classifier.classify(mel, voice.encode(mel), text_features)),
+        classify=timed(lambda mel, *words: classifier.classify(mel, voice.encode(mel), *words[:-1])),
         describe=describe,
     )
 
@@ -92,8 +92,9 @@ def timed(model: Callable[..., Any]) -> Callable[..., Awaitable[Timed[Any]]]:
 class Body:
     """As much of a request as the ingress reads."""
 
-    def __init__(self, content: bytes, media_type: str = wire.MEDIA_TYPE) -> None:
+    def __init__(self, content: bytes, media_type: str = wire.MEDIA_TYPE, **query: str) -> None:
         self._content = content
+        self.query_params = query
         self.headers = {"content-type": media_type, "content-length": str(len(content))}
 
     async def stream(self) -> Any:
@@ -129,6 +130,8 @@ def test_local_testing_mode_gives_the_answer_of_the_pipeline(
         assert answer.probabilities == pytest.approx(
             expected.emotion.probabilities, abs=0.03
         )  # served in bfloat16 where the processor has it
+        assert answer.uncertain is bool(answer.doubts)
+        assert set(answer.doubts) - {"low_confidence"} == set(expected.emotion.doubts) - {"low_confidence"}
         assert answer.input.bytes == len(body)
 
 
@@ -171,6 +174,28 @@ def test_local_testing_mode_refuses_what_http_refuses(application: Any) -> None:
     response = application.emotion.remote(Body(b"AMSR\x01 and then nothing")).result()
     assert response.status_code == 400
     assert response.media_type == PROBLEM_TYPE
+
+
+def test_a_client_may_restrict_the_emotions(application: Any, envelopes: list[wire.Envelope]) -> None:
+    response = application.emotion.remote(Body(wire.pack(envelopes[0]), emotions="sad,happy,angry")).result()
+    assert response.status_code == 200, response.body
+    document = json.loads(response.body)
+    assert list(document["probabilities"]) == ["angry", "happy", "sad"]
+    assert sum(document["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert document["confidence"] == document["probabilities"][document["emotion"]]
+
+
+def test_emotions_that_are_not_known_are_refused_with_those_that_are(application: Any) -> None:
+    response = application.emotion.remote(Body(b"not even read", emotions="bored,sad")).result()
+    assert response.status_code == 422
+    document = json.loads(response.body)
+    assert document["limit"] == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"
+
+
+def test_silence_is_never_sure(application: Any, envelopes: list[wire.Envelope]) -> None:
+    document = json.loads(application.emotion.remote(Body(wire.pack(envelopes[-1]))).result().body)
+    assert document["uncertain"] is True
+    assert "no_words" in document["doubts"]
 
 
 def test_every_stage_says_what_it_runs(application: Any) -> None:

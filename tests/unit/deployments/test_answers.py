@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from amser import wire
 from deployments.gateway.admission import Overloaded
-from deployments.gateway.answers import refusal, server_timing
+from deployments.gateway.answers import answer, refusal, server_timing
+from deployments.pipeline import Recognition, Timings
 from deployments.replica.deadline import DeadlinePassed
+from models.messages import Emotion, Mel, Transcript
 
 
 @pytest.mark.parametrize(("within_s", "limit"), [(25.0, "25 s"), (0.5, "0.5 s"), (0.001, "0.001 s")])
@@ -66,3 +71,25 @@ def test_a_deadline_that_passed_at_a_stage_is_504() -> None:
     refused = refusal(DeadlinePassed("the deadline passed before a model was free"), within_s=25, retry_after_s=1)
     assert refused is not None
     assert refused.status == 504
+
+
+def answered(emotion: Emotion) -> dict[str, object]:
+    """The document that a client gets of it."""
+    mel = Mel(np.zeros((80, 40), np.float16), -1.0, 0.4, "en", "klt", None)
+    timings = Timings(0, 1, 2, 3, 4, 5, 15)
+    recognition = Recognition(mel, Transcript("", "en", 0.0), emotion, (), timings, {})
+    document = answer(recognition, "id", codec="klt", received=99, step=22, models={})
+    return dict(json.loads(document.model_dump_json()))
+
+
+def test_an_answer_says_how_sure_it_is_and_why_not() -> None:
+    document = answered(Emotion("happy", {"happy": 0.51236, "sad": 0.48764}, 0.51236, ("low_confidence", "short")))
+    assert list(document)[:6] == ["request_id", "emotion", "probabilities", "confidence", "uncertain", "doubts"]
+    assert document["confidence"] == 0.5124
+    assert document["uncertain"] is True
+    assert document["doubts"] == ["low_confidence", "short"]
+
+
+def test_an_answer_without_doubts_is_certain() -> None:
+    document = answered(Emotion("happy", {"happy": 0.9, "sad": 0.1}, 0.9))
+    assert (document["confidence"], document["uncertain"], document["doubts"]) == (0.9, False, [])

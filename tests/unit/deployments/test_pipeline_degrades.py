@@ -18,6 +18,7 @@ from deployments.replica.execution import Timed
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 MEL = Mel(np.zeros((80, 100), np.float16), -1.0, 1.0, "en", "none", None)
+SAID = Transcript("hello", "en", -0.1)
 TEXT = TokenFeatures(("hello",), np.zeros((1, 300), np.float32))
 DIED = RayActorError()
 FULL = BackPressureError(num_queued_requests=2, max_queued_requests=1)
@@ -29,19 +30,26 @@ class Cluster:
     def __init__(self, **trouble: Exception | float) -> None:
         self.asked: list[str] = []
         self.read: TextFeatures | None = None
+        self.told: tuple[Transcript | None, tuple[str, ...]] = (None, ())
         self._trouble = trouble
 
     def stages(self) -> Stages:
         async def describe() -> dict[str, dict[str, str]]:
             return {}
 
-        async def classify(_: Mel, text_features: TextFeatures | None, __: float) -> Timed[Emotion]:
-            self.read = text_features
-            return await self._stage("fusion", Emotion("happy", {"happy": 1.0}))()
+        async def classify(
+            _: Mel,
+            text_features: TextFeatures | None,
+            transcript: Transcript | None,
+            emotions: tuple[str, ...],
+            __: float,
+        ) -> Timed[Emotion]:
+            self.read, self.told = text_features, (transcript, emotions)
+            return await self._stage("fusion", Emotion("happy", {"happy": 1.0}, 1.0))()
 
         return Stages(
             reconstruct=self._stage("mel", MEL),
-            transcribe=self._stage("asr", Transcript("hello", "en", -0.1)),
+            transcribe=self._stage("asr", SAID),
             embed=self._stage("embedding", TEXT),
             contextualize=self._stage("text_encoder", TEXT),
             classify=classify,
@@ -70,6 +78,7 @@ async def test_a_cluster_in_health_leaves_nothing_out() -> None:
     assert answer.left_out == ()
     assert answer.transcript is not None
     assert cluster.read == TextFeatures("en", TEXT, TEXT)
+    assert cluster.told == (SAID, ())
     assert answer.queues.keys() == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 
 
@@ -82,6 +91,7 @@ async def test_without_a_text_branch_the_words_stay(stage: str, trouble: Excepti
     assert answer.transcript is not None
     assert answer.transcript.text == "hello"
     assert cluster.read is None
+    assert cluster.told == (SAID, ())  # whether words were said, and in which language, is known all the same
 
 
 @pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
@@ -90,6 +100,7 @@ async def test_without_a_recogniser_the_emotion_is_of_the_voice_alone(trouble: E
     answer = await ask(cluster)
     assert answer.left_out == ("asr", "text")
     assert answer.transcript is None
+    assert cluster.told == (None, ())
     assert answer.emotion.label == "happy"
     assert answer.timings.asr == 0
     assert "text_encoder" not in cluster.asked
@@ -126,6 +137,12 @@ async def test_without_the_first_or_the_last_stage_there_is_no_answer(stage: str
 async def test_a_mistake_of_a_stage_is_no_reason_to_leave_it_out() -> None:
     with pytest.raises(KeyError):
         await ask(Cluster(asr=KeyError("a bug")))
+
+
+async def test_the_classes_that_a_client_asks_for_reach_the_classifier() -> None:
+    cluster = Cluster()
+    await ask(cluster, emotions=("happy", "sad"))
+    assert cluster.told == (SAID, ("happy", "sad"))
 
 
 async def test_a_stage_that_hangs_leaves_time_for_those_after_it() -> None:

@@ -1,4 +1,4 @@
-"""The headers by which a client says until when it waits, and whether a partial answer will do."""
+"""How a client says until when it waits, whether a partial answer will do, and among which emotions to choose."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from deployments.gateway.preferences import Preferences, read_preferences
 from deployments.gateway.problems import Refusal
 from deployments.replica.deadline import remaining
 
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
-def read(headers: dict[str, str]) -> Preferences:
-    return read_preferences(headers, longest_s=25)
+
+def read(headers: dict[str, str], **query: str) -> Preferences:
+    return read_preferences(headers, query, longest_s=25, classes=CLASSES)
 
 
 def test_without_a_header_an_answer_may_take_as_long_as_any() -> None:
@@ -46,3 +48,26 @@ def test_a_deadline_that_is_none_is_refused(asked: str) -> None:
 )
 def test_a_client_may_prefer_all_or_nothing(asked: str, strict: bool) -> None:
     assert read({"prefer": asked}).strict is strict
+
+
+def test_without_the_parameter_all_emotions_are_possible() -> None:
+    assert read({}).emotions == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "emotions"),
+    [("angry,happy,neutral,sad", ("angry", "happy", "neutral", "sad")), ("sad, angry", ("sad", "angry"))],
+)
+def test_a_client_may_restrict_the_emotions(asked: str, emotions: tuple[str, ...]) -> None:
+    assert read({}, emotions=asked).emotions == emotions
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "angry", "angry,angry", "angry,happy,angry", "angry,bored", "angry,,sad", "Angry,sad"]
+)
+def test_emotions_that_leave_no_choice_or_are_not_known_are_refused(asked: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read({}, emotions=asked)
+    assert refused.value.status == 422
+    assert refused.value.cause == f"emotions is {asked!r}"
+    assert refused.value.limit == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"

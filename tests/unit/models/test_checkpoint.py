@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ ENCODERS = {"asr": "a" * 64, "words": "b" * 64, "context": "c" * 64}
 INFO = CheckpointInfo(
     name="test", config=SMALL, encoders=ENCODERS, codecs=("none", "svd-f16:0.125"), corpora=("ravdess",),
     metrics={"ua": 0.5}, created="2026-01-01T00:00:00+00:00", licence="CC BY-NC-SA 4.0", temperature=1.7,
+    temperatures={"voice": 1.2, "voice+text": 1.4}, sure_from={"voice": 0.7}, voice_languages=("en", "pl"),
 )  # fmt: skip
 LARGEST = 20_000_000  # bytes of what a repository carries
 
@@ -56,6 +58,43 @@ def test_a_checkpoint_keeps_what_is_known_of_the_network(tmp_path: Path) -> None
     _, info = load(tmp_path / "small.safetensors", ENCODERS)
     assert info == INFO
     assert info.temperature == 1.7
+
+
+def test_calibration_is_by_what_was_read_with_a_default(tmp_path: Path) -> None:
+    save(tmp_path / "small.safetensors", AmserPlus(SMALL), INFO)
+    _, info = load(tmp_path / "small.safetensors", ENCODERS)
+    assert [info.temperature_for(evidence) for evidence in ("voice", "text", "voice+text")] == [1.2, 1.7, 1.4]
+    assert [info.sure_from_for(evidence) for evidence in ("voice", "text", "voice+text")] == [0.7, 0.6, 0.6]
+
+
+def test_a_checkpoint_of_the_time_before_calibration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    known = dataclasses.asdict(INFO)
+    for name in ("temperatures", "sure_from", "voice_languages"):
+        del known[name]
+    tensors = {name: tensor.contiguous() for name, tensor in AmserPlus(SMALL).state_dict().items()}
+    save_file(tensors, path, metadata={"format": FORMAT, "info": json.dumps(known)})
+    _, info = load(path, ENCODERS)
+    assert (info.temperatures, info.sure_from, info.voice_languages) == ({}, {}, ())
+    assert info.temperature_for("voice+text") == 1.7
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ({"temperatures": {"voice_text": 1.0}}, "calibrated for voice_text; known: voice, text, voice.text"),
+        ({"sure_from": {"face": 0.5}}, "calibrated for face"),
+        ({"temperatures": {"voice": 0.0}}, "a temperature is not above 0"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(tmp_path: Path, calibration: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(INFO, **calibration)
+    path = tmp_path / "small.safetensors"
+    known = json.dumps({**dataclasses.asdict(INFO), **calibration})
+    save_file({"weight": torch.zeros(2)}, path, metadata={"format": FORMAT, "info": known})
+    with pytest.raises(CheckpointError, match=rf"small\.safetensors.*{message}"):
+        load(path)
 
 
 def test_matrices_take_two_bytes_a_number(tmp_path: Path) -> None:

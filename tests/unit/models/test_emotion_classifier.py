@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from models.emotion.checkpoint import (
 )
 from models.emotion.classifier import EmotionClassifier, narrow
 from models.emotion.config import FusionConfig
+from models.emotion.prior import PriorError
 from models.emotion.registry import build
-from models.messages import Mel, TextFeatures, TokenFeatures
+from models.messages import Mel, TextFeatures, TokenFeatures, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
@@ -161,3 +163,106 @@ def test_without_text_features_the_voice_alone_decides(classifier: EmotionClassi
     foreign = classifier.classify(mel, states_of(mel), reading(3, context_width, "pl"))
     assert alone.left_out == ()  # whoever left the text out says so
     assert alone.probabilities == foreign.probabilities
+
+
+# --- Prior and restriction --------------------------------------------------------------------------------------------
+
+SHARES = {"angry": 0.05, "disgust": 0.05, "fear": 0.1, "happy": 0.2, "neutral": 0.4, "sad": 0.15, "surprise": 0.05}
+
+
+def probabilities_of(classifier: EmotionClassifier, emotions: tuple[str, ...] = ()) -> dict[str, float]:
+    mel = mel_of(waveform_of(speakers(1)[0]["path"]))
+    return classifier.classify(mel, states_of(mel), None, None, emotions).probabilities
+
+
+def test_a_prior_multiplies_the_probabilities_by_its_shares(classifier: EmotionClassifier) -> None:
+    balanced = probabilities_of(classifier)
+    found = probabilities_of(EmotionClassifier(DEFAULT_CHECKPOINT, None, expected=SHARES))
+    total = sum(balanced[name] * SHARES[name] for name in CLASSES)
+    assert found == {name: pytest.approx(balanced[name] * SHARES[name] / total) for name in CLASSES}
+
+
+def test_equal_shares_change_nothing(classifier: EmotionClassifier) -> None:
+    acted = EmotionClassifier(DEFAULT_CHECKPOINT, None, expected="acted")
+    assert probabilities_of(acted) == pytest.approx(probabilities_of(classifier))
+
+
+def test_a_prior_for_other_classes_is_refused() -> None:
+    with pytest.raises(PriorError, match="no share for"):
+        EmotionClassifier(DEFAULT_CHECKPOINT, None, expected={"happy": 0.5, "sad": 0.5})
+
+
+@pytest.mark.parametrize("asked", [("sad", "angry"), ("neutral", "sad", "happy", "angry")])
+def test_a_restricted_answer_covers_those_classes_alone_in_the_same_proportions(
+    classifier: EmotionClassifier, asked: tuple[str, ...]
+) -> None:
+    whole = probabilities_of(classifier)
+    found = probabilities_of(classifier, asked)
+    assert tuple(found) == tuple(name for name in CLASSES if name in asked)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["angry"] / found["sad"] == pytest.approx(whole["angry"] / whole["sad"])
+
+
+def test_the_confidence_is_the_probability_of_the_label_after_prior_and_restriction() -> None:
+    mel = mel_of(waveform_of(speakers(1)[0]["path"]))
+    answer = EmotionClassifier(DEFAULT_CHECKPOINT, None, expected=SHARES).classify(
+        mel, states_of(mel), None, None, ("happy", "neutral")
+    )
+    assert answer.confidence == answer.probabilities[answer.label] == max(answer.probabilities.values())
+    assert answer.confidence >= 0.5
+
+
+def test_a_class_that_the_network_does_not_know_is_refused(classifier: EmotionClassifier) -> None:
+    with pytest.raises(ValueError, match="does not know bored, but angry, disgust"):
+        probabilities_of(classifier, ("bored", "sad"))
+
+
+# --- Doubt ------------------------------------------------------------------------------------------------------------
+
+
+def calibrated(path: Path, **calibration: Any) -> EmotionClassifier:
+    """A small untrained network that reads voice and text, behind a checkpoint with this calibration."""
+    torch.manual_seed(0)
+    config = FusionConfig(classes=CLASSES, model="amser-states", hidden=16, heads=2, feed_forward=32, layers=1)
+    checkpoint.save(path, build(config), CheckpointInfo("test", config, {}, (), (), **calibration))
+    return EmotionClassifier(path, None)
+
+
+@pytest.mark.parametrize("evidence", ["voice", "text", "voice+text"])
+def test_temperature_and_threshold_are_those_of_what_was_read(tmp_path: Path, evidence: str) -> None:
+    mel = mel_of(waveform_of(speakers(1)[0]["path"]))
+    voice = states_of(mel) if "voice" in evidence else np.zeros((0, 512), np.float16)
+    text = reading(3) if "text" in evidence else None
+    others = {name: 0.0 for name in ("voice", "text", "voice+text") if name != evidence}
+    plain = calibrated(tmp_path / "plain", sure_from={evidence: 0.0}).classify(mel, voice, text)
+    soft = calibrated(tmp_path / "soft", temperatures={evidence: 5.0}, sure_from=others).classify(mel, voice, text)
+    other = calibrated(tmp_path / "other", temperatures=dict.fromkeys(others, 5.0)).classify(mel, voice, text)
+    assert plain.doubts == ()
+    assert soft.doubts == ("low_confidence",)  # 0.6 holds where the checkpoint does not say
+    assert other.probabilities == plain.probabilities
+    sharp, softened = (np.array(list(answer.probabilities.values())) for answer in (plain, soft))
+    np.testing.assert_allclose(softened, sharp**0.2 / np.sum(sharp**0.2), atol=1e-6)
+
+
+def test_words_that_were_left_out_count_as_the_voice_alone(tmp_path: Path) -> None:
+    classifier = calibrated(tmp_path / "small", sure_from={"voice": 0.0, "voice+text": 1.0})
+    mel = mel_of(waveform_of(speakers(1)[0]["path"]))
+    for language, doubts in (("pl", ()), ("en", ("low_confidence",))):
+        assert classifier.classify(mel, states_of(mel), reading(3, language=language)).doubts == doubts
+
+
+def test_the_shipped_network_is_never_sure_of_a_scrap_without_words(classifier: EmotionClassifier) -> None:
+    scrap = mel_of(waveform_of(speakers(1)[0]["path"])[:6400])
+    answer = classifier.classify(scrap, states_of(scrap), None, Transcript("", "en", 0.0))
+    assert answer.uncertain
+    assert {"short", "no_words"} <= set(answer.doubts)
+
+
+def test_a_language_is_doubted_where_the_checkpoint_says_which_the_voice_knows(tmp_path: Path) -> None:
+    mel = mel_of(waveform_of(speakers(1)[0]["path"]))
+    classifier = calibrated(tmp_path / "small", sure_from={"voice": 0.0}, voice_languages=("en", "pl"))
+    doubts = [
+        classifier.classify(mel, states_of(mel), None, transcript).doubts
+        for transcript in (Transcript("Dzień dobry", "pl", -0.2), Transcript("Guten Tag", "de", -0.2), None)
+    ]
+    assert doubts == [(), ("language",), ()]
