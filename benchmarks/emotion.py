@@ -48,6 +48,7 @@ from training.train import load_training_data, networks_folder, pooled
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
 BASELINES = ("amser", "umons", "xu", "yoon")  # trained as AMSER was: with cross-entropy alone (R13)
+OWN_SIZES: dict[str, dict[str, int]] = {"umons": {"layers": 2}}  # its glimpses stand between blocks
 PUBLISHED_RATES = (
     "none",
     "svd-f16:0.125",
@@ -83,7 +84,8 @@ class Bench:
     def baseline(self, model: str) -> Recipe:
         """The published recipe for another network."""
         base = self.recipe(PUBLISHED)
-        return replace(base, name=model, network={**base.network, "model": model}, objective={"alpha": 0.0})
+        network = {**base.network, "model": model, **OWN_SIZES.get(model, {})}
+        return replace(base, name=model, network=network, objective={"alpha": 0.0})
 
     def folds(
         self,
