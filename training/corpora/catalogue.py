@@ -20,9 +20,12 @@ from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import Corpus, ManifestError, load_manifest
 
 MANIFEST_ENDING = ".tsv"
-ADAPTERS: dict[str, Adapter] = {
-    module.ADAPTER.name: module.ADAPTER for module in (iemocap, vcemo, ravdess, crema_d, emodb, tess, nemo, esd, meld)
-}
+KNOWN = (
+    iemocap.ADAPTER,
+    iemocap.IMPROVISED,
+    *(module.ADAPTER for module in (vcemo, ravdess, crema_d, emodb, tess, nemo, esd, meld)),
+)
+ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in KNOWN}
 
 
 def open_corpus(source: str, root: Path | None = None) -> Corpus:

@@ -6,14 +6,16 @@
         sentences/wav/<dialogue>/<utterance>.wav
 
 The protocol is the four-class one of the papers: angry 1,103, happy 1,636 (595 happy and 1,041 excited), neutral 1,708
-and sad 1,084; 5,531 utterances where the tree is complete. A fold is a session (leave one session out), whose
-two actors talk with each other.
+and sad 1,084; 5,531 utterances where the tree is complete, 2,943 of them improvised. A fold is a session (leave one
+session out). Its two actors talk with each other, so that both are held out together: all of a session is one
+`dialogue`, which a split never parts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from training.corpora.adapter import (
@@ -27,6 +29,7 @@ from training.corpora.adapter import (
 from training.corpora.manifest import ManifestError, Record
 
 SESSION = "Session[1-5]"
+IMPROVISATION = "_impro"  # in the name of a dialogue, as Ses01F_impro01; the others are Ses01F_script01_1 and so on
 LABELLED = re.compile(r"^\[[\d.]+ - [\d.]+\]\s+(Ses\d\d\w+)\s+(\w+)\s", re.MULTILINE)
 TRANSCRIBED = re.compile(r"^(Ses\d\d\w+) \[[\d.-]+\]:[ \t]*(.*)$", re.MULTILINE)
 
@@ -54,6 +57,11 @@ def read(root: Path) -> Iterator[Record]:
                 )
 
 
+def read_improvised(root: Path) -> Iterator[Record]:
+    """The same without the dialogues that were played from a script."""
+    return (record for record in read(root) if IMPROVISATION in record.utterance)
+
+
 def speaker_of(utterance: str) -> str:
     """Session and gender: `Ses01M` of `Ses01F_impro01_M003`.
 
@@ -72,4 +80,12 @@ ADAPTER = Adapter(
     classes_of={"ang": "angry", "hap": "happy", "exc": "happy", "neu": "neutral", "sad": "sad"},
     read=read,
     note="four-class protocol, excited merges into happy: 5,531 utterances; fold = session",
+)
+
+IMPROVISED = replace(
+    ADAPTER,
+    name="iemocap-improvised",
+    title="IEMOCAP without the dialogues that were played from a script",
+    read=read_improvised,
+    note="the same folders and protocol: 2,943 utterances",
 )

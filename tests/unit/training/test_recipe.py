@@ -42,10 +42,38 @@ def test_every_recipe_of_the_repository_can_be_followed(file: Path) -> None:
 
 
 def test_the_recipes_of_the_papers_network_and_of_ours_are_there() -> None:
-    models = {Recipe.read(file).network["model"]: Recipe.read(file) for file in CONFIGS}
-    assert {"amser-plus", "amser-states"} <= models.keys()
-    assert models["amser-states"].in_stages
-    assert not models["amser-plus"].in_stages
+    read = {file.stem: Recipe.read(file) for file in CONFIGS}
+    assert read.keys() >= {"amser-plus", "amser-states"}
+    assert read["amser-states"].in_stages
+    assert read["amser-plus"].network["model"] == "amser-plus"
+    assert not read["amser-plus"].in_stages
+    assert all(recipe.name == file for file, recipe in read.items())
+
+
+@pytest.mark.parametrize("model", ["amser-plus", "amser", "umons", "xu", "yoon"])
+def test_the_papers_networks_have_their_published_size_on_iemocap(model: str) -> None:
+    read = Recipe.read(Path(training.__file__).parent / "configs" / f"iemocap-{model}.yaml")
+    config = read.network_config(768)
+    sizes = (config.hidden, config.heads, config.feed_forward, config.layers, config.dropout, config.head_dropout)
+    assert (config.model, *sizes) == (model, 512, 4, 1024, 2, 0.1, 0.5)
+    assert config.classes == ("angry", "happy", "neutral", "sad")
+    stage = read.stage("training")
+    assert (stage.epochs, stage.batch_size, stage.learning_rate, stage.weight_decay) == (100, 256, 1e-4, 0)
+    assert (read.contrast().alpha > 0) == (model == "amser-plus")
+    rates = [CodecSetting.parse(text).setting.rate for text in read.judged]
+    assert rates == [None, 0.125, 0.1875, 0.25, 0.5, 1]  # of Tables I and II
+
+
+def test_vcemo_is_read_with_chinese_words_by_the_papers_network_and_without_words_by_ours() -> None:
+    published, ours = (
+        Recipe.read(Path(training.__file__).parent / "configs" / f"{name}.yaml")
+        for name in ("vcemo-amser-plus", "vcemo")
+    )
+    assert published.text_languages == ("zh",)
+    assert published.word_vectors is not None
+    assert published.text_encoder is not None
+    assert (published.network["hidden"], published.contrast().alpha) == (512, 0.5)
+    assert build(ours.network_config(768)).modalities == ("states",)
 
 
 def test_lists_become_tuples_wherever_they_are(tmp_path: Path) -> None:
