@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def known_corpora() -> Table:
     """All adapters, with what must be known before one is used."""
     licence_and_source = Column("licence, source", overflow="fold")  # an address that was cut short would be of no use
-    table = Table("corpus", "what it is", "languages, classes", licence_and_source, show_lines=True)
+    name = Column("corpus", no_wrap=True)
+    table = Table(name, "what it is", "languages, classes", licence_and_source, show_lines=True)
     for adapter in ADAPTERS.values():
         table.add_row(
             adapter.name,
