@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from amser.client.answer import Answer
 from amser.client.device import (
-    Answer,
     AnswerTimedOut,
     Device,
     DeviceSettings,

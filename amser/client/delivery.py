@@ -184,9 +184,16 @@ class Delivery:
 
 def _is_final(error: SendFailed) -> bool:
     """Whether the cluster will never take this utterance."""
-    return isinstance(error, Refused) and error.status in CLIENT_ERRORS and error.status not in RETRIED
+    if not isinstance(error, Refused) or _is_about_the_link(error):
+        return False
+    return error.status in CLIENT_ERRORS and error.status not in RETRIED
 
 
 def _is_about_the_link(error: SendFailed) -> bool:
-    """Whether every other utterance would have failed too. So with redirects: a captive portal wants a login first."""
-    return isinstance(error, Refused) and (error.status in NOT_THE_UTTERANCE or error.status < CLIENT_ERRORS.start)
+    """Whether every other utterance would have failed too.
+
+    So with redirects, where a captive portal wants a login first, and where a parameter of the request is wrong.
+    """
+    return isinstance(error, Refused) and (
+        error.status in NOT_THE_UTTERANCE or error.status < CLIENT_ERRORS.start or "parameter" in error.problem
+    )

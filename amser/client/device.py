@@ -25,6 +25,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_base
 
 from amser import codecs, rate_hint
+from amser.client.answer import Answer, read_answer
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
 from amser.codecs.klt import step_index
@@ -33,6 +34,7 @@ from amser.rate_hint import RateHint
 from amser.wire import MEDIA_TYPE, Envelope, pack
 
 ROUTE: Final = "/v1/emotion"
+EMOTIONS: Final = "emotions"  # query parameter
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -104,13 +106,15 @@ class DeviceSettings:
         frontend: who computes the log-Mel, one of `amser.client.frontend.FRONTENDS`.
         profile: a name in `amser.features.PROFILES`.
         language: ISO 639 code that the speaker is known to speak; None has it detected.
+        emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
         attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
         give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
-        ValueError: the URL is none of a cluster, or the codec is not known or does not have this setting.
+        ValueError: the URL is none of a cluster, the codec is not known or does not have this setting, or the emotions
+            leave no choice.
     """
 
     device_id: str = "device-1"
@@ -123,6 +127,7 @@ class DeviceSettings:
     frontend: str = DEFAULT_FRONTEND
     profile: str = "whisper80"
     language: str | None = None
+    emotions: tuple[str, ...] = ()
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 30.0
     attempts: int = 5
@@ -135,6 +140,8 @@ class DeviceSettings:
             raise ValueError(f"{self.url!r} is no URL: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"{self.url!r} is no URL of a cluster, such as http://127.0.0.1:8000")
+        if self.emotions and (len(set(self.emotions)) < max(2, len(self.emotions)) or not all(self.emotions)):
+            raise ValueError(f"emotions are {','.join(self.emotions)!r}: name two or more, each once")
         takes = codecs.by_name(self.codec).takes
         if unknown := codecs.Setting(self.rate, None, self.step, self.factors).given() - takes:
             raise ValueError(f"{self.codec} has no {', '.join(sorted(unknown))}, but {', '.join(sorted(takes))}")
@@ -162,39 +169,6 @@ class Utterance:
     def pcm_bytes(self) -> int:
         """What the same speech takes as 16-bit PCM."""
         return round(self.seconds * PCM_BYTES_PER_SECOND)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the cluster made of an utterance, and what that cost.
-
-    Attributes:
-        emotion: the most probable one.
-        probabilities: of all emotions.
-        text: the words; empty where nothing was said.
-        language: ISO 639 code, given or detected.
-        bytes_sent: of the envelope.
-        pcm_bytes: of the same speech as 16-bit PCM.
-        device_ms: milliseconds from waveform to bytes.
-        answer_ms: milliseconds from the first attempt to the answer, waits between attempts included.
-        attempts: requests that it took.
-        timings_ms: of the stages in the cluster.
-        degraded: stages that the answer had to do without.
-        raw: the answer as it came.
-    """
-
-    emotion: str
-    probabilities: Mapping[str, float]
-    text: str
-    language: str
-    bytes_sent: int
-    pcm_bytes: int
-    device_ms: float
-    answer_ms: float
-    attempts: int
-    timings_ms: Mapping[str, float]
-    degraded: tuple[str, ...]
-    raw: Mapping[str, Any]
 
 
 class Device:
@@ -292,7 +266,7 @@ class Device:
         )
         response = retrying(self._post, utterance, lambda: self.settings.give_up_s - (time.perf_counter() - started))
         answer_ms = 1000 * (time.perf_counter() - started)
-        answer = _answer(utterance, response, answer_ms, int(retrying.statistics["attempt_number"]))
+        answer = self._read(utterance, response, answer_ms, int(retrying.statistics["attempt_number"]))
         self.hint = rate_hint.parse(response.headers.get(rate_hint.HEADER, "")) or self.hint
         return answer
 
@@ -303,6 +277,7 @@ class Device:
         try:
             response = self._client.post(
                 self.settings.url.rstrip("/") + ROUTE,
+                params={EMOTIONS: ",".join(self.settings.emotions)} if self.settings.emotions else None,
                 content=utterance.envelope,
                 headers={"Content-Type": MEDIA_TYPE, UTTERANCE_HEADER: str(utterance.utterance_id)},
                 timeout=httpx.Timeout(answer_within, connect=min(self.settings.connect_timeout_s, answer_within)),
@@ -317,6 +292,20 @@ class Device:
         if response.status_code != httpx.codes.OK:
             raise Refused(response)
         return response
+
+    def _read(self, utterance: Utterance, response: httpx.Response, answer_ms: float, attempts: int) -> Answer:
+        try:
+            return read_answer(
+                response.json(),
+                bytes_sent=len(utterance.envelope),
+                pcm_bytes=utterance.pcm_bytes,
+                device_ms=utterance.device_ms,
+                answer_ms=answer_ms,
+                attempts=attempts,
+            )
+        except (ValueError, RecursionError) as error:
+            what = f"{response.url} answered with something else than an emotion ({error})"
+            raise UnexpectedAnswer(what) from error
 
 
 def _worth_a_retry(error: BaseException) -> bool:
@@ -364,25 +353,3 @@ def _problem(response: httpx.Response) -> Mapping[str, Any]:
     except (ValueError, RecursionError):  # a proxy in between has pages of its own
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _answer(utterance: Utterance, response: httpx.Response, answer_ms: float, attempts: int) -> Answer:
-    try:
-        raw = response.json()
-        return Answer(
-            emotion=raw["emotion"],
-            probabilities={str(name): float(value) for name, value in raw["probabilities"].items()},
-            text=raw["transcript"]["text"],
-            language=raw["transcript"]["language"],
-            bytes_sent=len(utterance.envelope),
-            pcm_bytes=utterance.pcm_bytes,
-            device_ms=utterance.device_ms,
-            answer_ms=answer_ms,
-            attempts=attempts,
-            timings_ms={str(name): float(value) for name, value in raw["timings_ms"].items()},
-            degraded=tuple(raw["degraded"]),
-            raw=raw,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise UnexpectedAnswer(f"{response.url} answered with something else than an emotion ({what})") from error

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from amser.client.device import Answer, Utterance
+from amser.client.answer import Answer
+from amser.client.device import Utterance
 from amser.client.spool_view import (
     APPLICATION_ID,
     OLDEST_FIRST,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from amser.client.device import Answer
+from amser.client.answer import Answer
 
 APPLICATION_ID: Final = 0x414D5350  # "AMSP", in the header of the file: another program's database is not touched
 VERSION: Final = 1
@@ -213,4 +213,6 @@ def _answer(stored: str | None) -> Answer | None:
     if stored is None:
         return None
     fields = json.loads(stored)
-    return Answer(**{**fields, "degraded": tuple(fields["degraded"])})
+    if "confidence" not in fields:  # stored by version 0.4, whose cluster raised no doubts
+        fields |= {"confidence": fields["probabilities"].get(fields["emotion"], 0.0), "doubts": []}
+    return Answer(**{**fields, "doubts": tuple(fields["doubts"]), "degraded": tuple(fields["degraded"])})

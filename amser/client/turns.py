@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from amser.client.device import Answer
+from amser.client.answer import Answer
 
 ALL_COLUMNS_FROM = 96  # columns of a terminal; a narrower one leaves the costs that --json has as well to it
 
@@ -69,8 +69,10 @@ def costs(bytes_sent: int, pcm_bytes: int, device_ms: float, answer_ms: float, w
 
 
 def emotion(answer: Answer) -> Text:
-    """The emotion with its probability."""
-    return Text.assemble((answer.emotion, "bold"), f" {answer.probabilities.get(answer.emotion, 0.0):.2f}")
+    """The emotion with its confidence; one that should not be acted upon is only named, as a question."""
+    if answer.uncertain:
+        return Text(f"unsure ({answer.emotion}?)", style="dim")
+    return Text.assemble((answer.emotion, "bold"), f" {answer.confidence:.2f}")
 
 
 def failures(turns: Sequence[SentTurn]) -> list[Text]:

@@ -61,7 +61,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         408: "The body did not arrive in time",
         413: "Too many bytes, or too long an utterance",
         415: "Unknown media type, version, codec or audio format",
-        422: "Well-formed but unusable: too short, not finite, rank too high",
+        422: "Well-formed but unusable: too short, not finite, rank too high, unknown emotions",
         429: "The cluster is full, or cannot answer in time: try again after Retry-After",
         503: "A stage is not available",
         504: "The answer was not ready in time",

@@ -66,5 +66,5 @@ def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for name in asked.split(","))
     if len(names) < FEWEST_EMOTIONS or len(set(names)) < len(names) or not set(names) <= set(classes):
         limit = f"{FEWEST_EMOTIONS} or more, each once, of {', '.join(classes)}"
-        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{EMOTIONS} is {asked!r:.100}", limit)
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{EMOTIONS} is {asked!r:.100}", limit, parameter=EMOTIONS)
     return names

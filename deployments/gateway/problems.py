@@ -14,13 +14,14 @@ PROBLEM_TYPE: Final = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """An RFC 9457 problem document."""
+    """An RFC 9457 problem document; `parameter` is there where a query parameter is wrong, not the body."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     limit: str | None = None
+    parameter: str | None = None
     request_id: str | None = None
 
 
@@ -31,14 +32,21 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         status: HTTP status.
         cause: what is wrong, in words for the client's developer.
         limit: what would have been accepted.
+        parameter: the query parameter that is wrong; None where it is something else.
         retry_after_s: when to try again; None where that would not help.
     """
 
     def __init__(
-        self, status: HTTPStatus, cause: str, limit: str | None = None, retry_after_s: int | None = None
+        self,
+        status: HTTPStatus,
+        cause: str,
+        limit: str | None = None,
+        retry_after_s: int | None = None,
+        parameter: str | None = None,
     ) -> None:
         super().__init__(cause)
         self.status, self.cause, self.limit, self.retry_after_s = status, cause, limit, retry_after_s
+        self.parameter = parameter
 
     def problem(self, request_id: str) -> Problem:
         """The document."""
@@ -47,5 +55,6 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
             status=self.status.value,
             detail=self.cause,
             limit=self.limit,
+            parameter=self.parameter,
             request_id=request_id,
         )

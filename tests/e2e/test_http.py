@@ -61,13 +61,17 @@ def test_an_envelope_gets_words_and_an_emotion(client: httpx.Client, clip: Wavef
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
-    assert set(answer) == {
-        "request_id", "emotion", "probabilities", "transcript", "input", "timings_ms", "models", "degraded",
-    }  # fmt: skip
+    assert list(answer) == [
+        "request_id", "emotion", "probabilities", "confidence", "uncertain", "doubts", "transcript", "input",
+        "timings_ms", "models", "degraded",
+    ]  # fmt: skip
     assert str(UUID(answer["request_id"])) == response.headers["amser-request-id"]
     assert set(answer["probabilities"]) == CLASSES
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-3)
     assert answer["emotion"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    assert answer["confidence"] == answer["probabilities"][answer["emotion"]]
+    assert answer["uncertain"] is bool(answer["doubts"])
+    assert set(answer["doubts"]) <= {"low_confidence"}
     assert set(answer["transcript"]) == {"text", "language", "average_log_probability"}
     assert answer["transcript"]["language"] == "en"
     assert answer["transcript"]["text"]
@@ -122,6 +126,18 @@ def test_an_audio_file_gets_the_words_of_its_log_mel(client: httpx.Client) -> No
     assert answer["probabilities"] == pytest.approx(by_envelope["probabilities"], abs=1e-3)
     assert answer["input"] == {**by_envelope["input"], "codec": "flac", "bytes": len(flac)}
     assert "server-timing" in by_audio.headers
+
+
+@pytest.mark.parametrize("route", ["/v1/emotion", "/v1/emotion/audio"])
+def test_a_client_may_restrict_the_emotions(client: httpx.Client, good: bytes, route: str) -> None:
+    body = good if route == "/v1/emotion" else (DATA / speakers(1)[0]["path"]).read_bytes()
+    headers = {"Content-Type": wire.MEDIA_TYPE}
+    answer = client.post(f"{route}?emotions=angry,happy,neutral,sad", content=body, headers=headers).json()
+    assert list(answer["probabilities"]) == ["angry", "happy", "neutral", "sad"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    refused = client.post(f"{route}?emotions=angry,bored", content=body, headers=headers)
+    problem = assert_problem(refused, 422, "2 or more, each once, of angry, disgust, fear, happy")
+    assert problem["parameter"] == "emotions"
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), [("mp3", "libmp3lame", 16_000), ("ipod", "aac", 16_000)])
@@ -336,4 +352,5 @@ def test_the_api_documents_itself(client: httpx.Client) -> None:
     assert set(paths) == {"/v1/emotion", "/v1/emotion/audio", "/v1/models", "/healthz", "/readyz"}
     route = paths["/v1/emotion"]["post"]
     assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
+    assert {each["name"] for each in route["parameters"]} == {"emotions", "Amser-Deadline-Ms", "Prefer"}
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])

@@ -28,6 +28,9 @@ ANSWER = json.dumps(
         "request_id": "e5fcc075-e301-4a07-887f-2d19d550fb42",
         "emotion": "angry",
         "probabilities": {"angry": 0.8312, "disgust": 0.0021, "fear": 0.1381, "happy": 0.0194, "neutral": 0.0013},
+        "confidence": 0.8312,
+        "uncertain": False,
+        "doubts": [],
         "transcript": {"text": "Kids are talking by the door.", "language": "en", "average_log_probability": -0.3112},
         "input": {"codec": "klt", "bytes": 985, "seconds": 4.104, "rank": 10},
         "timings_ms": {

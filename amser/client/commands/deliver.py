@@ -39,15 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those of `deliver`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--spool", type=Path, required=True, metavar="FILE", help="as `send --spool` made it")
-    parser.add_argument("--url", default=DeviceSettings().url, help="of the cluster (default: %(default)s)")
+    add_cluster_options(parser)
     parser.add_argument("--watch", action="store_true", help="go on: wait for the link and for what others spool")
     parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Adds those that say whom to send to, and what is asked there."""
+    parser.add_argument("--url", default=DeviceSettings().url, help="of the cluster (default: %(default)s)")
+    parser.add_argument(
+        "--emotions",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        default=(),
+        metavar="LIST",
+        help="choose among these alone, such as angry,happy,neutral,sad (default: all that the cluster knows)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Delivers what waits; returns the exit code."""
     try:
-        settings = DeviceSettings(url=options.url)
+        settings = DeviceSettings(url=options.url, emotions=options.emotions)
     except ValueError as error:
         options.parser.error(str(error))
     try:
@@ -87,8 +99,10 @@ def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn
         count = "1 utterance is" if len(waiting) == 1 else f"{len(waiting)} utterances are"
         next_at = datetime.fromtimestamp(min(each.not_before for each in waiting), UTC)
         cause = delivery.trouble or f"the next attempt follows at {next_at:%Y-%m-%d %H:%M:%SZ}"
-        command = shlex.join(["python", "-m", "amser", "deliver", "--spool", str(spool.path), "--url", settings.url])
-        return complain(f"{count} kept in the spool: {cause}", f"Deliver later with: {command}", KEPT)
+        command = ["python", "-m", "amser", "deliver", "--spool", str(spool.path), "--url", settings.url]
+        if settings.emotions:
+            command += ["--emotions", ",".join(settings.emotions)]
+        return complain(f"{count} kept in the spool: {cause}", f"Deliver later with: {shlex.join(command)}", KEPT)
     return FAILED if any(turn.failure for turn in turns) else OK
 
 

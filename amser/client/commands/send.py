@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from amser.audio import FORMATS
-from amser.client.commands.codec_options import DEFAULTS, add_codec_options, device_settings
-from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, deliver_waiting
+from amser.client.commands.codec_options import add_codec_options, device_settings
+from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, add_cluster_options, deliver_waiting
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
@@ -30,8 +30,10 @@ from amser.features import SAMPLE_RATE, Float32
 DESCRIPTION = """\
 Splits audio files at pauses, compresses each utterance, sends it to the
 cluster and prints what came back: words, emotion, bytes against 16-bit PCM,
-time on the device, time to the answer. On a terminal under 96 columns the
-table leaves out per cent and device time; --json has them."""
+time on the device, time to the answer. An emotion that should not be acted
+upon is shown as "unsure (neutral?)"; --json has the reasons. On a terminal
+under 96 columns the table leaves out per cent and device time; --json has
+them."""
 
 EPILOG = """\
 examples:
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those of `send`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=f"{FORMATS}; - is standard input")
-    parser.add_argument("--url", default=DEFAULTS.url, help="of the cluster (default: %(default)s)")
+    add_cluster_options(parser)
     parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
     parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
     parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
@@ -69,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Sends the files; returns the exit code."""
     try:
         check_inputs(options.files)
-        settings = device_settings(options, url=options.url)
+        settings = device_settings(options, url=options.url, emotions=options.emotions)
         detector = None if options.no_split else SpeechDetector(options.vad or default_model())
     except ValueError as error:
         options.parser.error(str(error))

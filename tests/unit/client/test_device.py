@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import av
@@ -188,12 +189,36 @@ def test_an_answer_carries_words_emotion_and_costs(utterance: Utterance) -> None
     assert UUID(request.headers["Amser-Utterance-Id"]) == utterance.utterance_id
     assert (answer.emotion, answer.text, answer.language) == ("happy", "Good morning.", "en")
     assert answer.probabilities == {"happy": 0.85, "neutral": 0.15}
+    assert (answer.confidence, answer.uncertain, answer.doubts) == (0.85, False, ())
     assert answer.timings_ms == {"asr": 31.0, "total": 40.5}
     assert (answer.degraded, answer.raw) == ((), ANSWER)
     assert (answer.bytes_sent, answer.pcm_bytes) == (len(utterance.envelope), 32_000)
     assert answer.device_ms == utterance.device_ms
     assert 50 <= answer.answer_ms < 5_000
     assert answer.attempts == 1
+
+
+def test_an_answer_carries_the_doubts_about_it(utterance: Utterance) -> None:
+    doubtful = {**ANSWER, "confidence": 0.41, "uncertain": True, "doubts": ["low_confidence", "short"]}
+    with stand_in(Response(body=doubtful)) as cluster, Device(DeviceSettings(url=cluster.url)) as phone:
+        answer = phone.send(utterance)
+    assert (answer.confidence, answer.uncertain, answer.doubts) == (0.41, True, ("low_confidence", "short"))
+
+
+def test_a_device_may_restrict_its_answers_to_some_emotions(utterance: Utterance) -> None:
+    with stand_in() as cluster:
+        settings = DeviceSettings(url=cluster.url, emotions=("angry", "happy", "neutral", "sad"))
+        with Device(settings) as phone:
+            phone.send(utterance)
+    (request,) = cluster.received
+    assert parse_qs(urlsplit(request.path).query) == {"emotions": ["angry,happy,neutral,sad"]}
+    assert urlsplit(request.path).path == "/v1/emotion"
+
+
+@pytest.mark.parametrize("emotions", [("angry",), ("angry", "angry"), ("angry", "happy", "angry"), ("angry", "")])
+def test_emotions_that_leave_no_choice_are_refused(emotions: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="name two or more, each once"):
+        DeviceSettings(emotions=emotions)
 
 
 def test_the_connection_is_kept(utterance: Utterance) -> None:

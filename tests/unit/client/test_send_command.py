@@ -59,6 +59,23 @@ def test_the_table_shows_words_emotion_and_costs(call: Callable[..., int], capsy
     assert row.split()[7] == f"{100 * sent / 32_000:.1f}"
 
 
+def test_an_emotion_not_to_be_acted_upon_is_shown_as_a_question(
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubtful = Response(body={**ANSWER, "uncertain": True, "doubts": ["short"]})
+    with stand_in(doubtful) as cluster:
+        assert call(cluster.url) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "call.wav" in line)
+    assert "unsure (happy?)" in row
+    assert "0.85" not in row
+
+
+def test_the_emotions_to_choose_among_are_passed_on(call: Callable[..., int]) -> None:
+    with stand_in() as cluster:
+        assert call(cluster.url, "--emotions", "happy, sad") == 0
+    assert cluster.received[0].path == "/v1/emotion?emotions=happy%2Csad"
+
+
 def test_on_80_columns_the_words_have_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     answer = Response(body={**ANSWER, "transcript": {**ANSWER["transcript"], "text": LONG_WORDS}})
@@ -193,7 +210,9 @@ def test_a_cluster_that_is_not_there_comes_with_the_command_that_starts_one(
 # --- Wrong usage ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [["--rate", "0"], ["--rate", "many"], ["--codec", "mp3"], ["--url", "somewhere"]])
+@pytest.mark.parametrize(
+    "wrong", [["--rate", "0"], ["--emotions", "happy"], ["--rate", "many"], ["--codec", "mp3"], ["--url", "somewhere"]]
+)
 def test_wrong_usage_has_exit_code_2(call: Callable[..., int], wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         call("http://127.0.0.1:1", *wrong)

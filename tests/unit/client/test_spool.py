@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -19,14 +20,16 @@ from uuid import uuid4
 import pytest
 from stand_in import ANSWER
 
-from amser.client.device import Answer, Utterance
+from amser.client.answer import Answer
+from amser.client.device import Utterance
 from amser.client.spool import LONGEST_WAIT_S, Spool, SpoolLimits
 from amser.client.spool_view import SpoolDamaged, SpoolError, SpoolInUse, SpoolView
 
 NOW = datetime(2025, 11, 22, 1, 2, 3, tzinfo=UTC).timestamp()
 THE_ANSWER = Answer(
-    "happy", {"happy": 0.85}, "Good morning.", "en", 100, 32_000, 1.5, 40.25, 1, {"asr": 31.0}, ("text",), ANSWER
-)
+    "happy", {"happy": 0.85}, 0.85, ("short",), "Good morning.", "en", 100, 32_000, 1.5, 40.25, 1, {"asr": 31.0},
+    ("text",), ANSWER,
+)  # fmt: skip
 
 
 class Clock:
@@ -141,6 +144,15 @@ def test_a_result_is_read_back_as_it_was_stored(spool: Spool, path: Path) -> Non
         (result,) = view.results()
     assert result == stored
     assert (result.answer, result.failure, result.attempts, result.settled_at) == (THE_ANSWER, None, 2, NOW)
+
+
+def test_a_result_of_version_0_4_is_read(spool: Spool, path: Path) -> None:
+    (spoken,) = fill(spool, 100)
+    spool.settle(spoken.utterance_id, THE_ANSWER)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE results SET answer = json_remove(answer, '$.confidence', '$.doubts')")
+    (result,) = spool.results()
+    assert result.answer == replace(THE_ANSWER, doubts=())
 
 
 def test_one_that_is_refused_for_good_is_kept_with_the_reason(spool: Spool) -> None:

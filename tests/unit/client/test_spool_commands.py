@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from spooled import GONE, POISONED, fill
-from stand_in import stand_in
+from stand_in import Response, stand_in
 
 from amser.client.command_line import main
 from amser.client.device import Utterance
@@ -74,6 +74,21 @@ def test_a_spool_that_cannot_be_used_is_named_so_that_a_shell_takes_it(
     assert told.startswith("amser: ")
     command = told.partition("with: ")[2].strip()
     assert str(path) in shlex.split(command)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_emotions_that_the_cluster_does_not_know_cost_no_utterance(
+    send: Callable[..., int], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = {"title": "Unprocessable Entity", "detail": "emotions is 'happy,bored'", "parameter": "emotions"}
+    with stand_in(*[Response(422, problem)] * 9) as cluster:
+        assert send(cluster.url, "--emotions", "happy,bored") == 3
+    told = capsys.readouterr().err
+    assert "1 utterance is kept in the spool: 422 Unprocessable Entity; emotions is 'happy,bored'" in told
+    assert f"--url {cluster.url} --emotions happy,bored" in told
+    with stand_in() as cluster:
+        assert main(["deliver", "--spool", str(path), "--url", cluster.url, "--emotions", "happy,sad"]) == 0
+    assert cluster.received[0].path == "/v1/emotion?emotions=happy%2Csad"
 
 
 def test_what_another_program_spooled_goes_by_its_id(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

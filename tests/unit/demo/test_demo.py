@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from stand_in import Response, StandIn, stand_in
 
-from amser.client.device import Answer
+from amser.client.answer import Answer
 from amser.wire import unpack
 from demo.__main__ import main
 from demo.fleet import Result, speak
-from demo.report import summarize
+from demo.report import summarize, turns_table
 from deployments.local_cluster import ClusterFailed
 from edge_sim.conversation import SpokenTurn, Turn, load_conversation, read_rttm, whole_turns
 from models.weights import model_path
@@ -36,7 +39,7 @@ def sigterm() -> Iterator[None]:
 
 
 def answered(turn: int, answer_ms: float) -> Result:
-    answer = Answer("sad", {"sad": 0.9}, "Well.", "en", 1_000, 10_000, 2.0, answer_ms, 1, {}, (), {})
+    answer = Answer("sad", {"sad": 0.9}, 0.9, (), "Well.", "en", 1_000, 10_000, 2.0, answer_ms, 1, {}, (), {})
     return Result("phone-1", turn, answer)
 
 
@@ -88,6 +91,18 @@ def test_the_summary_counts_answers_failures_speech_and_bytes(conversation: list
     assert summary.failures == {"429 Too Many Requests": 2, "no answer in time": 1}
     assert summary.speech_seconds == pytest.approx(conversation[0].turn.seconds + conversation[1].turn.seconds)
     assert (summary.bytes_sent, summary.pcm_bytes) == (2_000, 20_000)
+
+
+def test_a_turn_that_nobody_should_act_upon_says_so(conversation: list[SpokenTurn]) -> None:
+    sure = answered(0, 10.0)
+    assert sure.answer is not None
+    results = [sure, replace(sure, turn=1, answer=replace(sure.answer, doubts=("no_words",), text=""))]
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(turns_table(results, conversation, 100))
+    rows = [line for line in console.export_text().splitlines() if "speaker9" in line]
+    assert "sad 0.90" in rows[0]
+    assert "no words" in rows[1]
+    assert "unsure (sad?)" in rows[1]
 
 
 # --- Devices ----------------------------------------------------------------------------------------------------------

@@ -70,4 +70,5 @@ def test_emotions_that_leave_no_choice_or_are_not_known_are_refused(asked: str) 
         read({}, emotions=asked)
     assert refused.value.status == 422
     assert refused.value.cause == f"emotions is {asked!r}"
+    assert refused.value.problem("id").parameter == "emotions"  # and not the body: another one fares no better
     assert refused.value.limit == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"

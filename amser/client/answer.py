@@ -1,0 +1,74 @@
+"""What the cluster answered to an utterance, read from its JSON (docs/api.md), with what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the cluster made of an utterance, and what that cost.
+
+    Attributes:
+        emotion: the most probable one.
+        probabilities: of all emotions, or of those that the device restricted its answers to.
+        confidence: calibrated probability that `emotion` is right.
+        doubts: reasons not to act on `emotion`, such as `low_confidence`; empty where it may be acted upon.
+        text: the words; empty where nothing was said.
+        language: ISO 639 code, given or detected.
+        bytes_sent: of the envelope.
+        pcm_bytes: of the same speech as 16-bit PCM.
+        device_ms: milliseconds from waveform to bytes.
+        answer_ms: milliseconds from the first attempt to the answer, waits between attempts included.
+        attempts: requests that it took.
+        timings_ms: of the stages in the cluster.
+        degraded: stages that the answer had to do without.
+        raw: the answer as it came.
+    """
+
+    emotion: str
+    probabilities: Mapping[str, float]
+    confidence: float
+    doubts: tuple[str, ...]
+    text: str
+    language: str
+    bytes_sent: int
+    pcm_bytes: int
+    device_ms: float
+    answer_ms: float
+    attempts: int
+    timings_ms: Mapping[str, float]
+    degraded: tuple[str, ...]
+    raw: Mapping[str, Any]
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether `emotion` should not be acted upon."""
+        return bool(self.doubts)
+
+
+def read_answer(
+    raw: Any, *, bytes_sent: int, pcm_bytes: int, device_ms: float, answer_ms: float, attempts: int
+) -> Answer:
+    """The answer in a JSON document, beside its costs; raises ValueError where it is another document."""
+    try:
+        return Answer(
+            emotion=raw["emotion"],
+            probabilities={str(name): float(value) for name, value in raw["probabilities"].items()},
+            confidence=float(raw["confidence"]),
+            doubts=tuple(map(str, raw["doubts"])),
+            text=raw["transcript"]["text"],
+            language=raw["transcript"]["language"],
+            bytes_sent=bytes_sent,
+            pcm_bytes=pcm_bytes,
+            device_ms=device_ms,
+            answer_ms=answer_ms,
+            attempts=attempts,
+            timings_ms={str(name): float(value) for name, value in raw["timings_ms"].items()},
+            degraded=tuple(raw["degraded"]),
+            raw=raw,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
