@@ -42,7 +42,10 @@ class FusionClassifier:
         return await self._batcher.submit((mel, text_features, transcript, emotions), deadline)
 
     def _classify_all(self, questions: Sequence[Question]) -> list[Emotion]:
-        return [self._classifier.classify(mel, self._voice.encode(mel), *words) for mel, *words in questions]
+        return [
+            self._classifier.classify(mel, self._voice.encode(mel), text_features, transcript, emotions)
+            for mel, text_features, transcript, emotions in questions
+        ]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """See `Work`; Ray asks for it."""
