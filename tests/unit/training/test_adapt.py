@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import spacy
 import torch
 import yaml
 from numpy.typing import NDArray
+from small_text_models import write_roberta, write_word_vectors
 from small_whisper import HEAD_WIDTH, write_whisper
-from tokenizers import ByteLevelBPETokenizer
-from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
 
 from deployments.settings import Settings
 from models.emotion.amser_states import AmserStates
@@ -26,7 +24,6 @@ from models.emotion.classifier import EmotionClassifier
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
 from models.messages import Mel, TextFeatures, TokenFeatures, Transcript
-from models.text.context_encoder import LONGEST_TEXT
 from models.weights import fingerprint
 from models.whisper.voice import LAYERS
 from training import adapt
@@ -80,32 +77,6 @@ class Workspace(SimpleNamespace):
         return adapt.main([str(part) for pair in named.items() for part in pair] + [str(part) for part in more])
 
 
-def write_roberta(folder: Path, width: int) -> Path:
-    """An untrained RoBERTa of one layer, with a tokenizer of its own."""
-    folder.mkdir()
-    pieces = ByteLevelBPETokenizer()
-    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    pieces.train_from_iterator(list(SAID.values()) * 20, vocab_size=320, special_tokens=specials)
-    pieces.save_model(str(folder))
-    RobertaTokenizerFast.from_pretrained(folder).save_pretrained(folder)
-    torch.manual_seed(width)
-    config = RobertaConfig(
-        vocab_size=320, hidden_size=width, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32,
-        max_position_embeddings=LONGEST_TEXT + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-    )  # fmt: skip
-    RobertaModel(config).save_pretrained(folder)
-    return folder
-
-
-def write_word_vectors(folder: Path) -> Path:
-    random = np.random.default_rng(0)
-    language = spacy.blank("en")
-    for word in sorted({word for sentence in SAID.values() for word in sentence.split()}):
-        language.vocab.set_vector(word, random.standard_normal(300).astype(np.float32))
-    language.to_disk(folder)
-    return folder
-
-
 def write_corpus(folder: Path) -> None:
     random = np.random.default_rng(0)
     rows = ["path\temotion\tspeaker\tfold"]
@@ -142,14 +113,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPa
     write_corpus(folder)
     write_sentences(folder)
     (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
-    old, new = write_roberta(folder / "old", OLD_WIDTH), write_roberta(folder / "small-roberta", NEW_WIDTH)
+    old, new = (
+        write_roberta(folder / name, width, list(SAID.values()))
+        for name, width in (("old", OLD_WIDTH), ("small-roberta", NEW_WIDTH))
+    )
 
     def load_models(*, recogniser: str, asr: bool = True) -> SpeechModels:
         model: Any = SyntheticSpeechModel(16 if recogniser == "whisper-base" else TINY_WIDTH)
         return SpeechModels(model if asr else None, model)
 
     patched.setenv("AMSER_CACHE", str(folder / "cache"))
-    patched.setattr("training.data.texts.WORD_VECTORS", str(write_word_vectors(folder / "words")))
+    patched.setattr("training.data.texts.WORD_VECTORS", str(write_word_vectors(folder / "words", SAID.values())))
     patched.setattr(SpeechModels, "load", staticmethod(load_models))
     encoders = {"asr": fingerprint("whisper-base")} | TextFeatureExtractor(str(old)).fingerprints
     checkpoint = write_checkpoint(folder / "old.safetensors", CONFIG, encoders)
