@@ -23,6 +23,7 @@ from deployments.gateway.problems import PROBLEM_TYPE
 from deployments.pipeline import Recognition, Stages, recognize
 from deployments.replica.execution import Timed
 from deployments.settings import Settings
+from deployments.stages.assembly import build_local_stages
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
 from models.mel import reconstruct
@@ -207,3 +208,18 @@ def test_every_stage_says_what_it_runs(application: Any) -> None:
 def test_the_ingress_knows_the_limits_of_the_settings() -> None:
     assert Settings().requests.limits == wire.Limits()
     assert set(ingress._PROBLEMS) == {400, 408, 413, 415, 422, 429, 503, 504}
+
+
+def test_the_stages_of_the_fused_profile_reckon_with_the_prior_too(
+    application: Any, envelopes: list[wire.Envelope]
+) -> None:
+    async def fused() -> Recognition:
+        stages = build_local_stages(Settings(profile="fused", emotion_prior="conversation"))
+        return await recognize(envelopes[0], stages, emotions=("happy", "neutral"))
+
+    expected = asyncio.run(fused()).emotion
+    response = application.emotion.remote(Body(wire.pack(envelopes[0]), emotions="happy,neutral")).result()
+    balanced = json.loads(response.body)["probabilities"]
+    odds = [each["neutral"] / each["happy"] for each in (balanced, expected.probabilities)]
+    assert odds[1] / odds[0] == pytest.approx(4710 / 1743, rel=0.05)  # an answer's probabilities are rounded
+    assert expected.confidence == max(expected.probabilities.values())
