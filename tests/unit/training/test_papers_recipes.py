@@ -197,10 +197,3 @@ def test_amser_plus_on_vcemo_reads_chinese_words_and_its_checkpoint_says_so(tmp_
 
     judged = ["--corpus", f"vcemo={tmp_path / 'vcemo'}", "--checkpoint", str(checkpoint), "--codec", "svd-f16:0.125"]
     assert evaluate.main(judged) == 2  # English words and another encoder are refused
-
-
-def test_the_voice_of_ours_on_vcemo_needs_no_text_models(tmp_path: Path) -> None:
-    plant_vcemo(tmp_path / "vcemo")
-    recipe = quick(tmp_path, "vcemo", text="reference", network={"model": "voice"}, noise=None)
-    row = trained(tmp_path, recipe, f"vcemo={tmp_path / 'vcemo'}")
-    assert (row["model"], row["n"], row["modalities"]) == ("vcemo", 40, "states")
