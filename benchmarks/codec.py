@@ -4,8 +4,9 @@
 
 The papers' Figure 1 with its baselines. `kbps` counts the codec's own bytes, `exchange_kbps` what HTTP carries for them
 on a connection that is kept: envelope or container, and the headers of request and answer. WER is jiwer's on text that
-Whisper's English normaliser has levelled. Standard errors are bootstrapped over utterances; `wer_delta` is the
-difference to `pcm` in the same condition, whose error is paired and smaller. What was recognised once is kept.
+Whisper's English normaliser has levelled; its standard errors are bootstrapped over utterances, those of UA over
+speakers. `wer_delta` is the difference to `pcm` in the same condition, whose error is paired and smaller. What was
+recognised once is kept.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import recordings
 import soundfile
@@ -132,6 +134,15 @@ def write_sentences(folder: Path) -> None:
     for part, count in (("train", 48), ("dev", 12), ("test", 12)):
         rows = [f"{part} {number} says that this is {labels[number % 4]}\t{number % 4}\tid" for number in range(count)]
         (folder / f"{part}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def test_copies_of_the_papers_recipe_have_noise_at_30_db_and_nothing_louder() -> None:
+    plain = recordings.waveform_of(recordings.speakers(1)[0]["path"])
+    augment = replace(Recipe.read(CONFIGS / "iemocap-amser-plus.yaml").waveform_augmenter(None), pitch=0, stretch=0)
+    noises = [augment(plain, seed) - plain for seed in range(6)]
+    ratios = [10 * np.log10(np.mean(plain**2) / np.mean(noise**2)) for noise in noises if noise.any()]
+    assert 0 < len(ratios) < 6
+    assert ratios == pytest.approx([30] * len(ratios), abs=0.5)
 
 
 def test_amser_plus_on_iemocap_leaves_one_session_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
