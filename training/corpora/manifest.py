@@ -17,6 +17,7 @@ from pathlib import Path
 from training.corpora.data_folder import VARIABLE
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+NO_EMOTION = "none"  # the label of sounds that are taught to have no emotion; recipes give it, manifests do not
 REQUIRED_COLUMNS = ("path", "emotion", "speaker")
 
 # Names that corpora give the seven classes. `calm`, which only RAVDESS has, merges into neutral, the nearest of them.
@@ -44,7 +45,7 @@ class Record:
     Attributes:
         utterance: its name; the path without its ending where a manifest has no such column.
         audio: the sound file.
-        emotion: one of `CLASSES`.
+        emotion: one of `CLASSES`, or `NO_EMOTION`.
         speaker: who speaks.
         fold: group of speakers for cross-validation; None where there are no folds.
         text: reference transcript; empty where there is none.

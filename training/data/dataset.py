@@ -19,6 +19,7 @@ from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.texts import TextFeaturePair
 
 BATCHES_SORTED_TOGETHER = 6  # utterances of so many batches are sorted by length: little padding, still random
+NO_CLASS = -1  # the label of a sound without an emotion, which is taught equal probabilities
 NO_SPEECH = np.zeros((80, 1), np.float16)  # the log-Mel of a sentence without a voice; no network reads it
 
 
@@ -48,11 +49,14 @@ class LabelledUtterance:
     """One utterance of a corpus with its features, at several codec settings and in augmented copies.
 
     Attributes:
-        label: number of its class.
+        label: number of its class; `NO_CLASS` for a sound without an emotion.
         speaker: name of the speaker.
         fold: number of its fold; None where the corpus has no folds.
         features: by codec setting, and by the name of an augmented copy.
         dialogue: see `Record.dialogue`.
+        corpus: name of its corpus.
+        possible: numbers of the classes that its corpus labels, in their order; () for all. An utterance says nothing
+            about a class that its corpus lacks.
     """
 
     label: int
@@ -60,6 +64,8 @@ class LabelledUtterance:
     fold: int | None
     features: Mapping[str, UtteranceFeatures]
     dialogue: str | None = None
+    corpus: str = ""
+    possible: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

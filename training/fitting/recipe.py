@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
+from amser.features import MINIMUM_SECONDS
 from models.emotion.config import FusionConfig
 from training.corpora.catalogue import source_in_data_folder
 from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import CLASSES
+from training.corpora.teacher import Teacher
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import PairMixture
 from training.data.extraction import RECOGNISER
@@ -20,7 +22,7 @@ from training.data.waveform_augmentation import WaveformAugmentation
 from training.fitting.loop import TrainingConfig
 from training.fitting.objective import ObjectiveConfig
 
-ABOUT_DATA = ("corpus", "sentences", "noise", "licences")
+ABOUT_DATA = ("corpus", "corpora", "sentences", "noise", "licences")
 TEXT_MODELS = ("word_vectors", "text_encoder")  # known by their fingerprints, wherever they are
 ENGLISH = "en"  # of the text models that are taken where a recipe names none
 
@@ -42,6 +44,10 @@ class Recipe:
         mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
         state_augmentation: changes to the encoder states, as in `StateAugmentation`; None for none.
         text: `asr` reads the recogniser's text of each compressed Mel; `reference` the corpus's own transcript.
+        own_words: whether an utterance's own words are learnt from; without them no recogniser runs, and every
+            utterance is a voice alone.
+        longest_seconds: what is longer is cropped: in the middle, and in augmented copies at a random place; None for
+            no limit. Emotional utterances are short, readings are not.
         text_languages: ISO 639-1 codes; of utterances in other languages the voice alone is learnt from.
         word_vectors: of these languages: a name of the weight catalogue or a folder that spaCy loads; None for the
             English ones that are served.
@@ -57,6 +63,7 @@ class Recipe:
         pair_sentences: sentences for each class that training pairs with voices.
         mixture: as in `PairMixture`.
         corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
+        corpora: several to train on together, in place of `corpus`; `teachers` gives either.
         sentences: folder of GoEmotions' tables, likewise.
         noise: folder of recordings that copies are mixed with, likewise.
         licences: terms of the data by the name of a corpus or noise folder, where they do not come with it.
@@ -74,6 +81,8 @@ class Recipe:
     mel_augmentation: Mapping[str, Any] | None = None
     state_augmentation: Mapping[str, Any] | None = None
     text: str = "asr"
+    own_words: bool = True
+    longest_seconds: float | None = None
     text_languages: tuple[str, ...] = (ENGLISH,)
     word_vectors: str | None = None
     text_encoder: str | None = None
@@ -88,11 +97,16 @@ class Recipe:
     pair_sentences: int = 1200
     mixture: Mapping[str, Any] = field(default_factory=dict)
     corpus: str | None = None
+    corpora: tuple[Teacher, ...] = ()
     sentences: Path | None = None
     noise: Path | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.corpus is not None and self.corpora:
+            raise ValueError("a recipe names either corpus or corpora, not both")
+        if self.longest_seconds is not None and self.longest_seconds < MINIMUM_SECONDS:
+            raise ValueError(f"longest_seconds is {self.longest_seconds}; {MINIMUM_SECONDS} s is the least")
         missing = [name for name in TEXT_MODELS if getattr(self, name) is None]
         others = [language for language in self.text_languages if language != ENGLISH]
         if others and missing:
@@ -103,11 +117,12 @@ class Recipe:
         """Read a YAML file; relative paths of data in it are under `$AMSER_DATA`, or else the current folder.
 
         `base: FILE` takes everything from another recipe, relative to this one, that this one does not say; what both
-        say of a mapping such as `network` is merged.
+        say of a mapping such as `network` is merged. Either of `corpus` and `corpora` takes the other's place.
 
         Raises:
             TypeError: a key is unknown or missing.
-            ValueError: texts of another language than English have no word vectors or no text encoder.
+            ValueError: texts of another language than English have no word vectors or no text encoder; both `corpus`
+                and `corpora` are named, or a weight or label of a corpus is not possible.
         """
         values = {name: _tuples(value) for name, value in _content(path).items()}
         for name in TEXT_MODELS:
@@ -115,6 +130,10 @@ class Recipe:
                 values[name] = str(folder)
         if values.get("corpus"):
             values["corpus"] = source_in_data_folder(values["corpus"])
+        if values.get("corpora"):
+            values["corpora"] = tuple(
+                Teacher(**said | {"source": source_in_data_folder(said["source"])}) for said in values["corpora"]
+            )
         return cls(
             **values | {name: in_data_folder(values[name]) for name in ("sentences", "noise") if values.get(name)}
         )
@@ -124,14 +143,17 @@ class Recipe:
     ) -> Recipe:
         """The same with other data; None keeps what the file names. `licences` are added to the file's.
 
+        A corpus takes the place of all those that the file names.
+
         Raises:
             ValueError: neither names a corpus.
         """
-        if corpus is None and self.corpus is None:
+        if corpus is None and not self.teachers:
             raise ValueError("there is nothing to train on: name a corpus with --corpus, or in the recipe")
         return replace(
             self,
             corpus=corpus or self.corpus,
+            corpora=() if corpus else self.corpora,
             sentences=sentences or self.sentences,
             noise=noise or self.noise,
             licences={**self.licences, **(licences or {})},
@@ -139,7 +161,13 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """All of it but where data and text models are: what a network depends on, whatever a folder is called."""
-        return {name: value for name, value in asdict(self).items() if name not in (*ABOUT_DATA, *TEXT_MODELS)}
+        settings = {name: value for name, value in asdict(self).items() if name not in (*ABOUT_DATA, *TEXT_MODELS)}
+        return settings | {"corpora": [[each.name, each.weight, each.label, each.always] for each in self.corpora]}
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The corpora to train on, whether named by `corpora` or by `corpus`; () where neither is."""
+        return self.corpora if self.corpus is None else (Teacher(self.corpus),)
 
     @property
     def in_stages(self) -> bool:
@@ -183,6 +211,9 @@ def _content(path: Path) -> dict[str, Any]:
     if "base" not in said:
         return said
     content = _content(path.parent / said.pop("base"))
+    for name, other in (("corpus", "corpora"), ("corpora", "corpus")):
+        if said.get(name):
+            content.pop(other, None)
     for name, value in said.items():
         is_merged = isinstance(value, dict) and isinstance(content.get(name), dict)
         content[name] = content[name] | value if is_merged else value
