@@ -50,6 +50,7 @@ from training.fitting.loop import (
 )
 from training.fitting.probe import LinearProbe
 from training.fitting.recipe import Recipe
+from training.fitting.sampling import Draws
 from training.judging.metrics import macro_f1, unweighted_accuracy
 
 Report = Callable[[str, Epoch], None]
@@ -81,10 +82,18 @@ def train_at_once(
         recipe.contrast(),
         sampler,
         _mean_accuracy(validation, recipe.views) if validation else None,
+        draws=balanced_draws(recipe, training),
         stop_after=stop_after,
         state_file=state_file,
     )
     return run.run(lambda epoch: report(config.model, epoch))
+
+
+def balanced_draws(recipe: Recipe, training: Sequence[LabelledUtterance]) -> Draws | None:
+    """Draws balanced by corpus and class; None for one corpus whose epochs are passes over it."""
+    if len(recipe.teachers) < 2 and recipe.stage("training").steps_per_epoch is None:
+        return None
+    return Draws.balanced(training, len(recipe.classes), {each.name: each.weight for each in recipe.teachers})
 
 
 def train_text(

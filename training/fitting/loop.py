@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from models.emotion.batch import UtteranceFeatures, collate
 from models.emotion.network import FusionNetwork
 from training.data.dataset import Sampler, shuffled_batches
 from training.fitting.objective import Objective, ObjectiveConfig
+from training.fitting.sampling import Draws
 
 DEVIATION_FLOOR = 1e-3  # of the standardisation: a band that never changes stays finite
 PRETRAINED = "states.layers."  # in a parameter's name: initialised from a layer of Whisper
@@ -33,6 +34,8 @@ class TrainingConfig:
             where a few speakers give too noisy a score.
         patience: epochs without a better validation score before stopping.
         batch_size: utterances in a step.
+        steps_per_epoch: batches in an epoch, drawn with a balance of corpora and classes (`training.fitting.sampling`);
+            None for as many as one pass over the utterances takes.
         learning_rate: peak of the schedule: linear warm-up, then cosine to zero.
         pretrained_learning_rate: peak for the layers initialised from Whisper.
         warmup: share of the schedule that warms up.
@@ -49,6 +52,7 @@ class TrainingConfig:
     early_stopping: bool = True
     patience: int = 12
     batch_size: int = 32
+    steps_per_epoch: int | None = None
     learning_rate: float = 1e-3
     pretrained_learning_rate: float = 1e-4
     warmup: float = 0.1
@@ -98,6 +102,7 @@ class Training:
         objective: what to minimise.
         sampler: draws what it is trained on.
         validate: score of a network, more is better; None to take the last epoch.
+        draws: balanced draws, with class weights of 1; None for one pass an epoch over what the sampler has.
         freeze: names of submodules that stay as they are.
         stop_after: end after so many epochs of the schedule.
         state_file: where the state is kept after every epoch and found again by a run that was interrupted.
@@ -111,6 +116,7 @@ class Training:
         sampler: Sampler,
         validate: Callable[[FusionNetwork], float] | None = None,
         *,
+        draws: Draws | None = None,
         freeze: Sequence[str] = (),
         stop_after: int | None = None,
         state_file: Path | None = None,
@@ -127,10 +133,14 @@ class Training:
             part.requires_grad_(False)
         self._labels = sampler.labels
         self._lengths = sampler.lengths
-        weights = class_weights(self._labels, len(network.config.classes), config.class_balance)
+        self._draws = draws
+        classes = len(network.config.classes)
+        weights = class_weights(self._labels, classes, config.class_balance) if draws is None else torch.ones(classes)
         self._objective = Objective(network, objective, weights).to(self._device)
         self._optimizer = torch.optim.AdamW(_groups(network, config), weight_decay=config.weight_decay, fused=True)
-        steps = config.epochs * max(1, round(len(self._labels) / config.batch_size))
+        one_pass = max(1, round(len(self._labels) / config.batch_size))
+        self._steps_per_epoch = config.steps_per_epoch if draws and config.steps_per_epoch else one_pass
+        steps = config.epochs * self._steps_per_epoch
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: warmup_cosine(step / steps, config.warmup)
         )
@@ -164,13 +174,13 @@ class Training:
             part.eval()
         views = 2 if self._objective.config.alpha > 0 else 1
         losses: list[float] = []
-        for indices in shuffled_batches(self._lengths, self._config.batch_size, self._random):
+        for indices in self._batches():
             drawn = [[self._sampler.draw(int(index), self._random) for index in indices] for _ in range(views)]
             batches = [collate([example.features for example in view]).to(self._device) for view in drawn]
             labels = torch.tensor([example.label for example in drawn[0]], device=self._device)
             ids = torch.from_numpy(indices).to(self._device)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.bfloat16):
-                total = self._objective(self._network, batches, labels, ids).total
+                total = self._objective(self._network, batches, labels, ids, self._possible(indices)).total
             self._optimizer.zero_grad()
             total.backward()
             nn.utils.clip_grad_norm_(self._network.parameters(), self._config.gradient_norm)
@@ -181,6 +191,15 @@ class Training:
             losses.append(float(total.detach()))
             _average_into(self._averaged, self._network, _decay(self._config.averaging, self._schedule.last_epoch))
         return float(np.mean(losses))
+
+    def _batches(self) -> Iterator[NDArray[np.int64]]:
+        size = self._config.batch_size
+        if self._draws is None:
+            return shuffled_batches(self._lengths, size, self._random)
+        return self._draws.batches(self._lengths, size, self._steps_per_epoch, self._random)
+
+    def _possible(self, indices: NDArray[np.int64]) -> Tensor | None:
+        return None if self._draws is None else torch.from_numpy(self._draws.possible[indices]).to(self._device)
 
     def _is_patience_lost(self) -> bool:
         has_judge = self._validate is not None and self._config.early_stopping

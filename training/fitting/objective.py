@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.emotion.batch import FusionBatch
 from models.emotion.network import FusionNetwork, FusionOutput
+from training.data.dataset import NO_CLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,36 @@ class Losses(NamedTuple):
     total: Tensor
     cross_entropy: Tensor
     contrast: Tensor
+
+
+def masked_cross_entropy(
+    logits: Tensor, labels: Tensor, possible: Tensor, class_weights: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy among the classes that are possible for each utterance.
+
+    An utterance says nothing about a class that its corpus does not label: its logit gets no gradient. The smoothed
+    share of a label goes to the possible classes alone. `NO_CLASS` is taught equal probabilities of all classes.
+
+    Args:
+        logits: float, (B, classes).
+        labels: int64, (B,), numbers of possible classes, or `NO_CLASS`.
+        possible: bool, (B, classes).
+        class_weights: float, (classes,); the mean over the batch is weighted by those of the labels, as in torch.
+        label_smoothing: share of the probability that is spread over the possible classes.
+
+    Returns:
+        A scalar.
+    """
+    has_class = labels != NO_CLASS
+    possible = possible | ~has_class[:, None]
+    spread = possible / possible.sum(1, keepdim=True)
+    known = labels.clamp(min=0)
+    exact = nn.functional.one_hot(known, logits.shape[1]).to(spread.dtype)
+    smoothing = torch.where(has_class, label_smoothing, 1.0)[:, None]
+    target = ((1 - smoothing) * exact + smoothing * spread) * class_weights
+    likely = logits.masked_fill(~possible, -torch.inf).log_softmax(1).masked_fill(~possible, 0.0)
+    weights = torch.where(has_class, class_weights[known], 1.0)
+    return -(target * likely).sum() / weights.sum()
 
 
 def supervised_contrast(
@@ -200,29 +231,46 @@ class Objective(nn.Module):
         class_weights: float32, (classes,), of the cross-entropy; None for equal ones.
     """
 
+    class_weights: Tensor
+
     def __init__(self, network: FusionNetwork, config: ObjectiveConfig, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
-        self.cross_entropy = nn.CrossEntropyLoss(weight=class_weights, label_smoothing=config.label_smoothing)
+        classes = len(network.config.classes)
+        self.register_buffer("class_weights", torch.ones(classes) if class_weights is None else class_weights)
         queued = config.queue if config.alpha else 0
         self.queue = ContrastQueue(queued, network.config.projection_width)
         self.momentum_encoder = MomentumEncoder(network, config.momentum) if queued else None
         self._to_enqueue: tuple[FusionBatch, Tensor, Tensor] | None = None
 
-    def forward(self, network: FusionNetwork, views: Sequence[FusionBatch], labels: Tensor, ids: Tensor) -> Losses:
+    def forward(
+        self,
+        network: FusionNetwork,
+        views: Sequence[FusionBatch],
+        labels: Tensor,
+        ids: Tensor,
+        possible: Tensor | None = None,
+    ) -> Losses:
         """The losses of B utterances.
 
         Args:
             network: what is trained, in training mode.
             views: one batch, which contrast passes through the network twice (R19), or two differently augmented ones
                 of the same utterances in the same order.
-            labels: int64, (B,), numbers of the classes.
+            labels: int64, (B,), numbers of the classes, or `NO_CLASS`.
             ids: int64, (B,), which utterance of the corpus each is.
+            possible: bool, (B, classes), the classes that the corpus of each labels; None for all.
         """
         config = self.config
         passes = [views[0], views[0]] if config.alpha and len(views) == 1 else views
         outputs: list[FusionOutput] = [network(view) for view in passes]
-        cross_entropy = torch.stack([self.cross_entropy(output.logits.float(), labels) for output in outputs]).mean()
+        allowed = torch.ones_like(outputs[0].logits, dtype=torch.bool) if possible is None else possible
+        cross_entropy = torch.stack(
+            [
+                masked_cross_entropy(output.logits.float(), labels, allowed, self.class_weights, config.label_smoothing)
+                for output in outputs
+            ]
+        ).mean()
         if not config.alpha:
             return Losses(cross_entropy, cross_entropy, torch.zeros_like(cross_entropy))
         contrast = supervised_contrast(
