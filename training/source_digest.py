@@ -21,6 +21,7 @@ SPEECH_FEATURES = (
     "amser.codecs",
     "models.whisper",
     "training.data.extraction",
+    "training.data.feature_files",
     "training.data.waveform_augmentation",
 )
 TEXT_FEATURES = ("models.text", "training.data.texts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from training.corpora import (
@@ -28,12 +29,13 @@ KNOWN = (
 ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in KNOWN}
 
 
-def open_corpus(source: str, root: Path | None = None) -> Corpus:
+def open_corpus(source: str, root: Path | None = None, label: str | None = None) -> Corpus:
     """Read a corpus.
 
     Args:
         source: a manifest (`corpora/mine.tsv`), a corpus and its folder (`ravdess=corpora/ravdess`), or a corpus alone.
         root: the folder of a corpus that is named alone; for a manifest, the folder that its paths are relative to.
+        label: the class of every utterance, whatever the corpus says; a manifest needs no column `emotion` then.
 
     Raises:
         ManifestError: no corpus has that name, it has no folder, or it cannot be read.
@@ -43,9 +45,12 @@ def open_corpus(source: str, root: Path | None = None) -> Corpus:
         where = Path(folder) if folder else root
         if where is None:
             raise ManifestError(f"where is {name}? Name its folder: {name}=/folder")
-        return ADAPTERS[name].load(where)
+        corpus = ADAPTERS[name].load(where)
+        if label is None:
+            return corpus
+        return replace(corpus, records=tuple(replace(record, emotion=label) for record in corpus.records))
     if source.endswith(MANIFEST_ENDING) or Path(source).is_file():
-        return load_manifest(Path(source), root)
+        return load_manifest(Path(source), root, label)
     raise ManifestError(
         f"{source!r} is neither a manifest ({MANIFEST_ENDING}) nor a corpus known here: {', '.join(ADAPTERS)}"
     )

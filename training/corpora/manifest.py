@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,26 +89,28 @@ class Corpus:
         return tuple(name for name in CLASSES if name in present)
 
 
-def load_manifest(manifest: Path, root: Path | None = None) -> Corpus:
+def load_manifest(manifest: Path, root: Path | None = None, label: str | None = None) -> Corpus:
     """Read a manifest.
 
     Args:
         manifest: the table, UTF-8, with a header row.
         root: the folder that `path` is relative to; by default the nearest folder above the manifest under which the
             first path exists.
+        label: the class of every utterance, in place of the column `emotion`, which is not needed then.
 
     Raises:
         ManifestError: the manifest, one of its required columns, a sound file or every known label is missing.
     """
-    rows = _read_rows(manifest)
+    required = [column for column in REQUIRED_COLUMNS if label is None or column != "emotion"]
+    rows = _read_rows(manifest, required)
     root = root or _find_root(manifest, rows[0]["path"])
     records: list[Record] = []
     unknown: Counter[str] = Counter()
     for number, row in enumerate(rows, start=2):
-        label = row["emotion"].strip().lower()
-        emotion = ALIASES.get(label)
+        said = "" if label else row["emotion"].strip().lower()
+        emotion = label or ALIASES.get(said)
         if emotion is None:
-            unknown[label] += 1
+            unknown[said] += 1
             continue
         audio = root / row["path"]
         if not audio.is_file():
@@ -120,7 +122,7 @@ def load_manifest(manifest: Path, root: Path | None = None) -> Corpus:
     return Corpus(manifest.stem, tuple(records), dict(unknown), "; ".join(licences))
 
 
-def _read_rows(manifest: Path) -> list[dict[str, str]]:
+def _read_rows(manifest: Path, required: Sequence[str]) -> list[dict[str, str]]:
     if not manifest.is_file():
         raise ManifestError(
             f"there is no manifest {manifest}; --corpus names one, {VARIABLE} the folder that a recipe's paths are in"
@@ -128,7 +130,7 @@ def _read_rows(manifest: Path) -> list[dict[str, str]]:
     with manifest.open(encoding="utf-8", newline="") as file:
         # Transcripts hold quotation marks that are only characters.
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
-        missing = [column for column in REQUIRED_COLUMNS if column not in (reader.fieldnames or ())]
+        missing = [column for column in required if column not in (reader.fieldnames or ())]
         if missing:
             raise ManifestError(f"{manifest}: no column {', '.join(missing)}; it has {reader.fieldnames}")
         rows = list(reader)

@@ -129,7 +129,8 @@ class SpokenSampler:
 
     @property
     def lengths(self) -> Sequence[int]:
-        return [utterance.features[self.views[0]].log_mel.shape[1] for utterance in self.utterances]
+        features = [utterance.features[self.views[0]] for utterance in self.utterances]
+        return [max(each.log_mel.shape[1], len(each.encoder_states)) for each in features]  # either may be missing
 
     def draw(self, index: int, random: np.random.Generator) -> Example:
         """See `Sampler.draw`."""

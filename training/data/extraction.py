@@ -2,8 +2,8 @@
 
 Every utterance is processed as it is served: its log-Mel is compressed and rebuilt first; the recogniser transcribes
 that same Mel; words and context are encoded from that transcript ("text at test time: the ASR text of the same
-compressed Mel"). The speech features of an utterance are a file, so that an interrupted extraction goes on where it
-stopped; texts are encoded anew, each different one once.
+compressed Mel"). Speech features are kept in files (`training.data.feature_files`); texts are encoded anew, each
+different one once.
 
 Files are kept under a key of what they depend on: data, codec, weights, and the code of the feature path
 (`training.source_digest`), so that a changed codec or recogniser never meets old features.
@@ -11,24 +11,23 @@ Files are kept under a key of what they depend on: data, codec, weights, and the
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from rich import get_console
-from rich.progress import track
 
 from amser import codecs
 from amser.codecs import Setting
 from amser.codecs.klt_tables import digest
-from amser.features import AudioError, log_mel, resample, silence_value, to_mono
+from amser.features import SAMPLE_RATE, AudioError, log_mel, resample, silence_value, to_mono
 from models.emotion.batch import FRAMES_PER_SECOND, UtteranceFeatures
 from models.messages import Mel
 from models.weights import cache_folder, fingerprint, model_path
@@ -36,15 +35,16 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.manifest import Corpus, ManifestError, Record
+from training.data.feature_files import SpeechFeatures, kept_features
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.data.waveform_augmentation import WaveformAugmentation
 from training.source_digest import SPEECH_FEATURES, source_digest
 
 RECOGNISER = "whisper-base"  # of the catalogue; recipes may name another one
+WORD_WIDTH = 300  # of word vectors
 UTTERANCES_AT_ONCE = 8  # through the recogniser; bounds the memory
+NO_LOG_MEL = np.zeros((80, 1), np.float16)  # in place of one that no network reads
 THREADS = 1  # of torch and CTranslate2; two that wait for each other on busy cores were thirty times slower
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +77,6 @@ UNCOMPRESSED: Final = CodecSetting("none", Setting())
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechFeatures:
-    """What the cluster computes of an utterance before its text is encoded.
-
-    Attributes:
-        log_mel: float16 (80, T), after the codec.
-        encoder_states: float16 (s, width), see `models.whisper.voice`.
-        text: the recogniser's, or the corpus's own.
-    """
-
-    log_mel: NDArray[np.float16]
-    encoder_states: NDArray[np.float16]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class SpeechModels:
     """The models that encode speech; `asr` is None where reference transcripts are used instead."""
 
@@ -106,6 +91,42 @@ class SpeechModels:
             asr=WhisperRecognizer(CTranslate2Engine(model, threads=THREADS)) if asr else None,
             voice=VoiceEncoder(model, threads=THREADS),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which features of an utterance are made.
+
+    Attributes:
+        languages: ISO 639-1 codes of what is transcribed, with what has no code; None for all, () for nothing, and then
+            no recogniser is loaded. What is not transcribed has an empty text.
+        log_mel: whether the log-Mel is kept.
+        longest_seconds: what is longer is cropped; None for no limit.
+    """
+
+    languages: tuple[str, ...] | None = None
+    log_mel: bool = True
+    longest_seconds: float | None = None
+
+    def transcribes(self, language: str | None) -> bool:
+        """Whether the recogniser runs on an utterance in that language."""
+        return self.languages is None or (self.languages != () and language in (None, *self.languages))
+
+    def cropped(self, waveform: NDArray[np.float32], place: float = 0.5) -> NDArray[np.float32]:
+        """A waveform (n,) at 16 kHz that is not longer; `place` within 0 to 1 is where its part lies in the whole."""
+        if self.longest_seconds is None:
+            return waveform
+        length = int(self.longest_seconds * SAMPLE_RATE)
+        start = int(place * max(0, len(waveform) - length))
+        return waveform[start : start + length]
+
+    def features(self, mel: Mel, models: SpeechModels, text: str) -> SpeechFeatures:
+        """The features of a log-Mel."""
+        kept = mel.values if self.log_mel else NO_LOG_MEL
+        return SpeechFeatures(kept, models.voice.encode(mel), text)
+
+
+EVERYTHING: Final = Reading()
 
 
 def extract(
@@ -138,14 +159,22 @@ def with_text(speech: Sequence[SpeechFeatures], texts: Mapping[str, TextFeatureP
     ]
 
 
+def without_words(speech: Sequence[SpeechFeatures], context_width: int) -> list[UtteranceFeatures]:
+    """Utterance features of the voices alone, for a text encoder of that width."""
+    words, context = np.zeros((0, WORD_WIDTH), np.float16), np.zeros((0, context_width), np.float16)
+    return [UtteranceFeatures(each.log_mel, words, context, each.encoder_states) for each in speech]
+
+
 def extract_speech(
     corpus: Corpus,
     setting: CodecSetting,
     *,
     reference_text: bool = False,
     recogniser: str = RECOGNISER,
+    reading: Reading = EVERYTHING,
     cache_root: Path | None = None,
     load_models: Callable[[], SpeechModels] | None = None,
+    workers: Executor | None = None,
 ) -> list[SpeechFeatures]:
     """Speech features of every record, in order, from the cache where they are there.
 
@@ -154,27 +183,23 @@ def extract_speech(
         setting: how the device compresses.
         reference_text: take the corpus's transcript for the text (an upper bound, and quick).
         recogniser: a Whisper of the weight catalogue.
+        reading: which of the features are made.
         cache_root: where to keep it; `features/` in Amser's cache folder by default.
         load_models: returns the models; called only where features are missing.
+        workers: processes that compute what is missing, from `training.data.feature_files.speech_workers`.
 
     Raises:
         ManifestError: a sound file cannot be read, or holds no usable speech.
     """
-
-    def compute(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
-        records = [corpus.records[number] for number in numbers]
-        mels = [compressed_mel(waveform_of(record), setting, record.language) for record in records]
-        if models.asr is None:
-            texts = [record.text for record in records]
-        else:
-            texts = [transcript.text for transcript in models.asr.transcribe(mels)]
-        return [
-            SpeechFeatures(mel.values, models.voice.encode(mel), text) for mel, text in zip(mels, texts, strict=True)
-        ]
-
-    folder = (cache_root or cache_folder() / "features") / cache_key(corpus, setting, reference_text, recogniser)
-    load = load_models or (lambda: SpeechModels.load(asr=not reference_text, recogniser=recogniser))
-    return _cached(folder, len(corpus.records), compute, load, f"features of {corpus.name}, {setting}")
+    folder = (cache_root or cache_folder() / "features") / cache_key(
+        corpus, setting, reference_text, recogniser, reading
+    )
+    has_recogniser = not reference_text and reading.languages != ()
+    load = load_models or partial(SpeechModels.load, asr=has_recogniser, recogniser=recogniser)
+    description = f"features of {corpus.name}, {setting}"
+    return kept_features(
+        folder, corpus.records, PlainView(setting, reference_text, reading), load, description, workers
+    )
 
 
 def extract_augmented_speech(
@@ -185,8 +210,10 @@ def extract_augmented_speech(
     texts: Sequence[str],
     *,
     recogniser: str = RECOGNISER,
+    reading: Reading = EVERYTHING,
     cache_root: Path | None = None,
     load_models: Callable[[], SpeechModels] | None = None,
+    workers: Executor | None = None,
 ) -> list[SpeechFeatures]:
     """Speech features of every record with a changed waveform (R20), each through one codec setting at random.
 
@@ -197,20 +224,11 @@ def extract_augmented_speech(
         settings: what each utterance's codec is drawn from.
         texts: of the records; changes leave the words as they are, so the recogniser does not run again.
         recogniser: as for `extract_speech`.
+        reading: as for `extract_speech`.
         cache_root: as for `extract_speech`.
         load_models: as for `extract_speech`.
+        workers: as for `extract_speech`.
     """
-
-    def compute(numbers: Sequence[int], models: SpeechModels) -> list[SpeechFeatures]:
-        computed = []
-        for number in numbers:
-            record = corpus.records[number]
-            seed = copy * len(corpus.records) + number
-            setting = settings[int(np.random.default_rng(seed).integers(len(settings)))]
-            mel = compressed_mel(augmentation(waveform_of(record), seed), setting, record.language)
-            computed.append(SpeechFeatures(mel.values, models.voice.encode(mel), texts[number]))
-        return computed
-
     content: dict[str, object] = {
         "copy": copy,
         "augmentation": augmentation.key(),
@@ -218,13 +236,67 @@ def extract_augmented_speech(
     }
     if any(setting.name == "klt" for setting in settings):
         content["tables"] = digest()
-    key = f"{cache_key(corpus, UNCOMPRESSED, False, recogniser)}-{_digest(content)}"
+    key = f"{cache_key(corpus, UNCOMPRESSED, False, recogniser, reading)}-{_digest(content)}"
     folder = (cache_root or cache_folder() / "features") / key
-    load = load_models or (lambda: SpeechModels.load(asr=False, recogniser=recogniser))
-    speech = _cached(folder, len(corpus.records), compute, load, f"features of {corpus.name}, augmented copy {copy}")
-    return [
-        replace(each, text=text) for each, text in zip(speech, texts, strict=True)
-    ]  # a kept file may hold another text
+    load = load_models or partial(SpeechModels.load, asr=False, recogniser=recogniser)
+    seeds = range(copy * len(corpus.records), (copy + 1) * len(corpus.records))
+    speech = kept_features(
+        folder,
+        list(zip(corpus.records, seeds, strict=True)),
+        AugmentedView(augmentation, tuple(settings), reading),
+        load,
+        f"features of {corpus.name}, augmented copy {copy}",
+        workers,
+    )
+    return [replace(each, text=text) for each, text in zip(speech, texts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainView:
+    """Computes features of records as they are; the fields are arguments of `extract_speech`."""
+
+    setting: CodecSetting
+    reference_text: bool
+    reading: Reading
+
+    def __call__(self, records: Sequence[Record], models: SpeechModels) -> list[SpeechFeatures]:
+        computed: list[SpeechFeatures] = []
+        for start in range(0, len(records), UTTERANCES_AT_ONCE):
+            computed += self._some(records[start : start + UTTERANCES_AT_ONCE], models)
+        return computed
+
+    def _some(self, records: Sequence[Record], models: SpeechModels) -> list[SpeechFeatures]:
+        waveforms = (self.reading.cropped(waveform_of(record)) for record in records)
+        mels = [
+            compressed_mel(waveform, self.setting, record.language)
+            for waveform, record in zip(waveforms, records, strict=True)
+        ]
+        texts = [record.text if self.reference_text else "" for record in records]
+        if models.asr is not None and not self.reference_text:
+            said = [number for number, record in enumerate(records) if self.reading.transcribes(record.language)]
+            transcripts = models.asr.transcribe([mels[number] for number in said]) if said else []
+            for number, transcript in zip(said, transcripts, strict=True):
+                texts[number] = transcript.text
+        return [self.reading.features(mel, models, text) for mel, text in zip(mels, texts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedView:
+    """Computes features of records and seeds, changed; the fields are arguments of `extract_augmented_speech`."""
+
+    augmentation: WaveformAugmentation
+    settings: tuple[CodecSetting, ...]
+    reading: Reading
+
+    def __call__(self, seeded: Sequence[tuple[Record, int]], models: SpeechModels) -> list[SpeechFeatures]:
+        return [self._one(record, seed, models) for record, seed in seeded]
+
+    def _one(self, record: Record, seed: int, models: SpeechModels) -> SpeechFeatures:
+        random = np.random.default_rng(seed)
+        setting = self.settings[int(random.integers(len(self.settings)))]
+        waveform = self.reading.cropped(waveform_of(record), random.random())
+        mel = compressed_mel(self.augmentation(waveform, seed), setting, record.language)
+        return self.reading.features(mel, models, "")
 
 
 def waveform_of(record: Record) -> NDArray[np.float32]:
@@ -257,7 +329,13 @@ def compressed_mel(waveform: NDArray[np.float32], setting: CodecSetting, languag
     )
 
 
-def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recogniser: str = RECOGNISER) -> str:
+def cache_key(
+    corpus: Corpus,
+    setting: CodecSetting,
+    reference_text: bool,
+    recogniser: str = RECOGNISER,
+    reading: Reading = EVERYTHING,
+) -> str:
     """A name for speech features that changes with whatever they depend on: rows, files, codec, recogniser, code."""
     content = {
         "code": source_digest(*SPEECH_FEATURES),
@@ -267,6 +345,7 @@ def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recog
         ],
         "codec": str(setting),
         "recogniser": fingerprint(recogniser),
+        "reading": asdict(reading),
     }
     if setting.name == "klt":
         content["tables"] = digest()
@@ -275,45 +354,3 @@ def cache_key(corpus: Corpus, setting: CodecSetting, reference_text: bool, recog
 
 def _digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _cached(
-    folder: Path,
-    count: int,
-    compute: Callable[[Sequence[int], SpeechModels], list[SpeechFeatures]],
-    load: Callable[[], SpeechModels],
-    description: str,
-) -> list[SpeechFeatures]:
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{number:06d}.npz" for number in range(count)]
-    missing = [number for number, file in enumerate(files) if not file.is_file()]
-    if len(missing) < count:
-        oldest = min(file.stat().st_mtime for file in files if file.is_file())
-        get_console().print(f"{description}: {count - len(missing):,} of {count:,} kept, the oldest of {_day(oldest)}")
-    if missing:
-        models = load()
-        for group in track(_chunks(missing, UTTERANCES_AT_ONCE), description, -(-len(missing) // UTTERANCES_AT_ONCE)):
-            for number, computed in zip(group, compute(group, models), strict=True):
-                _write(files[number], computed)
-    return [_read(file) for file in files]
-
-
-def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
-
-
-def _day(timestamp: float) -> str:
-    return datetime.datetime.fromtimestamp(timestamp).astimezone().date().isoformat()
-
-
-def _write(file: Path, speech: SpeechFeatures) -> None:
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.savez(stream, log_mel=speech.log_mel, encoder_states=speech.encoder_states, text=np.array(speech.text))
-    partial.replace(file)
-
-
-def _read(file: Path) -> SpeechFeatures:
-    with np.load(file, allow_pickle=False) as arrays:
-        return SpeechFeatures(arrays["log_mel"], arrays["encoder_states"], str(arrays["text"]))

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from models.emotion.batch import voice_alone
+from models.emotion.batch import UtteranceFeatures, voice_alone
+from training.corpora.catalogue import open_corpus
 from training.corpora.goemotions import Sentence, balanced, read_sentences, spoken_sentences
-from training.corpora.manifest import CLASSES, Corpus, ManifestError
-from training.data.dataset import LabelledSentence, LabelledUtterance, TextSubstitution
-from training.data.extraction import CodecSetting, extract_augmented_speech, extract_speech, with_text
+from training.corpora.manifest import CLASSES, NO_EMOTION, Corpus, ManifestError
+from training.corpora.teacher import Teacher
+from training.data.dataset import NO_CLASS, LabelledSentence, LabelledUtterance, TextSubstitution
+from training.data.extraction import (
+    CodecSetting,
+    SpeechModels,
+    extract_augmented_speech,
+    extract_speech,
+    with_text,
+    without_words,
+)
+from training.data.feature_files import speech_workers
+from training.data.screening import screen
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.fitting.recipe import Recipe
 
 PARTS = ("train", "dev", "test")
+OpenTeacher = tuple[Teacher, Corpus]  # what a recipe says of a corpus, and the corpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +49,30 @@ class SentenceBank:
     pairs: dict[str, list[list[TextFeaturePair]]]
 
 
+def open_teachers(recipe: Recipe, root: Path | None = None) -> list[OpenTeacher]:
+    """The corpora of a recipe, without recordings that cannot be used.
+
+    Args:
+        recipe: names them.
+        root: see `training.corpora.catalogue.open_corpus`; for a recipe of one corpus.
+
+    Raises:
+        ManifestError: the recipe names none, or two of one name; one cannot be read, or has no usable recording.
+    """
+    teachers = recipe.teachers
+    if not teachers:
+        raise ManifestError(f"the recipe {recipe.name} names no corpus")
+    if root is not None and len(teachers) > 1:
+        raise ManifestError("a root is for one corpus: in a list, name paths that are under AMSER_DATA")
+    opened = [(teacher, screen(open_corpus(teacher.source, root, teacher.label))) for teacher in teachers]
+    counts = Counter(corpus.name for _, corpus in opened)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ManifestError(f"corpora are told apart by their names, but two are called {', '.join(twice)}")
+    return opened
+
+
 def load_utterances(
-    corpus: Corpus,
+    corpora: Corpus | Sequence[OpenTeacher],
     recipe: Recipe,
     extractor: TextFeatureExtractor,
     background: Path | None = None,
@@ -43,41 +80,97 @@ def load_utterances(
 ) -> list[LabelledUtterance]:
     """The utterances of the recipe's classes, at all its codec settings and `settings`, and in its augmented copies.
 
+    Args:
+        corpora: one, or several from `open_teachers`; their utterances follow each other.
+        recipe: says which views there are.
+        extractor: of the texts; not used where the recipe learns from no words of the corpora.
+        background: folder of recordings that copies are mixed with.
+        settings: further codec settings.
+
     Raises:
-        ManifestError: no utterance has one of the classes.
+        ManifestError: no utterance of a corpus has one of the classes.
     """
+    opened = [(Teacher(corpora.name), corpora)] if isinstance(corpora, Corpus) else corpora
+    labelled = _classes_labelled(opened, recipe)
+    loaded: list[LabelledUtterance] = []
+    has_recogniser = recipe.own_words and recipe.text != "reference"
+    load_models = partial(SpeechModels.load, asr=has_recogniser, recogniser=recipe.recogniser)
+    with speech_workers(load_models) as workers:
+        for (_, corpus), possible in zip(opened, labelled, strict=True):
+            views = _views(corpus, recipe, extractor, background, settings, workers)
+            utterances = [
+                LabelledUtterance(
+                    label=NO_CLASS if record.emotion == NO_EMOTION else recipe.classes.index(record.emotion),
+                    speaker=record.speaker,
+                    fold=record.fold,
+                    features={name: view[number] for name, view in views.items()},
+                    dialogue=record.dialogue,
+                    corpus=corpus.name,
+                    possible=possible,
+                )
+                for number, record in enumerate(corpus.records)
+                if record.emotion in (*recipe.classes, NO_EMOTION)
+            ]
+            if not utterances:
+                raise ManifestError(f"{corpus.name} has none of {', '.join(recipe.classes)}")
+            loaded += utterances
+    return loaded
+
+
+def _classes_labelled(opened: Sequence[OpenTeacher], recipe: Recipe) -> list[tuple[int, ...]]:
+    """The numbers of the classes that each corpus labels, and of those that none does: they are never right."""
+    classes = [frozenset(recipe.classes if teacher.label else corpus.classes_present) for teacher, corpus in opened]
+    somewhere = frozenset[str]().union(*(corpus.classes_present for _, corpus in opened))
+    return [
+        tuple(number for number, name in enumerate(recipe.classes) if name in of_corpus or name not in somewhere)
+        for of_corpus in classes
+    ]
+
+
+def _views(
+    corpus: Corpus,
+    recipe: Recipe,
+    extractor: TextFeatureExtractor,
+    background: Path | None,
+    settings: Sequence[str],
+    workers: Executor,
+) -> dict[str, list[UtteranceFeatures]]:
+    """The features of all records of a corpus, by codec setting and by the name of an augmented copy."""
     speech = {
         text: extract_speech(
-            corpus, CodecSetting.parse(text), reference_text=recipe.text == "reference", recogniser=recipe.recogniser
+            corpus,
+            CodecSetting.parse(text),
+            reference_text=recipe.text == "reference",
+            recogniser=recipe.recogniser,
+            reading=recipe.reading,
+            workers=workers,
         )
         for text in dict.fromkeys((*recipe.views, *recipe.judged, *settings))
     }
     plain = [each.text for each in speech[recipe.views[0]]]
     rates = [CodecSetting.parse(text) for text in recipe.copied_at]
     for copy in range(recipe.copies):
-        augmentation = recipe.waveform_augmenter(background)
         speech[copy_name(copy)] = extract_augmented_speech(
-            corpus, copy, augmentation, rates, plain, recogniser=recipe.recogniser
+            corpus,
+            copy,
+            recipe.waveform_augmenter(background),
+            rates,
+            plain,
+            recogniser=recipe.recogniser,
+            reading=recipe.reading,
+            workers=workers,
         )
+    if not recipe.own_words:
+        return {name: without_words(group, extractor.context_width) for name, group in speech.items()}
     texts = extractor.extract([each.text for group in speech.values() for each in group])
-    features = {name: with_text(group, texts) for name, group in speech.items()}
-    utterances = [
-        LabelledUtterance(
-            recipe.classes.index(record.emotion),
-            record.speaker,
-            record.fold,
-            {
-                name: group[number] if record.language in (None, *recipe.text_languages) else voice_alone(group[number])
-                for name, group in features.items()
-            },
-            record.dialogue,
-        )
-        for number, record in enumerate(corpus.records)
-        if record.emotion in recipe.classes
-    ]
-    if not utterances:
-        raise ManifestError(f"{corpus.name} has none of {', '.join(recipe.classes)}")
-    return utterances
+    languages = (None, *recipe.text_languages)
+    return {
+        name: [
+            features if record.language in languages else voice_alone(features)
+            for record, features in zip(corpus.records, with_text(group, texts), strict=True)
+        ]
+        for name, group in speech.items()
+    }
 
 
 def copy_name(copy: int) -> str:

@@ -17,7 +17,7 @@ from training.corpora.manifest import CLASSES
 from training.corpora.teacher import Teacher
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import PairMixture
-from training.data.extraction import RECOGNISER
+from training.data.extraction import RECOGNISER, Reading
 from training.data.waveform_augmentation import WaveformAugmentation
 from training.fitting.loop import TrainingConfig
 from training.fitting.objective import ObjectiveConfig
@@ -168,6 +168,17 @@ class Recipe:
     def teachers(self) -> tuple[Teacher, ...]:
         """The corpora to train on, whether named by `corpora` or by `corpus`; () where neither is."""
         return self.corpora if self.corpus is None else (Teacher(self.corpus),)
+
+    @property
+    def reads_mel(self) -> bool:
+        """Whether log-Mels are kept with the features: not where `modalities` and the lack of words rule them out."""
+        return self.own_words or "mel" in self.network.get("modalities", ("mel",))
+
+    @property
+    def reading(self) -> Reading:
+        """Which features of an utterance are made."""
+        languages = self.text_languages if self.own_words else ()
+        return Reading(languages, self.reads_mel, self.longest_seconds)
 
     @property
     def in_stages(self) -> bool:

@@ -14,7 +14,7 @@ import synthetic_corpus
 
 from amser.features import SAMPLE_RATE
 from training.corpora.manifest import Corpus, ManifestError, load_manifest
-from training.data import extraction
+from training.data import feature_files
 from training.data.extraction import (
     CodecSetting,
     SpeechModels,
@@ -116,7 +116,7 @@ def test_kept_features_are_announced_with_their_date(
 def test_an_interrupted_extraction_goes_on(
     corpus: Corpus, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "UTTERANCES_AT_ONCE", 5)
+    monkeypatch.setattr(feature_files, "UTTERANCES_IN_SHARD", 5)
     transcribe, calls = models.asr.transcribe, iter(range(2))
     models.asr.transcribe = lambda mels: transcribe(mels) if next(calls, None) is not None else pytest.fail("power")
     with pytest.raises(pytest.fail.Exception, match="power"):
