@@ -22,6 +22,7 @@ SPEECH_FEATURES = (
     "models.whisper",
     "training.data.extraction",
     "training.data.feature_files",
+    "training.data.reverberation",
     "training.data.waveform_augmentation",
 )
 TEXT_FEATURES = ("models.text", "training.data.texts")
