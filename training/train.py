@@ -1,9 +1,10 @@
 """Train a network: `python -m training.train --config FILE [--corpus CORPUS] [--sentences DIR] [--noise DIR]
 [--final]`.
 
-Speaker-independent cross-validation first: fold k tests, speakers of the next fold validate, the others train. With
-`--final`, a network is then trained on everything for the median number of epochs, and written as a checkpoint that
-carries the cross-validated figures.
+Cross-validation first. With several corpora each is left out in turn: the others teach, it judges, and the calibration
+comes from networks that miss a further corpus. With one, folds of speakers: fold k tests, speakers of the next fold
+validate, the others train. With `--final`, a network is then trained on everything for the median number of epochs, and
+written as a checkpoint that carries the cross-validated figures.
 """
 
 from __future__ import annotations
@@ -14,44 +15,47 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, median_high
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from amser.codecs import klt_tables
-from models.emotion.amser_states import TextNetwork
+from models.emotion.amser_states import TextNetwork, VoiceNetwork
 from models.emotion.checkpoint import CheckpointInfo, describe, load, save
 from models.emotion.config import FusionConfig
 from models.weights import UnknownModel, cache_folder, fingerprint
-from training.corpora.catalogue import open_corpus
 from training.corpora.licences import joined, licences_of, named_licence
 from training.corpora.manifest import Corpus, ManifestError
 from training.data.dataset import LabelledUtterance
-from training.data.extraction import THREADS, CodecSetting
-from training.data.folds import Split, split
-from training.data.screening import screen, summary_of
+from training.data.extraction import THREADS
+from training.data.folds import Split, can_leave_corpora_out, folds_within, leave_one_corpus_out, split
+from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
-from training.evaluate import compare, confusion_table, figures, row, scores_table
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate, train
-from training.fitting.curriculum import text_f1, train_text
+from training.fitting.curriculum import join, text_f1, train_text
+from training.fitting.left_out import Calibration, calibrate_text, leave_corpora_out
 from training.fitting.loading import (
     PARTS,
+    OpenTeacher,
     SentenceBank,
     load_sentences,
     load_substitution,
     load_utterances,
+    open_teachers,
 )
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
 from training.outputs import RUNS, new_file
+from training.reports import ALL_LEFT_OUT, AMONG_ALL, LEFT_OUT, report_folds, report_left_out
 from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 
+CORPORA, FOLDS = "corpora", "folds"  # protocols
+METRICS = ("ua", "wa", "macro_f1", "weighted_f1")  # of the checkpoint
+WORDLESS = "zxx"  # the code of sounds without a language
 DEFAULT_RECIPE = Path(__file__).parent / "configs" / "amser-states.yaml"
 EXAMPLES = """
 examples:
@@ -62,6 +66,34 @@ Features and the networks of finished folds are kept in Amser's cache folder: a 
 it stopped, and a second run starts at once. Changed code computes them anew.
 `python -m training.corpora` lists the corpora that are known by name.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What cross-validation found.
+
+    Attributes:
+        rows: figures, as JSON.
+        networks: those that were trained.
+        calibration: of a network that learns from everything; None where a temperature alone is known.
+    """
+
+    rows: list[dict[str, Any]]
+    networks: Sequence[TrainedNetwork]
+    calibration: Calibration | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures that a checkpoint carries: `ua, CODEC` and so on, and `ua, CORPUS, CODEC` of left-out corpora."""
+        metrics: dict[str, float] = {}
+        for each in self.rows:
+            if AMONG_ALL in each["protocol"]:
+                continue
+            if LEFT_OUT in each["protocol"] and each["corpus"] != ALL_LEFT_OUT:
+                metrics[f"ua, {each['corpus']}, {_view_of(each)}"] = each["ua"]
+            else:
+                metrics |= {f"{name}, {_view_of(each)}": each[name] for name in METRICS}
+        return metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,57 +109,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
             new_file(checkpoint, options.force)
         text_models = (options.text_encoder or recipe.text_encoder, options.word_vectors or recipe.word_vectors)
         extractor = TextFeatureExtractor(*text_models)
-        corpus = screen(open_corpus(str(recipe.corpus), options.root))
-        if corpus.unusable:
-            console.print(summary_of(corpus), style="yellow")
+        opened = open_teachers(recipe, options.root)
+        for _, corpus in opened:
+            if corpus.unusable:
+                console.print(summary_of(corpus), style="yellow")
         config = recipe.network_config(extractor.context_width)
-        training_data = load_training_data(console, recipe, config, corpus, extractor)
-        splits = split(training_data.utterances)
+        training_data = load_training_data(console, recipe, config, opened, extractor)
+        plan = plan_of(recipe, options.protocol, options.folds_of)
+        splits = splits_of(plan, recipe, training_data.utterances)
         console.print(f"terms of the data: {training_data.licence}", markup=False)
     except (UnknownModel, ManifestError, OSError, TypeError, ValueError) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2
-    folds = cross_validate(
-        recipe,
-        config,
-        training_data,
-        splits,
-        networks_folder(recipe, corpus, extractor),
-        workers=options.workers,
-        console=console,
-        log_folder=options.log_folder,
-    )
-    rows = report_folds(console, recipe, corpus, training_data.utterances, folds)
+    folder = networks_folder(recipe, opened, extractor)
+    running = {"workers": options.workers, "console": console, "log_folder": options.log_folder}
+    if plan == CORPORA:
+        left_out = leave_corpora_out(recipe, config, training_data, folder, **running)
+        rows = report_left_out(console, recipe, training_data.utterances, left_out)
+        found = Assessment(rows, left_out.networks, left_out.final)
+    else:
+        folds = cross_validate(recipe, config, training_data, splits, folder, **running)
+        (corpus,) = (corpus for _, corpus in opened if corpus.name == plan)
+        found = Assessment(report_folds(console, recipe, corpus, training_data.utterances, folds), folds)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(found.rows, indent=2) + "\n", encoding="utf-8")
     if options.final:
-        final = train_final(console, recipe, config, training_data, folds)
-        metrics = {
-            f"{name}, {setting}": each[name]
-            for setting, each in zip(recipe.judged, rows, strict=True)
-            for name in ("ua", "wa", "macro_f1", "weighted_f1")
-        }
-        info = describe_final(recipe, final, corpus, training_data.licence, extractor, metrics)
+        final = train_final(console, recipe, config, training_data, found)
+        info = describe_final(recipe, final, [corpus for _, corpus in opened], training_data, extractor, found)
         save(checkpoint, final.network, info)
         console.print(f"{checkpoint}: {checkpoint.stat().st_size / 1e6:.1f} MB; licence: {info.licence}", markup=False)
     return 0
+
+
+def plan_of(recipe: Recipe, protocol: str | None, folds_of: str | None) -> str:
+    """`CORPORA`, or the name of the corpus whose folds of speakers are used.
+
+    Raises:
+        ValueError: no corpus of the recipe has the name, or too few can be left out.
+    """
+    names = [each.name for each in recipe.teachers]
+    if folds_of is not None and folds_of not in names:
+        raise ValueError(f"--folds-of {folds_of}: the corpora are {', '.join(names)}")
+    is_possible = can_leave_corpora_out(recipe.teachers)
+    if protocol == CORPORA and not is_possible:
+        raise ValueError("--protocol corpora: three corpora that can be left out are needed")
+    by_corpora = protocol == CORPORA or (protocol is None and folds_of is None and is_possible)
+    return CORPORA if by_corpora else folds_of or names[0]
+
+
+def splits_of(plan: str, recipe: Recipe, utterances: Sequence[LabelledUtterance]) -> tuple[Split, ...]:
+    """What a plan trains and tests first; raises ValueError where the corpus has no folds."""
+    if plan == CORPORA:
+        return leave_one_corpus_out(utterances, recipe.teachers)
+    return folds_within(utterances, plan) if len(recipe.teachers) > 1 else split(utterances)
 
 
 def load_training_data(
     console: Console,
     recipe: Recipe,
     config: FusionConfig,
-    corpus: Corpus,
+    corpora: Corpus | Sequence[OpenTeacher],
     extractor: TextFeatureExtractor,
     settings: Sequence[str] = (),
 ) -> TrainingData:
-    """What the recipe trains from, with the corpus at `settings` too; trains the text network where that is a stage.
+    """What the recipe trains from, with the corpora at `settings` too; trains the text network where that is a stage.
 
     Raises:
         ManifestError: sentences are needed, but there are none.
     """
-    licence = joined(licences_of(corpus, recipe.sentences, recipe.noise if recipe.copies else None, recipe.licences))
-    utterances = load_utterances(corpus, recipe, extractor, recipe.noise, settings)
+    noise = recipe.noise if recipe.copies else None
+    licences: dict[str, str] = {}
+    for corpus in _corpora(corpora):
+        licences |= licences_of(corpus, None, None, recipe.licences)
+    licence = joined(licences | licences_of(None, recipe.sentences, noise, recipe.licences))
+    utterances = load_utterances(corpora, recipe, extractor, recipe.noise, settings)
     if not recipe.in_stages:
         return TrainingData(utterances, load_substitution(recipe.sentences, recipe, extractor), licence=licence)
     if "neutral" not in recipe.classes:
@@ -168,12 +223,13 @@ def _text_file(recipe: Recipe, config: FusionConfig, extractor: TextFeatureExtra
     return _kept("text", [*content, *_tables(recipe), code]).with_suffix(".safetensors")
 
 
-def networks_folder(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Path:
-    """Where the networks of a recipe's folds are kept: another folder for other settings, data, encoders or code."""
+def networks_folder(recipe: Recipe, corpora: Corpus | Sequence[OpenTeacher], extractor: TextFeatureExtractor) -> Path:
+    """Where the networks of a recipe are kept: another folder for other settings, data, encoders or code."""
     content: dict[str, object] = {
         "recipe": recipe.settings(),
         "corpus": [
             [record.utterance, record.emotion, record.speaker, record.fold, record.dialogue]
+            for corpus in _corpora(corpora)
             for record in corpus.records
         ],
         "recogniser": fingerprint(recipe.recogniser),
@@ -185,6 +241,10 @@ def networks_folder(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtrac
     if any(setting.startswith("klt") for setting in (*recipe.views, *recipe.copied_at)):
         content["klt"] = klt_tables.digest()
     return _kept(recipe.name, content)
+
+
+def _corpora(corpora: Corpus | Sequence[OpenTeacher]) -> list[Corpus]:
+    return [corpora] if isinstance(corpora, Corpus) else [corpus for _, corpus in corpora]
 
 
 def _kept(name: str, content: object) -> Path:
@@ -201,95 +261,72 @@ def _digest(file: Path) -> str | None:
 
 
 def train_final(
-    console: Console, recipe: Recipe, config: FusionConfig, training_data: TrainingData, folds: Sequence[TrainedNetwork]
+    console: Console, recipe: Recipe, config: FusionConfig, training_data: TrainingData, found: Assessment
 ) -> TrainedNetwork:
-    """A network from everything, for as many epochs and with the temperature that the folds had in the median."""
+    """A network from everything, for as many epochs as the networks of cross-validation took in the median.
+
+    Its temperature is that of the calibration, or else their median.
+    """
     everything = Split(0, tuple(range(len(training_data.utterances))), (), ())
-    epochs = {stage: median_high(each.epochs[stage] for each in folds) for stage in folds[0].epochs}
+    judged = found.networks
+    epochs = {stage: median_high(each.epochs[stage] for each in judged) for stage in judged[0].epochs}
     with TrainingProgress(max(epochs.values()), console) as progress:
         final = train(recipe, config, training_data, everything, progress.report, stop_after=epochs)
-    return TrainedNetwork(everything, final.network, median(each.temperature for each in folds), 0.0, epochs)
+    network = final.network
+    if recipe.in_stages and not recipe.own_words:
+        assert training_data.text is not None
+        network = join(cast(VoiceNetwork, network), training_data.text)
+    calibration = found.calibration
+    temperature = calibration.temperature if calibration else median(each.temperature for each in judged)
+    return TrainedNetwork(everything, network, temperature, 0.0, epochs)
 
 
 def describe_final(
     recipe: Recipe,
     final: TrainedNetwork,
-    corpus: Corpus,
-    licence: str,
+    corpora: Sequence[Corpus],
+    training_data: TrainingData,
     extractor: TextFeatureExtractor,
-    metrics: dict[str, float],
+    found: Assessment,
 ) -> CheckpointInfo:
     """What the checkpoint of the final network says about it."""
+    languages = {record.language for corpus in corpora for record in corpus.records} - {None, WORDLESS}
+    calibrations = {} if found.calibration is None else {"voice": found.calibration}
+    if found.calibration is not None and training_data.text is not None and training_data.bank is not None:
+        calibrations["text"] = calibrate_text(training_data.text, training_data.bank)
     return CheckpointInfo(
         name=recipe.name,
         config=final.network.config,
         encoders={"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints,
         codecs=tuple(dict.fromkeys((*recipe.views, *recipe.copied_at))),
-        corpora=(corpus.name,),
-        metrics=metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},
+        corpora=tuple(corpus.name for corpus in corpora),
+        metrics=found.metrics | {f"epochs, {stage}": number for stage, number in final.epochs.items()},
         created=_now(),
-        licence=licence,
+        licence=training_data.licence,
         temperature=final.temperature,
+        temperatures={name: each.temperature for name, each in calibrations.items()},
+        sure_from={name: each.sure_from for name, each in calibrations.items()},
+        voice_languages=tuple(sorted(language for language in languages if language)) if calibrations else (),
         text_languages=recipe.text_languages,
     )
 
 
-def _epochs(network: TrainedNetwork) -> str:
-    return ", ".join(f"{stage.replace('_', ' ')} {number}" for stage, number in network.epochs.items()) + " epochs"
+def _view_of(row: dict[str, Any]) -> str:
+    """The codec setting of a row, as recipes write it."""
+    setting = f"{row['rate']:g}" if row["rate"] is not None else row["step"]
+    return str(row["codec"]) if setting is None else f"{row['codec']}:{setting}"
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def pooled(folds: Sequence[TrainedNetwork], utterances: Sequence[LabelledUtterance], view: str) -> NDArray[np.float32]:
-    """Probabilities of all test parts in the corpus's order: every utterance was in one of them."""
-    together = np.zeros((len(utterances), len(folds[0].network.config.classes)), np.float32)
-    for fold in folds:
-        members = list(fold.split.test)
-        together[members] = fold.probabilities([utterances[index].features[view] for index in members])
-    return together
-
-
-def report_folds(
-    console: Console,
-    recipe: Recipe,
-    corpus: Corpus,
-    utterances: Sequence[LabelledUtterance],
-    folds: Sequence[TrainedNetwork],
-) -> list[dict[str, Any]]:
-    """Print the figures of each fold and of all together; returns a JSON row for each judged codec setting."""
-    rows = []
-    truth = np.array([utterance.label for utterance in utterances])
-    speakers = np.array([utterance.speaker for utterance in utterances])
-    for view in recipe.judged:
-        setting, probabilities = CodecSetting.parse(view), pooled(folds, utterances, view)
-        named = [
-            (
-                f"fold {fold.split.fold}, {_epochs(fold)}",
-                compare(setting, probabilities[members], truth[members], speakers[members].tolist()),
-            )
-            for fold, members in ((fold, list(fold.split.test)) for fold in folds)
-        ]
-        judged = compare(setting, probabilities, truth, speakers.tolist())
-        console.print(scores_table(f"{corpus.name} at {view}", [*named, ("all folds", judged)]))
-        console.print(confusion_table(judged.matrix, recipe.classes))
-        protocol = f"speaker-independent, {len(folds)} folds"
-        content = row(judged, recipe.name, corpus.name, protocol, recipe.classes, folds[0].network.modalities)
-        left_out = {fault: len(names) for fault, names in corpus.unusable.items()}
-        folds_of_row = [figures(each) for _, each in named]
-        rows.append(content | {"text": recipe.text, "folds": folds_of_row, "left_out": left_out})
-    if corpus.unusable:
-        console.print(summary_of(corpus), style="yellow")
-    return rows
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.train",
         description=(
-            "Train a network on a corpus: cross-validation over its folds of speakers first, then, with --final, a "
-            "network on all of it. Recordings that cannot be used are left out, counted and named."
+            "Train a network on one corpus or several: cross-validation first, over corpora or folds of speakers, "
+            "then, with --final, a network on all of it. Recordings that cannot be used are left out, counted, named."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -322,8 +359,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: the recipe's)")
     parser.add_argument("--word-vectors", metavar="MODEL", help="name, or folder of spaCy's (default: the recipe's)")
     parser.add_argument(
-        "--workers", type=int, default=2, metavar="N", help="folds trained at a time, one thread each (default: 2)"
+        "--workers", type=int, default=2, metavar="N", help="networks trained at a time, one thread each (default: 2)"
     )
+    parser.add_argument(
+        "--protocol",
+        choices=(CORPORA, FOLDS),
+        help="how it is judged: each corpus left out in turn, or folds of the speakers of one corpus, with the others "
+        "in training (default: corpora where three can be left out)",
+    )
+    parser.add_argument("--folds-of", metavar="NAME", help="the corpus with these folds (default: the recipe's first)")
     parser.add_argument("--log-folder", type=Path, metavar="DIR", help="write TensorBoard logs there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a row of pooled figures a codec setting there")
     parser.add_argument(

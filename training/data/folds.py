@@ -1,10 +1,16 @@
-"""Speaker-independent folds: which utterances train a network, which validate it and which test it."""
+"""Which utterances train a network, which validate it and which test it: folds of speakers, or corpora left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
+
+from training.corpora.teacher import Teacher
+
+JOIN = "+"  # of the names of corpora that are left out together
+LEAST_FOR_PAIRS = 3  # corpora, so that one teaches where two are left out
 
 
 class Spoken(Protocol):
@@ -20,14 +26,34 @@ class Spoken(Protocol):
     def dialogue(self) -> str | None: ...
 
 
+class OfCorpus(Spoken, Protocol):
+    """A speaker of a named corpus."""
+
+    @property
+    def corpus(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Indices of one fold's utterances; no speaker is in two parts, nor are two who talk with each other."""
+    """Indices of utterances; no speaker is in two parts, nor are two who talk with each other.
+
+    Attributes:
+        fold: its number, from 1; 0 where nothing is tested.
+        training: what a network learns from.
+        validation: what chooses its epoch and temperature; may be empty.
+        test: what judges it.
+        name: the fold or the corpora that are tested, in file names and on the screen; `fold K` where it is not given.
+    """
 
     fold: int
     training: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", f"fold {self.fold}")
 
 
 def split(utterances: Sequence[Spoken]) -> tuple[Split, ...]:
@@ -60,6 +86,88 @@ def split(utterances: Sequence[Spoken]) -> tuple[Split, ...]:
         training = fold_of.keys() - test - validation
         splits.append(Split(fold, *(_members(utterances, part) for part in (training, validation, test))))
     return tuple(splits)
+
+
+def folds_within(utterances: Sequence[OfCorpus], corpus: str) -> tuple[Split, ...]:
+    """The folds of one corpus, as `split` makes them, with all utterances of the other corpora in training.
+
+    Raises:
+        ValueError: as `split`.
+    """
+    members = [index for index, each in enumerate(utterances) if each.corpus == corpus]
+    others = tuple(index for index, each in enumerate(utterances) if each.corpus != corpus)
+    return tuple(
+        Split(
+            each.fold,
+            (*(members[index] for index in each.training), *others),
+            tuple(members[index] for index in each.validation),
+            tuple(members[index] for index in each.test),
+            f"{corpus} {each.name}",
+        )
+        for each in split([utterances[index] for index in members])
+    )
+
+
+def leave_one_corpus_out(utterances: Sequence[OfCorpus], teachers: Sequence[Teacher]) -> tuple[Split, ...]:
+    """One split a corpus that is not always in training: it is the test part, everything else trains.
+
+    Raises:
+        ValueError: fewer than two corpora can be left out.
+    """
+    return _without(utterances, [(name,) for name in _left_out_in_turn(teachers, 2)])
+
+
+def leave_two_corpora_out(utterances: Sequence[OfCorpus], teachers: Sequence[Teacher]) -> tuple[Split, ...]:
+    """One split for each pair of the corpora that `leave_one_corpus_out` leaves out: both are the test part.
+
+    Raises:
+        ValueError: fewer than three corpora can be left out.
+    """
+    return _without(utterances, list(combinations(_left_out_in_turn(teachers, LEAST_FOR_PAIRS), 2)))
+
+
+def two_halves_of_speakers(utterances: Sequence[OfCorpus], corpora: Set[str], name: str) -> tuple[Split, Split]:
+    """Two splits: every second speaker of the corpora, in the order of names, is tested, or the others are.
+
+    All other utterances are in training.
+
+    Raises:
+        ValueError: the corpora have fewer than two speakers.
+    """
+    speakers = sorted({each.speaker for each in utterances if each.corpus in corpora})
+    if len(speakers) < 2:
+        raise ValueError(f"{', '.join(sorted(corpora))}: two speakers are needed to judge one by the other")
+    halves = []
+    for number in (1, 2):
+        tested = set(speakers[number - 1 :: 2])
+        test = tuple(i for i, each in enumerate(utterances) if each.corpus in corpora and each.speaker in tested)
+        halves.append(Split(number, _all_but(test, len(utterances)), (), test, f"{name} {number}"))
+    return halves[0], halves[1]
+
+
+def can_leave_corpora_out(teachers: Sequence[Teacher]) -> bool:
+    """Whether there are enough corpora to leave out one, and two at a time."""
+    return sum(not each.always for each in teachers) >= LEAST_FOR_PAIRS
+
+
+def _left_out_in_turn(teachers: Sequence[Teacher], least: int) -> list[str]:
+    names = [each.name for each in teachers if not each.always]
+    if len(names) < least:
+        raise ValueError(f"corpora that can be left out: {', '.join(names) or 'none'}; {least} are needed")
+    return names
+
+
+def _without(utterances: Sequence[OfCorpus], left_out: Sequence[tuple[str, ...]]) -> tuple[Split, ...]:
+    splits = []
+    for number, names in enumerate(left_out, start=1):
+        test = tuple(index for index, each in enumerate(utterances) if each.corpus in names)
+        splits.append(Split(number, _all_but(test, len(utterances)), (), test, JOIN.join(names)))
+    return tuple(splits)
+
+
+def _all_but(test: Sequence[int], count: int) -> tuple[int, ...]:
+    tested = set(test)
+    return tuple(index for index in range(count) if index not in tested)
 
 
 def _units(utterances: Sequence[Spoken], fold_of: Mapping[str, int]) -> list[list[str]]:

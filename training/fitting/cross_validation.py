@@ -1,4 +1,6 @@
-"""A network for each fold of speakers: trained in processes of their own, kept on disk so that a run can go on."""
+"""A network for each split of the utterances, by folds of speakers or by corpora: trained in processes of their own,
+kept on disk so that a run can go on.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ class TrainingData:
     """What the networks of all folds are trained from.
 
     Attributes:
-        utterances: all of a corpus.
+        utterances: all of a corpus, or of several.
         substitution: other texts, for networks that are trained at once.
         bank: sentences, for those that are trained in stages.
         text: trained from them.
@@ -60,12 +62,12 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """A network of one fold.
+    """A network of one split.
 
     Attributes:
         split: which utterances trained, validated and tested it; all trained the final network.
         network: in evaluation mode.
-        temperature: fitted to the validation part.
+        temperature: fitted to the validation part; 1 where there is none.
         validation: its score there.
         epochs: how many each stage took, by name.
     """
@@ -85,7 +87,6 @@ class TrainedNetwork:
 class _Job:
     recipe: Recipe
     config: FusionConfig
-    training_data: TrainingData
     split: Split
     folder: Path
     log_folder: Path | None
@@ -122,18 +123,17 @@ def cross_validate(
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(training_data,)) as pool,
         TrainingProgress(recipe.stage("training").epochs, console) as progress,
     ):
         reports: Queue[tuple[str, Epoch]] = manager.Queue()
         missing = [each for each in splits if not _file(folder, each).is_file()]
         if kept := [each for each in splits if each not in missing]:
             oldest = min(describe(_file(folder, each)).created for each in kept)
-            numbers = ", ".join(str(each.fold) for each in kept)
-            console.print(f"folds {numbers}: networks kept since {oldest} in {folder}; delete it to train them anew")
+            names = ", ".join(each.name for each in kept)
+            console.print(f"{names}: networks kept since {oldest} in {folder}; delete it to train them anew")
         futures = [
-            pool.submit(_train_and_keep, _Job(recipe, config, training_data, each, folder, log_folder, reports))
-            for each in missing
+            pool.submit(_train_and_keep, _Job(recipe, config, each, folder, log_folder, reports)) for each in missing
         ]
         training = True
         while training:
@@ -157,14 +157,17 @@ def train(
     state_folder: Path | None = None,
     log_folder: Path | None = None,
 ) -> TrainedNetwork:
-    """One network; `show` is told of every epoch. Without a validation part stages take the epochs of `stop_after`."""
+    """One network; `show` is told of every epoch. Without a validation part stages take the epochs of `stop_after`.
+
+    Of a recipe in stages that learns from no words of the corpora it is the voice network, without fusion.
+    """
     training = [training_data.utterances[index] for index in split.training]
     validation = [training_data.utterances[index] for index in split.validation]
     stop_after = stop_after or {}
-    writer = SummaryWriter(log_folder / f"fold-{split.fold}") if log_folder else None
+    writer = SummaryWriter(log_folder / _file_name(split)) if log_folder else None
 
     def report(stage: str, epoch: Epoch) -> None:
-        show(f"fold {split.fold}, {stage}" if split.fold else stage, epoch)
+        show(f"{split.name}, {stage}" if split.test else stage, epoch)
         if writer is not None:
             writer.add_scalar(f"{stage}/loss", epoch.loss, epoch.number)
             if epoch.validation is not None:
@@ -179,10 +182,10 @@ def train(
         training_data.substitution,
         report,
         stop_after=stop_after.get("training"),
-        state_file=state_folder / f"fold-{split.fold}.state" if state_folder else None,
+        state_file=state_folder / f"{_file_name(split)}.state" if state_folder else None,
     )
     epochs = {"training": fitted.best_epoch}
-    if recipe.in_stages:
+    if recipe.in_stages and recipe.own_words:
         assert training_data.bank is not None
         assert training_data.text is not None
         voice = cast(VoiceNetwork, fitted.network)
@@ -198,7 +201,8 @@ def train(
             stop_after=stop_after.get("fusion_training"),
         )
         epochs["fusion_training"] = fitted.best_epoch
-    temperature = temperature_of(recipe, fitted.network, validation, training_data.bank) if validation else 1.0
+    bank = training_data.bank if recipe.own_words else None
+    temperature = temperature_of(recipe, fitted.network, validation, bank) if validation else 1.0
     return TrainedNetwork(split, fitted.network, temperature, fitted.validation, epochs)
 
 
@@ -212,6 +216,14 @@ def temperature_of(
         pairs = paired(validation, recipe.views[0], bank.pairs["dev"])
         features, labels = features + pairs.features, labels + pairs.labels
     return fit_temperature(logits_of(network, features), labels)
+
+
+_shared: list[TrainingData] = []  # of a worker: what all of its jobs train from
+
+
+def _begin_worker(training_data: TrainingData) -> None:
+    _shared[:] = [training_data]
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:
@@ -231,21 +243,21 @@ def _train_and_keep(job: _Job) -> None:
     trained = train(
         job.recipe,
         job.config,
-        job.training_data,
+        _shared[0],
         job.split,
         lambda name, epoch: job.reports.put((name, epoch)),
         state_folder=job.folder,
         log_folder=job.log_folder,
     )
     info = CheckpointInfo(
-        name=f"{job.recipe.name}, fold {job.split.fold}",
+        name=f"{job.recipe.name}, {job.split.name}",
         config=trained.network.config,
         encoders={},
         codecs=job.recipe.views,
         corpora=(),
         metrics={"validation": trained.validation} | {f"epochs, {name}": n for name, n in trained.epochs.items()},
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        licence=job.training_data.licence,
+        licence=_shared[0].licence,
         temperature=trained.temperature,
     )
     save(_file(job.folder, job.split), trained.network, info)
@@ -260,4 +272,8 @@ def _read(folder: Path, split: Split) -> TrainedNetwork:
 
 
 def _file(folder: Path, split: Split) -> Path:
-    return folder / f"fold-{split.fold}.safetensors"
+    return folder / f"{_file_name(split)}.safetensors"
+
+
+def _file_name(split: Split) -> str:
+    return split.name.replace(" ", "-")

@@ -15,13 +15,16 @@ TEMPERATURES = (0.05, 20.0)
 SMALLEST = 1e-7  # a probability counts as at least this: float32 rounds a softmax to 0
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike) -> float:
-    """The temperature that makes the labels (n,) most likely under logits (n, classes) of held-out utterances."""
+def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """The temperature that makes the labels (n,) most likely under logits (n, classes) of held-out utterances.
+
+    `weights` (n,) say how much each utterance counts; None for alike.
+    """
     rows, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
 
     def negative_log_likelihood(log_temperature: float) -> float:
         likely = log_softmax(rows / np.exp(log_temperature), axis=1)
-        return -float(likely[np.arange(len(truth)), truth].mean())
+        return -float(np.average(likely[np.arange(len(truth)), truth], weights=weights))
 
     bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1]))
     return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))
@@ -56,3 +59,24 @@ def negative_log_likelihood(probabilities: NDArray[np.floating], labels: ArrayLi
     truth = np.asarray(labels, np.int64)
     likely = np.asarray(probabilities, np.float64)[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(likely, SMALLEST)).mean())
+
+
+def sure_threshold(
+    probabilities: NDArray[np.floating], labels: ArrayLike, accuracy: float, weights: ArrayLike | None = None
+) -> float:
+    """The lowest confidence from which answers are right often enough; 1 where none is.
+
+    Args:
+        probabilities: (n, classes), calibrated, of held-out utterances.
+        labels: int (n,).
+        accuracy: share of right ones that is asked of the answers with at least that confidence.
+        weights: (n,), how much each utterance counts; None for alike.
+    """
+    confidence = np.asarray(probabilities).max(1)
+    correct = (np.asarray(probabilities).argmax(1) == np.asarray(labels)).astype(np.float64)
+    counted = np.ones(len(correct)) if weights is None else np.asarray(weights, np.float64)
+    order = np.argsort(-confidence, kind="stable")
+    right_above = np.cumsum((correct * counted)[order]) / np.cumsum(counted[order])
+    is_last = np.append(np.diff(confidence[order]) < 0, True)  # of those of equal confidence
+    enough = np.flatnonzero((right_above >= accuracy) & is_last)
+    return float(confidence[order][enough[-1]]) if len(enough) else 1.0

@@ -19,11 +19,13 @@ from torch.nn import functional
 from models.emotion.batch import FusionBatch, collate
 from models.emotion.config import FusionConfig
 from models.emotion.published.amser_plus import AmserPlus
+from training.data.dataset import NO_CLASS
 from training.fitting.objective import (
     ContrastQueue,
     MomentumEncoder,
     Objective,
     ObjectiveConfig,
+    masked_cross_entropy,
     supervised_contrast,
 )
 
@@ -360,3 +362,35 @@ def test_training_brings_the_utterances_of_a_class_together() -> None:
 def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="possible"):
         ObjectiveConfig(**wrong)  # type: ignore[arg-type]
+
+
+ALL_POSSIBLE = torch.ones(4, 3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_among_all_classes_is_that_of_torch(smoothing: float) -> None:
+    logits, weights = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, 2.0, 1.0])
+    expected = functional.cross_entropy(logits, LABELS, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(masked_cross_entropy(logits, LABELS, ALL_POSSIBLE, weights, smoothing), expected)
+
+
+def test_a_class_that_a_corpus_lacks_is_not_taught_as_absent() -> None:
+    logits = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    possible = torch.tensor([[True, False, True]])
+    loss = masked_cross_entropy(logits, torch.tensor([2]), possible, torch.ones(3), 0.1)
+    expected = functional.cross_entropy(logits[:, [0, 2]], torch.tensor([1]), label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0
+    assert logits.grad[0, 0] > 0 > logits.grad[0, 2]
+
+
+def test_a_sound_without_an_emotion_is_taught_equal_probabilities() -> None:
+    logits = torch.zeros(1, 3, requires_grad=True)
+    possible = torch.tensor([[True, False, True]])
+    loss = masked_cross_entropy(logits, torch.tensor([NO_CLASS]), possible, torch.ones(3), 0.1)
+    assert loss.item() == pytest.approx(math.log(3))
+    loss.backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros(1, 3))

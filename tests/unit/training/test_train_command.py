@@ -19,7 +19,7 @@ from rich.console import Console
 
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT, load
 from models.emotion.registry import build
-from training import train
+from training import reports, train
 from training.corpora.goemotions import read_sentences
 from training.corpora.manifest import CLASSES, Corpus, Record, load_manifest
 from training.data.extraction import SpeechModels
@@ -125,7 +125,7 @@ def test_a_corpus_gives_folds_figures_and_a_checkpoint_and_is_trained_on_once(
     assert train.main([*command, "--final", "--checkpoint", str(checkpoint)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    assert f"folds 1, 2, 3: networks kept since {today}" in printed
+    assert f"fold 1, fold 2, fold 3: networks kept since {today}" in printed
     assert json.loads(rows.read_text()) == [row]
     assert networks(tmp_path / "cache") == first
 
@@ -347,12 +347,12 @@ def test_figures_of_all_folds_are_those_of_every_utterance_once() -> None:
         )
         for fold in (1, 2, 3)
     ]
-    together = train.pooled(folds, utterances, "none")
+    together = reports.pooled(folds, utterances, "none")
     np.testing.assert_allclose(together.sum(1), 1, rtol=1e-5)
     second = predict(folds[1].network, [each.features["none"] for each in utterances[8:16]], 1.5)
     np.testing.assert_allclose(together[8:16], second, atol=1e-6)
 
-    (row,) = train.report_folds(Console(quiet=True), recipe, Corpus("small", (), {}), utterances, folds)
+    (row,) = reports.report_folds(Console(quiet=True), recipe, Corpus("small", (), {}), utterances, folds)
     truth = [each.label for each in utterances]
     assert row["ua"] == pytest.approx(unweighted_accuracy(truth, together.argmax(1)))
     assert [fold["n"] for fold in row["folds"]] == [8, 8, 8]

@@ -1,0 +1,165 @@
+"""Leave one corpus out: a network for each corpus that did not teach it, calibrated without that corpus.
+
+The temperature of a left-out corpus, and the confidence from which its answers may be acted upon, must not come from
+it. They come from inner networks, which miss a further corpus and are judged on that one. A network without two
+corpora serves both of them, so each pair is trained once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy.special import softmax
+
+from models.emotion.amser_states import TextNetwork
+from models.emotion.config import FusionConfig
+from training.data.dataset import NO_CLASS, LabelledUtterance, sentence_alone
+from training.data.folds import JOIN, leave_one_corpus_out, leave_two_corpora_out
+from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
+from training.fitting.loading import SentenceBank
+from training.fitting.loop import logits_of
+from training.fitting.recipe import Recipe
+from training.judging.calibration import fit_temperature, sure_threshold
+
+SURE_ACCURACY = 0.7  # share of right answers among those that count as sure
+NOTHING = ""  # the name of what the final network leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was fitted to the answers of networks about corpora that they had not heard.
+
+    Attributes:
+        temperature: what logits are divided by.
+        sure_from: lowest confidence from which `SURE_ACCURACY` of the answers are right; 1 where none is.
+    """
+
+    temperature: float
+    sure_from: float
+
+
+@dataclass(frozen=True, slots=True)
+class CorporaLeftOut:
+    """The networks of the protocol.
+
+    Attributes:
+        networks: one a left-out corpus, which is its test part, in the order of the recipe; with the temperature of its
+            calibration.
+        calibrations: by the name of the left-out corpus.
+        final: of a network that leaves nothing out.
+    """
+
+    networks: tuple[TrainedNetwork, ...]
+    calibrations: Mapping[str, Calibration]
+    final: Calibration
+
+
+def leave_corpora_out(
+    recipe: Recipe,
+    config: FusionConfig,
+    training_data: TrainingData,
+    folder: Path,
+    *,
+    workers: int = 1,
+    console: Console | None = None,
+    log_folder: Path | None = None,
+) -> CorporaLeftOut:
+    """Train and calibrate; networks and calibrations in `folder` are kept. Arguments as for `cross_validate`.
+
+    Raises:
+        ValueError: the recipe has fewer than three corpora that can be left out.
+    """
+    utterances = training_data.utterances
+    splits = leave_one_corpus_out(utterances, recipe.teachers), leave_two_corpora_out(utterances, recipe.teachers)
+    trained = cross_validate(
+        recipe,
+        config,
+        training_data,
+        [*splits[0], *splits[1]],
+        folder,
+        workers=workers,
+        console=console,
+        log_folder=log_folder,
+    )
+    networks = {each.split.name: each for each in trained}
+    names = [each.name for each in splits[0]]
+    file = folder / "calibrations.json"
+    if not file.is_file():
+        _keep(file, _calibrate_all(recipe, utterances, networks, names, console))
+    kept = {name: Calibration(**values) for name, values in json.loads(file.read_text(encoding="utf-8")).items()}
+    return CorporaLeftOut(
+        tuple(replace(networks[name], temperature=kept[name].temperature) for name in names),
+        {name: kept[name] for name in names},
+        kept[NOTHING],
+    )
+
+
+def _keep(file: Path, calibrations: Mapping[str, Calibration]) -> None:
+    partial = file.with_suffix(".partial")
+    content = {name: asdict(each) for name, each in calibrations.items()}
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def _calibrate_all(
+    recipe: Recipe,
+    utterances: Sequence[LabelledUtterance],
+    networks: Mapping[str, TrainedNetwork],
+    names: Sequence[str],
+    console: Console | None,
+) -> dict[str, Calibration]:
+    """A calibration for each left-out corpus, and one for a network that leaves nothing out."""
+    calibrations = {}
+    for left_out in track(
+        [*names, NOTHING], "calibration by corpora left out", console=console or Console(quiet=True), transient=True
+    ):
+        inner = {judged: networks[inner_name(names, left_out, judged)] for judged in names if judged != left_out}
+        calibrations[left_out] = calibrate(
+            recipe, inner, {name: [each for each in utterances if each.corpus == name] for name in inner}
+        )
+    return calibrations
+
+
+def inner_name(names: Sequence[str], left_out: str, judged: str) -> str:
+    """The name of the network that heard neither of two corpora, or only one where `left_out` is `NOTHING`."""
+    return JOIN.join(name for name in names if name in (left_out, judged))
+
+
+def calibrate(
+    recipe: Recipe, networks: Mapping[str, TrainedNetwork], utterances: Mapping[str, Sequence[LabelledUtterance]]
+) -> Calibration:
+    """Fit temperature and threshold to what networks answer about corpora that they did not hear.
+
+    Args:
+        recipe: says in which views they are judged.
+        networks: by the name of the corpus that each is judged on.
+        utterances: of these corpora, by name; each corpus counts alike, whatever its size.
+    """
+    logits, labels, weights = [], [], []
+    for name, trained in networks.items():
+        judged = [each for each in utterances[name] if each.label != NO_CLASS]
+        for view in recipe.views if judged else ():
+            logits.append(logits_of(trained.network, [each.features[view] for each in judged]))
+            labels += [each.label for each in judged]
+            weights += [1 / len(judged)] * len(judged)
+    return _fit(np.concatenate(logits), labels, weights)
+
+
+def calibrate_text(text: TextNetwork, bank: SentenceBank) -> Calibration:
+    """Fit temperature and threshold to what the text network answers about the development sentences of one class."""
+    single = [each for each in bank.development if len(each.labels) == 1]
+    logits = logits_of(text, [sentence_alone(each.features) for each in single], 128)
+    return _fit(logits, [each.labels[0] for each in single])
+
+
+def _fit(logits: NDArray[np.float32], labels: Sequence[int], weights: Sequence[float] | None = None) -> Calibration:
+    temperature = fit_temperature(logits, labels, weights)
+    probabilities = softmax(logits / temperature, axis=1)
+    return Calibration(temperature, sure_threshold(probabilities, labels, SURE_ACCURACY, weights))
