@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.corpora import goemotions
@@ -11,19 +11,18 @@ from training.corpora.manifest import Corpus
 
 
 def licences_of(
-    corpus: Corpus | None, sentences: Path | None, noise: Path | None, named: Mapping[str, str]
+    corpora: Corpus | Sequence[Corpus] | None, sentences: Path | None, noise: Path | None, named: Mapping[str, str]
 ) -> dict[str, str]:
     """The terms of what a network learns from, by name; an empty text where they are not known.
 
     Args:
-        corpus: the voices; an adapter or a manifest's column `licence` says its terms.
+        corpora: the voices, of one corpus or several; an adapter or a manifest's column `licence` says their terms.
         sentences: folder of GoEmotions' tables; None for no sentences.
         noise: folder of recordings that augmentation adds; None for none.
         named: terms by the name of a corpus or noise folder, from a recipe or a command line; they come first.
     """
-    licences: dict[str, str] = {}
-    if corpus is not None:
-        licences[corpus.name] = corpus.licence
+    voices = [corpora] if isinstance(corpora, Corpus) else corpora or ()
+    licences = {corpus.name: corpus.licence for corpus in voices}
     if sentences is not None:
         licences[goemotions.NAME] = goemotions.LICENCE
     if noise is not None:

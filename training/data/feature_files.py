@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich import get_console
 from rich.progress import track
 
-UTTERANCES_IN_SHARD = 48
+UTTERANCES_IN_SHARD = 96
 WORKERS = 2  # processes that compute features, one thread each
 
 Item = TypeVar("Item")

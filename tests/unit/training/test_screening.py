@@ -11,6 +11,7 @@ import soundfile
 from recordings import Waveform, noise, silence
 
 from training.corpora.manifest import Corpus, ManifestError, Record
+from training.data import screening
 from training.data.screening import NOT_FINITE, SILENT, TOO_LONG, TOO_SHORT, UNREADABLE, fault_of, screen, summary_of
 from training.data.waveform_augmentation import WaveformAugmentation
 
@@ -113,3 +114,18 @@ def test_a_corpus_without_a_usable_recording_is_an_error(tmp_path: Path, write: 
     with pytest.raises(ManifestError) as refused:
         screen(corpus)
     assert str(refused.value) == expected
+
+
+def test_what_was_found_out_about_many_recordings_is_kept_until_one_changes(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AMSER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(screening, "KEPT_FROM", 2)
+    corpus = corpus_of(write(noise(0.2)), write(silence(1.0), "b.wav"), write(noise(0.3), "c.wav"))
+    first = screen(corpus)
+    assert first.unusable == {SILENT: ("b",)}
+    with monkeypatch.context() as patch:
+        patch.setattr(screening, "fault_of", lambda file: pytest.fail(f"{file} was read again"))
+        assert screen(corpus) == first
+    write(noise(0.05), "c.wav")
+    assert screen(corpus).unusable == {SILENT: ("b",), TOO_SHORT: ("c",)}
