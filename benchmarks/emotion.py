@@ -1,18 +1,19 @@
 """How well emotions are recognised: our network and the published ones, on the same folds and features.
 
-    python -m benchmarks.emotion --other nemo.tsv --json FILE
+    python -m benchmarks.emotion --only cross --json FILE
 
-Tables by rate (as the papers' Tables I and II), by modality on pairs (as Table VI), by corpus, of seven and of four
-classes, and of calibration. Trained networks are kept (`training.train`); `--only` measures some tables alone.
+Each corpus left out in turn (`cross`); and on folds of one corpus's speakers, with the other corpora in training, by
+rate (as the papers' Tables I and II), by modality on pairs (as Table VI), of seven and of four classes. Trained
+networks are kept (`training.train`); `--only` measures some tables alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,26 +25,28 @@ from scipy.special import softmax
 from benchmarks.measuring import command
 from benchmarks.measuring.console import output, table
 from benchmarks.measuring.emotion_ablation import retrain_without
+from benchmarks.measuring.emotion_cross import PROBE, cross_rows, cross_tables, fit_probe
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
 from load_tests.commands import count
+from models.emotion.amser_states import VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
-from training.corpora.catalogue import open_corpus
 from training.corpora.manifest import Corpus
+from training.corpora.teacher import Teacher
 from training.data.dataset import LabelledSentence, sentence_alone
 from training.data.extraction import THREADS, UNCOMPRESSED, CodecSetting
-from training.data.folds import split
 from training.data.pairs import paired
-from training.data.screening import screen, summary_of
+from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
 from training.evaluate import among, compare, row
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
-from training.fitting.loading import SentenceBank
+from training.fitting.curriculum import join
+from training.fitting.loading import OpenTeacher, SentenceBank, open_teachers
 from training.fitting.loop import predict
-from training.fitting.probe import LinearProbe
 from training.fitting.recipe import Recipe
 from training.judging.calibration import expected_calibration_error
-from training.train import load_training_data, networks_folder, pooled
+from training.reports import pooled
+from training.train import load_training_data, networks_folder, splits_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "configs"
 OURS, PUBLISHED = "amser-states", "amser-plus"
@@ -67,19 +70,29 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Corpora, encoders and options, and the networks of a recipe: what every table is made from."""
+    """Data, encoders and options, and the networks of a recipe: what every table is made from.
+
+    Attributes:
+        console: where it is shown.
+        corpus: a manifest, or NAME=FOLDER, in place of the corpora of the recipes; None for those.
+        sentences: GoEmotions, likewise.
+        noise: recordings, likewise.
+        extractor: of the texts.
+        workers: networks trained at a time.
+        opened: corpora that were read already, by what recipes say of them.
+    """
 
     console: Console
-    corpus: Corpus
-    other: Corpus | None
+    corpus: str | None
     sentences: Path | None
     noise: Path | None
     extractor: TextFeatureExtractor
     workers: int
+    opened: dict[tuple[Teacher, ...], list[OpenTeacher]] = field(default_factory=dict)
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of that name, on the data that the command line names."""
-        return Recipe.read(CONFIGS / f"{name}.yaml").with_data(None, self.sentences, self.noise)
+        return Recipe.read(CONFIGS / f"{name}.yaml").with_data(self.corpus, self.sentences, self.noise)
 
     def baseline(self, model: str) -> Recipe:
         """The published recipe for another network."""
@@ -87,24 +100,31 @@ class Bench:
         network = {**base.network, "model": model, **OWN_SIZES.get(model, {})}
         return replace(base, name=model, network=network, objective={"alpha": 0.0})
 
-    def folds(
-        self,
-        recipe: Recipe,
-        corpus: Corpus | None = None,
-        settings: Sequence[str] = (),
-        count: int | None = None,
-    ) -> _Folds:
-        """The networks of all folds, or of the first `count`, trained where they are not kept, with their data."""
-        corpus = corpus or self.corpus
-        self.console.rule(f"{recipe.name} on {corpus.name}")
+    def corpora(self, recipe: Recipe) -> list[OpenTeacher]:
+        """The usable recordings of a recipe's corpora; what is left out is said once."""
+        if recipe.teachers not in self.opened:
+            self.opened[recipe.teachers] = open_teachers(recipe)
+            for _, corpus in self.opened[recipe.teachers]:
+                if corpus.unusable:
+                    self.console.print(summary_of(corpus), style="yellow")
+        return self.opened[recipe.teachers]
+
+    def data(self, recipe: Recipe, settings: Sequence[str] = ()) -> TrainingData:
+        """What the networks of a recipe learn from and are judged on, at `settings` too."""
         config = recipe.network_config(self.extractor.context_width)
-        training_data = load_training_data(self.console, recipe, config, corpus, self.extractor, settings)
+        return load_training_data(self.console, recipe, config, self.corpora(recipe), self.extractor, settings)
+
+    def folds(self, recipe: Recipe, settings: Sequence[str] = ()) -> _Folds:
+        """The networks of all folds of the first corpus, trained where they are not kept, with their data."""
+        opened, corpus = self.corpora(recipe), self.corpora(recipe)[0][1]
+        self.console.rule(f"{recipe.name} on {corpus.name}")
+        training_data = self.data(recipe, settings)
         networks = cross_validate(
             recipe,
-            config,
+            recipe.network_config(self.extractor.context_width),
             training_data,
-            split(training_data.utterances)[:count],
-            networks_folder(recipe, corpus, self.extractor),
+            splits_of(corpus.name, recipe, training_data.utterances),
+            networks_folder(recipe, opened, self.extractor),
             workers=self.workers,
             console=self.console,
         )
@@ -119,12 +139,17 @@ class _Folds:
     networks: list[TrainedNetwork]
 
     @property
+    def members(self) -> list[int]:
+        """The numbers of the utterances that are tested."""
+        return sorted(index for each in self.networks for index in each.split.test)
+
+    @property
     def truth(self) -> NDArray[np.int64]:
-        return np.array([utterance.label for utterance in self.training_data.utterances])
+        return np.array([self.training_data.utterances[index].label for index in self.members])
 
     @property
     def speakers(self) -> list[str]:
-        return [utterance.speaker for utterance in self.training_data.utterances]
+        return [self.training_data.utterances[index].speaker for index in self.members]
 
     @property
     def protocol(self) -> str:
@@ -135,10 +160,10 @@ class _Folds:
         probabilities = pooled(self.networks, self.training_data.utterances, setting)
         raw = probabilities.copy()
         for each in self.networks:  # undo the temperature: the networks need not run twice
-            members = list(each.split.test)
-            raw[members] = softmax(each.temperature * np.log(np.maximum(probabilities[members], TINY)), axis=1)
-        result = self.row(probabilities, self.truth, self.speakers, setting, self.protocol)
-        return result | {"ece_uncalibrated": expected_calibration_error(raw, self.truth)}
+            test = list(each.split.test)
+            raw[test] = softmax(each.temperature * np.log(np.maximum(probabilities[test], TINY)), axis=1)
+        result = self.row(probabilities[self.members], self.truth, self.speakers, setting, self.protocol)
+        return result | {"ece_uncalibrated": expected_calibration_error(raw[self.members], self.truth)}
 
     def row(
         self,
@@ -162,34 +187,30 @@ def by_rate(bench: Bench) -> list[Row]:
 
 def baselines(bench: Bench) -> list[Row]:
     """The published networks at every rate, and linear probes on the encoder states."""
-    rows = probes(bench, bench.recipe(OURS), bench.corpus)
+    rows = probes(bench, bench.recipe(OURS))
     for recipe in (bench.recipe(PUBLISHED), *map(bench.baseline, BASELINES)):
         folds = bench.folds(recipe, settings=PUBLISHED_RATES)
         rows += [folds.at(setting) for setting in PUBLISHED_RATES]
     return rows
 
 
-def probes(bench: Bench, recipe: Recipe, corpus: Corpus) -> list[Row]:
+def probes(bench: Bench, recipe: Recipe) -> list[Row]:
     """Logistic regression on the states that our network reads, trained on all folds but one, which tests it."""
-    config = recipe.network_config(bench.extractor.context_width)
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
-    training_data = load_training_data(bench.console, plain, config, corpus, bench.extractor)
-    utterances = training_data.utterances
-    truth = np.array([utterance.label for utterance in utterances])
+    corpus, utterances = bench.corpora(recipe)[0][1], bench.data(plain).utterances
+    splits = splits_of(corpus.name, recipe, utterances)
+    members = sorted(index for each in splits for index in each.test)
     rows = []
     for setting in plain.judged:
-        probabilities = np.zeros((len(utterances), len(recipe.classes)), np.float32)
-        for each in split(utterances):
-            known = [*each.training, *each.validation]
-            probe = LinearProbe.fit(
-                [utterances[index].features[setting] for index in known], truth[known], len(recipe.classes)
-            )
-            test = list(each.test)
-            probabilities[test] = probe.predict([utterances[index].features[setting] for index in test])
-        speakers = [utterance.speaker for utterance in utterances]
-        judged = compare(CodecSetting.parse(setting), probabilities, truth, speakers)
-        protocol = f"speaker-independent, {len(split(utterances))} folds, trained at this codec"
-        rows.append(row(judged, "linear-probe", corpus.name, protocol, recipe.classes, ("states",)))
+        answers = np.zeros((len(utterances), len(recipe.classes)), np.float32)
+        for each in splits:
+            probe = fit_probe(recipe, [utterances[index] for index in (*each.training, *each.validation)], setting)
+            answers[list(each.test)] = probe.predict([utterances[index].features[setting] for index in each.test])
+        truth = np.array([utterances[index].label for index in members])
+        speakers = [utterances[index].speaker for index in members]
+        judged = compare(CodecSetting.parse(setting), answers[members], truth, speakers)
+        protocol = f"speaker-independent, {len(splits)} folds, trained at this codec"
+        rows.append(row(judged, PROBE, corpus.name, protocol, recipe.classes, ("states",)))
     return rows
 
 
@@ -201,18 +222,18 @@ def four_classes(bench: Bench) -> list[Row]:
     truth = np.array([columns.index(label) for label in folds.truth[members]])
     rows = []
     for setting in folds.recipe.judged:
-        probabilities = pooled(folds.networks, folds.training_data.utterances, setting)[members]
+        probabilities = pooled(folds.networks, folds.training_data.utterances, setting)[folds.members][members]
         speakers = [folds.speakers[index] for index in members]
         chosen = among(probabilities, folds.recipe.classes, FOUR)
         judged = compare(CodecSetting.parse(setting), chosen, truth, speakers)
         protocol = f"{folds.protocol}, trained on seven classes"
-        rows.append(row(judged, OURS, bench.corpus.name, protocol, FOUR, folds.networks[0].network.modalities))
-    return [*rows, *probes(bench, replace(folds.recipe, classes=FOUR), bench.corpus)]
+        rows.append(row(judged, OURS, folds.corpus.name, protocol, FOUR, folds.networks[0].network.modalities))
+    return [*rows, *probes(bench, replace(folds.recipe, classes=FOUR))]
 
 
 def pairs(bench: Bench) -> list[Row]:
     """Voices with sentences of their class that GoEmotions keeps for testing, both together and each alone."""
-    folds = bench.folds(bench.recipe(OURS))
+    folds = _with_text(bench.folds(bench.recipe(OURS)))
     bank = _bank(folds)
     rows = []
     for setting in folds.recipe.judged:
@@ -223,7 +244,6 @@ def pairs(bench: Bench) -> list[Row]:
 
 
 def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
-    truth = folds.truth
     kinds: dict[str, Callable[[Any], list[UtteranceFeatures]]] = {
         "paired": lambda made: made.features,
         "paired, voice alone": lambda made: made.voices,
@@ -234,14 +254,17 @@ def _paired_rows(folds: _Folds, bank: SentenceBank, setting: str) -> list[Row]:
         "paired, voice alone": ("states",),
         "paired, words alone": ("words", "context"),
     }
-    answers = {kind: np.zeros((len(truth), len(folds.recipe.classes)), np.float32) for kind in kinds}
+    shape = len(folds.training_data.utterances), len(folds.recipe.classes)
+    answers = {kind: np.zeros(shape, np.float32) for kind in kinds}
     for fold in folds.networks:
         test = list(fold.split.test)
         made = paired([folds.training_data.utterances[index] for index in test], setting, bank.pairs["test"])
         for kind, choose in kinds.items():
             answers[kind][test] = fold.probabilities(choose(made))
     return [
-        folds.row(answers[kind], truth, folds.speakers, setting, f"{kind}, {folds.protocol}", read[kind])
+        folds.row(
+            answers[kind][folds.members], folds.truth, folds.speakers, setting, f"{kind}, {folds.protocol}", read[kind]
+        )
         for kind in kinds
     ]
 
@@ -258,12 +281,9 @@ def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
 
 def ablation(bench: Bench) -> list[Row]:
     """Ours trained and judged on pairs without words, without context: the values of the rest are zeros."""
-    rows = []
     folds = bench.folds(bench.recipe(OURS))
-    for left_out in ("words", "context"):
-        network_kept = tuple(name for name in ("states", "words", "context") if name != left_out)
-        rows += _without(bench, folds, left_out, network_kept)
-    return rows
+    kept = {"words": ("states", "context"), "context": ("states", "words")}
+    return [row for left_out, names in kept.items() for row in _without(bench, folds, left_out, names)]
 
 
 def _without(bench: Bench, folds: _Folds, left_out: str, kept: tuple[str, ...]) -> list[Row]:
@@ -289,22 +309,22 @@ def voices(bench: Bench) -> list[Row]:
 
 
 def across(bench: Bench) -> list[Row]:
-    """The network of each corpus's first fold, judged on all of the other corpus."""
-    if bench.other is None:
-        return []
+    """Each corpus by networks that did not hear it, a probe of the same teachers, and readings of other readers."""
     recipe = bench.recipe(OURS)
-    here, there = bench.folds(recipe, count=1), bench.folds(recipe, bench.other, count=1)
-    rows = []
-    for trained, judged in ((here, there), (there, here)):
-        known = {utterance.label for utterance in trained.training_data.utterances}
-        members = [index for index, label in enumerate(judged.truth) if label in known]
-        utterances = [judged.training_data.utterances[index] for index in members]
-        for setting in recipe.judged:
-            probabilities = trained.networks[0].probabilities([each.features[setting] for each in utterances])
-            protocol = f"cross-corpus, the network of {trained.corpus.name}'s first fold"
-            speakers = [each.speaker for each in utterances]
-            rows.append(judged.row(probabilities, judged.truth[members], speakers, setting, protocol))
-    return rows
+    bench.console.rule(f"{recipe.name}, each corpus left out in turn")
+    config = recipe.network_config(bench.extractor.context_width)
+    folder = networks_folder(recipe, bench.corpora(recipe), bench.extractor)
+    return cross_rows(bench.console, recipe, config, bench.data(recipe), folder, bench.workers)
+
+
+def _with_text(folds: _Folds) -> _Folds:
+    """Networks that read voice and text, where the folds trained a voice alone."""
+    if folds.recipe.own_words:
+        return folds
+    text = folds.training_data.text
+    assert text is not None
+    joined = [replace(each, network=join(cast(VoiceNetwork, each.network), text)) for each in folds.networks]
+    return replace(folds, networks=joined)
 
 
 def _bank(folds: _Folds) -> SentenceBank:
@@ -329,6 +349,9 @@ def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
     kinds = [
         (*(each[key] for key in ("corpus", "protocol", "modalities", "n")), each.get("n_speakers")) for each in rows
     ]
+    if name == "cross":
+        yield from cross_tables(rows)
+        return
     for kind in dict.fromkeys(kinds):
         corpus, protocol, modalities, n, speakers = kind
         judged = f"{n} utterances" + (f" of {speakers} speakers" if speakers else "")
@@ -352,15 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(_parser(), arguments)
     torch.set_num_threads(THREADS)
     console = output()
-    bench = Bench(
-        console,
-        _open(console, options.corpus or str(Recipe.read(CONFIGS / f"{OURS}.yaml").corpus)),
-        _open(console, options.other) if options.other else None,
-        options.sentences,
-        options.noise,
-        TextFeatureExtractor(),
-        options.workers,
-    )
+    bench = Bench(console, options.corpus, options.sentences, options.noise, TextFeatureExtractor(), options.workers)
     rows: list[Row] = []
     for name in options.only:
         measured = [each | {"table": name} for each in MEASURED[name](bench)]
@@ -371,23 +386,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot(rows, options.json)
 
 
-def _open(console: Console, source: str) -> Corpus:
-    corpus = screen(open_corpus(source))
-    if corpus.unusable:
-        console.print(summary_of(corpus), style="yellow")
-    return corpus
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("emotion", __doc__, plot=True)
-    parser.add_argument(
-        "--corpus", help="a manifest, or NAME=FOLDER (default: that of the recipe, emotion/ravdess.tsv of AMSER_DATA)"
-    )
-    parser.add_argument("--other", metavar="CORPUS", help="for the cross-corpus table (default: none)")
+    parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: the corpora of each recipe)")
     parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
     parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--workers", type=count, default=2, help="folds trained at a time (default: 2)")
+    parser.add_argument("--workers", type=count, default=2, help="networks trained at a time (default: 2)")
     return parser
 
 

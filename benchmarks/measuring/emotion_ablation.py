@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from models.emotion.amser_states import AmserStates, TextNetwork
+from models.emotion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from training.data.dataset import LabelledSentence
 from training.data.texts import TextFeaturePair
 from training.fitting.cross_validation import TrainedNetwork, TrainingData
-from training.fitting.curriculum import train_fusion, train_text
+from training.fitting.curriculum import join, train_fusion, train_text
 from training.fitting.loading import SentenceBank
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
@@ -23,12 +23,18 @@ from training.fitting.recipe import Recipe
 def retrain_without(
     console: Console, recipe: Recipe, training_data: TrainingData, folds: Sequence[TrainedNetwork], left_out: str
 ) -> tuple[list[TrainedNetwork], SentenceBank, TextNetwork]:
-    """Text and fusion trained again with `words` or `context` as zeros; the voices are those of the folds."""
+    """Text and fusion trained again with `words` or `context` as zeros; the voices are those of the folds.
+
+    Where nothing of the fusion is trained, the text alone is.
+    """
     assert training_data.bank is not None
     bank = _without(training_data.bank, left_out)
     config = replace(folds[0].network.config, model="text")
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
         text = cast(TextNetwork, train_text(recipe, config, bank, progress.report).network)
+    if not recipe.own_words:
+        joined = [replace(fold, network=join(cast(VoiceNetwork, fold.network), text)) for fold in folds]
+        return joined, bank, text
     networks = []
     for fold in track(folds, f"fusion without {left_out}", console=console):
         training, validation = (

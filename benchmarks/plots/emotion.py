@@ -10,12 +10,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot
 
+from training.reports import ALL_LEFT_OUT, AMONG_ALL
+
 mpl.use("Agg")
 Row = dict[str, Any]
 
 
 def plot(rows: Sequence[Row], beside: Path) -> None:
-    """Write the plots that the rows allow: `<name>_rates.png`, `<name>_modalities.png`, `<name>_confusion.png`."""
+    """Write the plots that the rows allow beside a file, as its name with `_rates`, `_modalities` and so on."""
     of_rates = [row for row in rows if row["table"] in ("rates", "baselines")]
     if of_rates:
         _rates(of_rates, beside.with_name(f"{beside.stem}_rates.png"))
@@ -23,6 +25,28 @@ def plot(rows: Sequence[Row], beside: Path) -> None:
     of_modalities = [row for row in rows if row["table"] in ("pairs", "ablation") and row["corpus"] != "goemotions"]
     if of_modalities:
         _modalities(of_modalities, beside.with_name(f"{beside.stem}_modalities.png"))
+    of_corpora = [row for row in rows if row["table"] == "cross" and "risk_coverage" in row]
+    if of_corpora:
+        _risk(of_corpora, beside.with_name(f"{beside.stem}_risk.png"))
+
+
+def _risk(rows: Sequence[Row], file: Path) -> None:
+    """Risk by coverage of each left-out corpus and of all, among all classes, uncompressed; the probe only of all."""
+    chosen = [row for row in rows if row["codec"] == "none" and row["protocol"].endswith(AMONG_ALL)]
+    models = list(dict.fromkeys(row["model"] for row in chosen))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for row in chosen:
+        is_of_all = row["corpus"] == ALL_LEFT_OUT
+        if row["model"] != models[0] and not is_of_all:
+            continue
+        coverage, risk = (100 * np.array(values) for values in zip(*row["risk_coverage"], strict=True))
+        name = f"{row['corpus']}, {row['model']}" if is_of_all else row["corpus"]
+        style = "-" if row["model"] == models[0] else "--"
+        axes.plot(coverage, risk, linestyle=style, linewidth=2.5 if is_of_all else 1, label=name)
+    axes.set(xlabel="answers kept, the surest first, %", ylabel="wrong ones among them, %", ylim=(0, None))
+    axes.set_title("each corpus judged by networks that did not hear it")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, file)
 
 
 def _rates(rows: Sequence[Row], file: Path) -> None:

@@ -84,7 +84,8 @@ def split(utterances: Sequence[Spoken]) -> tuple[Split, ...]:
         candidates = [unit for unit in units if fold_of[unit[0]] == following[fold]]
         validation = {speaker for unit in candidates[: (len(candidates) + 1) // 2] for speaker in unit}
         training = fold_of.keys() - test - validation
-        splits.append(Split(fold, *(_members(utterances, part) for part in (training, validation, test))))
+        groups = [_members(utterances, part) for part in (training, validation, test)]
+        splits.append(Split(fold, groups[0], groups[1], groups[2]))
     return tuple(splits)
 
 

@@ -42,6 +42,7 @@ class LinearProbe:
         utterances: Sequence[UtteranceFeatures],
         labels: Sequence[int] | NDArray[np.integer],
         classes: int | None = None,
+        weights: NDArray[np.floating] | None = None,
     ) -> LinearProbe:
         """Fit to the encoder states of utterances.
 
@@ -49,12 +50,13 @@ class LinearProbe:
             utterances: at least one of each of two classes.
             labels: one integer from 0 an utterance.
             classes: how many classes there are; None counts up to the highest label.
+            weights: (n,), how much each utterance counts, 1 on the average; None balances the classes.
         """
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(C=INVERSE_REGULARIZATION, class_weight="balanced", max_iter=MAXIMUM_ITERATIONS),
-        )
-        model.fit(statistics_over_time(utterances), np.asarray(labels))
+        balance = "balanced" if weights is None else None
+        regression = LogisticRegression(C=INVERSE_REGULARIZATION, class_weight=balance, max_iter=MAXIMUM_ITERATIONS)
+        model = make_pipeline(StandardScaler(), regression)
+        counted = {} if weights is None else {"logisticregression__sample_weight": weights}
+        model.fit(statistics_over_time(utterances), np.asarray(labels), **counted)
         return cls(model, int(np.max(labels)) + 1 if classes is None else classes)
 
     def as_layer(self) -> nn.Linear:

@@ -21,10 +21,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: ArrayLike, weights: Ar
     `weights` (n,) say how much each utterance counts; None for alike.
     """
     rows, truth = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    counted = np.ones(len(truth)) if weights is None else np.asarray(weights, np.float64)
 
     def negative_log_likelihood(log_temperature: float) -> float:
         likely = log_softmax(rows / np.exp(log_temperature), axis=1)
-        return -float(np.average(likely[np.arange(len(truth)), truth], weights=weights))
+        return -float(np.average(likely[np.arange(len(truth)), truth], weights=counted))
 
     bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1]))
     return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded").x))

@@ -15,7 +15,6 @@ from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench
 from benchmarks.plots.emotion import plot
 from models.emotion.published.umons import Umons
 from models.emotion.registry import build
-from training.corpora.manifest import Corpus
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "emotion.json"
 
@@ -47,7 +46,7 @@ def test_the_shipped_rows_are_plotted(tmp_path: Path) -> None:
 
 def test_the_baselines_differ_from_the_published_recipe_in_the_network_and_umons_has_its_glimpses() -> None:
     unread: Any = None  # a recipe depends on neither corpus nor encoders
-    bench = Bench(Console(quiet=True), Corpus("none", (), {}), None, None, None, unread, 1)
+    bench = Bench(Console(quiet=True), None, None, None, unread, 1)
     for name in BASELINES:
         recipe = bench.baseline(name)
         network = build(recipe.network_config(synthetic_corpus.CONTEXT_WIDTH))
