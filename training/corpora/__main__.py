@@ -21,6 +21,9 @@ EXAMPLES = """examples:
   python -m training.corpora
   python -m training.corpora ravdess --root corpora/ravdess
   python -m training.corpora ravdess --root corpora/ravdess --manifest corpora/ravdess.tsv
+
+A recipe trains on several together: `corpora: [{source: a.tsv}, {source: nemo=corpora/nemo, weight: 0.5}]`. Readings or
+noise, in a manifest without a column `emotion`, have one label: `{source: read.tsv, label: neutral, always: true}`.
 """
 COLUMNS = ("utterance", "speaker", "emotion", "text", "language", "fold", "dialogue", "licence", "path")
 

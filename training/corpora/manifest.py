@@ -1,5 +1,6 @@
 """A corpus as a manifest: a tab-separated table with the columns `path`, `emotion` and `speaker`.
 
+A corpus of speech or sounds that a recipe gives one label, such as readings, needs no column `emotion`.
 Optional columns: `utterance`, `fold`, `text`, `language`, `dialogue` (one value for all who talk with each
 other) and `licence`.
 

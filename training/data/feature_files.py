@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import functools
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -134,11 +135,11 @@ def _states_of(shard: Path) -> Path:
 
 def _write(shard: Path, features: Sequence[SpeechFeatures]) -> None:
     states = _states_of(shard)
-    partial = states.with_suffix(".partial")
+    partial = states.with_suffix(f".{os.getpid()}.partial")  # another training may compute the same shard
     with partial.open("wb") as stream:
         np.save(stream, np.concatenate([each.encoder_states for each in features]))
     partial.replace(states)
-    partial = shard.with_suffix(".partial")
+    partial = shard.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as stream:
         np.savez(
             stream,
