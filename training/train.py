@@ -178,10 +178,7 @@ def load_training_data(
         ManifestError: sentences are needed, but there are none.
     """
     noise = recipe.noise if recipe.copies else None
-    licences: dict[str, str] = {}
-    for corpus in _corpora(corpora):
-        licences |= licences_of(corpus, None, None, recipe.licences)
-    licence = joined(licences | licences_of(None, recipe.sentences, noise, recipe.licences))
+    licence = joined(licences_of(_corpora(corpora), recipe.sentences, noise, recipe.licences))
     utterances = load_utterances(corpora, recipe, extractor, recipe.noise, settings)
     if not recipe.in_stages:
         return TrainingData(utterances, load_substitution(recipe.sentences, recipe, extractor), licence=licence)

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import synthetic_corpus
+import torch
 from rich.console import Console
 
 from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench
+from benchmarks.measuring.emotion_cross import (
+    COPIES,
+    PROBE,
+    READINGS,
+    cross_rows,
+    cross_tables,
+    fit_probe,
+    reading_rows,
+)
 from benchmarks.plots.emotion import plot
+from models.emotion.batch import UtteranceFeatures
+from models.emotion.network import FusionNetwork, FusionOutput
 from models.emotion.published.umons import Umons
 from models.emotion.registry import build
+from training.corpora.teacher import Teacher
+from training.data.dataset import NO_CLASS, LabelledUtterance
+from training.data.folds import Split
+from training.fitting.cross_validation import TrainedNetwork, TrainingData
+from training.fitting.left_out import Calibration
+from training.fitting.recipe import Recipe
+from training.reports import ALL_LEFT_OUT
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "emotion.json"
 
@@ -54,3 +75,97 @@ def test_the_baselines_differ_from_the_published_recipe_in_the_network_and_umons
         assert network.config.layers == (2 if name == "umons" else 1)
     umons = build(bench.baseline("umons").network_config(synthetic_corpus.CONTEXT_WIDTH))
     assert len(cast(Umons, umons).glimpses) == 1
+
+
+TEACHERS = (Teacher("a.tsv"), Teacher("b.tsv"), Teacher("c.tsv"), Teacher("readings.tsv", 0.5, "neutral", True))
+RECIPE = Recipe(
+    name="small",
+    classes=("angry", "neutral"),
+    views=("none",),
+    judged=("none",),
+    network={"model": "voice", "modalities": ("states",), "hidden": 16, "heads": 2, "state_layers": 0},
+    objective={"alpha": 0},
+    training={"epochs": 2, "batch_size": 8, "early_stopping": False, "steps_per_epoch": 12, "learning_rate": 0.01},
+    corpora=TEACHERS,
+)
+
+
+def four_corpora() -> list[LabelledUtterance]:
+    """Three corpora whose class the states tell, and neutral readings."""
+    random = np.random.default_rng(0)
+    made: list[LabelledUtterance] = []
+    for name in "abc":
+        for speaker in "12":
+            made += [replace(each, corpus=name) for each in synthetic_corpus.separable(12, f"{name}{speaker}", random)]
+    for reader in "12345":
+        neutral = (each for each in synthetic_corpus.separable(4, f"reader {reader}", random) if each.label == 1)
+        made += [replace(each, corpus="readings") for each in neutral]
+    return made
+
+
+def test_left_out_corpora_have_rows_of_the_network_and_the_probe_and_readings_of_other_readers(tmp_path: Path) -> None:
+    data, config = TrainingData(four_corpora()), RECIPE.network_config(synthetic_corpus.CONTEXT_WIDTH)
+    rows = cross_rows(Console(quiet=True), RECIPE, config, data, tmp_path / "networks", 1)
+    found = {(row["model"], row["corpus"]) for row in rows if row["protocol"] != READINGS}
+    assert found == {(model, name) for model in ("small", PROBE) for name in ("a", "b", "c", ALL_LEFT_OUT)}
+    for row in rows:
+        if row["protocol"] != READINGS:
+            assert row["ua"] > 0.9
+            assert 0 <= row["ua_low"] <= row["ua"] <= row["ua_high"]
+            assert row["risk_coverage"][-1][1] == pytest.approx(1 - row["wa"])
+    (readings,) = (row for row in rows if row["protocol"] == READINGS)
+    assert (readings["corpus"], readings["condition"]) == ("readings", "none")
+    assert (readings["n"], readings["n_speakers"]) == (10, 5)
+    assert readings["neutral"] > 0.9
+    networks = {file.stem for file in (tmp_path / "networks").glob("*.safetensors")}
+    assert networks == {"a", "b", "c", "a+b", "a+c", "b+c", "readers-1", "readers-2"}
+
+    titles = [str(made.title) for made in cross_tables(rows)]
+    assert len(titles) == 3
+    plot([row | {"table": "cross"} for row in rows], tmp_path / "emotion.json")
+    assert (tmp_path / "emotion_risk.png").stat().st_size > 5000
+
+
+class Fixed(FusionNetwork):
+    """Says angry with the probability that the states hold."""
+
+    modalities = ("states",)
+
+    def forward(self, batch: Any) -> Any:
+        angry = batch.states[:, 0, 0]
+        return FusionOutput(torch.stack((angry.log(), (1 - angry).log()), 1), angry[:, None])
+
+
+def reading(angry: float, reader: str) -> LabelledUtterance:
+    states = np.full((1, 512), angry, np.float16)
+    mel: Any = np.zeros((80, 10), np.float16)
+    features: UtteranceFeatures = synthetic_corpus.features(mel, states=states)
+    return LabelledUtterance(1, reader, None, {"none": features, "copy 0": features}, corpus="readings")
+
+
+def test_a_reading_counts_as_neutral_as_uncertain_or_as_an_emotion_that_an_app_would_show() -> None:
+    recipe = replace(RECIPE, copies=1)
+    network = Fixed(recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)).eval()
+    network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    utterances = [reading(angry, reader) for angry, reader in ((0.1, "a"), (0.4, "a"), (0.65, "b"), (0.9, "b"))]
+    halves = [
+        TrainedNetwork(Split(1, (), (), (0, 1), "readers 1"), network, 1.0, 0.0, {"training": 1}),
+        TrainedNetwork(Split(2, (), (), (2, 3), "readers 2"), network, 1.0, 0.0, {"training": 1}),
+    ]
+    rows = reading_rows(recipe, utterances, halves, Calibration(temperature=1.0, sure_from=0.7))
+    assert [(row["condition"], row["n"]) for row in rows] == [("none", 4), (COPIES, 4)]
+    for row in rows:
+        assert row["neutral"] == row["ua"] == 0.5
+        assert row["neutral_or_uncertain"] == 0.75
+        assert row["emotional_and_sure"] == row["emotional_above_0.7"] == 0.25
+
+
+def test_a_probe_leaves_sounds_without_an_emotion_out_and_balances_corpora() -> None:
+    utterances = four_corpora()
+    silent = replace(utterances[0], label=NO_CLASS)
+    with_sound, without = (fit_probe(RECIPE, each, "none") for each in ([silent, *utterances], utterances))
+    asked = [each.features["none"] for each in utterances]
+    np.testing.assert_array_equal(with_sound.predict(asked), without.predict(asked))
+    many_readings = utterances + [each for each in utterances if each.corpus == "readings"] * 9
+    more, fewer = (fit_probe(RECIPE, each, "none").predict(asked)[:, 1].mean() for each in (many_readings, utterances))
+    assert more == pytest.approx(fewer, abs=0.1)
