@@ -49,8 +49,8 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.catalogue import open_corpus
-from training.corpora.data_folder import VARIABLE as DATA
 from training.data.texts import TextFeatureExtractor
+from training.data_folder import VARIABLE as DATA
 from training.fitting.recipe import Recipe
 from training.train import DEFAULT_RECIPE
 

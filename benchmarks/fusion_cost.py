@@ -31,10 +31,10 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.catalogue import open_corpus
-from training.corpora.data_folder import in_data_folder
 from training.data.extraction import CodecSetting, compressed_mel, waveform_of
 from training.data.screening import screen
 from training.data.texts import TEXT_ENCODER, WORD_VECTORS
+from training.data_folder import in_data_folder
 
 Result = TypeVar("Result")
 CORPUS = "emotion/ravdess.tsv"

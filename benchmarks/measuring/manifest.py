@@ -18,7 +18,7 @@ from typing import Final
 from amser.audio import read
 from amser.errors import SignalError
 from amser.features import Float32
-from training.corpora.data_folder import VARIABLE as DATA
+from training.data_folder import VARIABLE as DATA
 
 SPEECH: Final = "speech/librispeech.tsv"  # of that folder
 NOISE: Final = "noise/esc10.tsv"

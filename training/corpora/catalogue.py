@@ -17,8 +17,8 @@ from training.corpora import (
     vcemo,
 )
 from training.corpora.adapter import Adapter
-from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import Corpus, ManifestError, load_manifest
+from training.data_folder import in_data_folder
 
 MANIFEST_ENDING = ".tsv"
 KNOWN = (

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.corpora.data_folder import VARIABLE
+from training.data_folder import VARIABLE
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 NO_EMOTION = "none"  # the label of sounds that are taught to have no emotion; recipes give it, manifests do not

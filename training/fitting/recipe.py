@@ -12,13 +12,13 @@ import yaml
 from amser.features import MINIMUM_SECONDS
 from models.emotion.config import FusionConfig
 from training.corpora.catalogue import source_in_data_folder
-from training.corpora.data_folder import in_data_folder
 from training.corpora.manifest import CLASSES
 from training.corpora.teacher import Teacher
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import PairMixture
 from training.data.extraction import RECOGNISER, Reading
 from training.data.waveform_augmentation import WaveformAugmentation
+from training.data_folder import in_data_folder
 from training.fitting.loop import TrainingConfig
 from training.fitting.objective import ObjectiveConfig
 
