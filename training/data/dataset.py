@@ -188,7 +188,7 @@ class PairMixture:
 
 @dataclass(frozen=True, slots=True)
 class PairSampler:
-    """Voices with sentences of another corpus: synthetic pairs.
+    """Voices with sentences of another corpus: synthetic pairs. A sound without an emotion stays alone.
 
     Attributes:
         spoken: the voices.
@@ -213,6 +213,8 @@ class PairSampler:
     def draw(self, index: int, random: np.random.Generator) -> Example:
         """See `Sampler.draw`."""
         features, label = self.spoken.draw(index, random)
+        if label == NO_CLASS:  # a sentence would give it one
+            return Example(voice_alone(features), label)
         mixture = self.mixture
         shares = (mixture.same, mixture.neutral, mixture.emotional, mixture.voice_alone, mixture.text_alone)
         kind = int(np.searchsorted(np.cumsum(shares), random.random(), side="right"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.emotion.batch import UtteranceFeatures, voice_alone
-from training.data.dataset import LabelledUtterance, sentence_alone, with_sentence
+from training.data.dataset import NO_CLASS, LabelledUtterance, sentence_alone, with_sentence
 from training.data.texts import TextFeaturePair
 
 
@@ -32,7 +32,8 @@ class Pairs:
 def paired(
     utterances: Sequence[LabelledUtterance], view: str, sentences: Sequence[Sequence[TextFeaturePair]], seed: int = 0
 ) -> Pairs:
-    """One pair for each utterance, with the features of `view` and a sentence of its class at random."""
+    """One pair for each utterance that has a class: the features of `view`, and a sentence of that class at random."""
+    utterances = [each for each in utterances if each.label != NO_CLASS]
     random = np.random.default_rng(seed)
     chosen = [sentences[each.label][int(random.integers(len(sentences[each.label])))] for each in utterances]
     voices = [each.features[view] for each in utterances]

@@ -10,6 +10,7 @@ from synthetic_corpus import CONTEXT_WIDTH, features, sentence, separable
 
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import (
+    NO_CLASS,
     LabelledSentence,
     LabelledUtterance,
     PairMixture,
@@ -169,6 +170,15 @@ def test_a_voice_alone_has_no_words_and_a_sentence_alone_no_voice() -> None:
     assert text.encoder_states.shape == (0, 40)
     assert (text.words.shape, text.context.shape) == ((4, 300), (6, CONTEXT_WIDTH))
     assert text.log_mel.shape == (80, 1)
+
+
+def test_a_sound_without_an_emotion_is_paired_with_no_sentence(random: np.random.Generator) -> None:
+    silent = utterance(NO_CLASS)
+    sampler = PairSampler(SpokenSampler([silent], ("0",)), SENTENCES, NEUTRAL, MIXTURE)
+    for _ in range(20):
+        features, label = sampler.draw(0, random)
+        assert (label, len(features.words)) == (NO_CLASS, 0)
+    assert paired([utterance(0), silent, utterance(1)], "0", SENTENCES).labels == [0, 1]
 
 
 def test_pairs_have_sentences_of_the_voices_class_in_the_same_order() -> None:
