@@ -150,14 +150,14 @@ def _reading_row(
 
 
 def cross_tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """A table for each set of classes that corpora are judged among, and one of readings."""
-    columns = ("corpus", "model", "codec", "UA, 95 % by speaker", "F1", "ECE", "NLL", "half", "AURC")
-    of_corpora = [each for each in rows if each["protocol"] != READINGS]
-    for protocol in dict.fromkeys(each["protocol"] for each in of_corpora):
-        made = table(f"{protocol}; half: accuracy of the surest half", columns, words=3)
-        for each in (one for one in of_corpora if one["protocol"] == protocol):
+    """A table for each model and set of classes that corpora are judged among, and one of readings."""
+    columns = ("corpus", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf", "AURC")
+    kinds = [(each["model"], each["protocol"]) for each in rows]
+    for model, protocol in dict.fromkeys(kind for kind in kinds if kind[1] != READINGS):
+        made = table(f"{model}: {protocol}", columns, words=2)
+        for each in (one for one, kind in zip(rows, kinds, strict=True) if kind == (model, protocol)):
             values = (each[name] for name in ("macro_f1", "ece", "nll", "surest_half", "aurc"))
-            made.add_row(each["corpus"], each["model"], _codec(each), _ua(each), *(f"{value:.2f}" for value in values))
+            made.add_row(each["corpus"], _codec(each), _ua(each), *(f"{value:.3f}" for value in values))
         yield made
     readings = [each for each in rows if each["protocol"] == READINGS]
     if readings:

@@ -118,6 +118,8 @@ def cross_validate(
         log_folder: for TensorBoard.
     """
     console = console or Console(quiet=True)
+    if not recipe.own_words:  # the voice alone is trained
+        training_data = replace(training_data, bank=None, text=None)
     if training_data.bank is not None:  # a gigabyte that only the text network needs, which is trained already
         training_data = replace(training_data, bank=replace(training_data.bank, training=(), development=(), test=()))
     context = multiprocessing.get_context("spawn")

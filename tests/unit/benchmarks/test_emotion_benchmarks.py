@@ -14,7 +14,7 @@ import synthetic_corpus
 import torch
 from rich.console import Console
 
-from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench
+from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench, _Folds, _paired_rows, _with_text
 from benchmarks.measuring.emotion_cross import (
     COPIES,
     PROBE,
@@ -25,18 +25,22 @@ from benchmarks.measuring.emotion_cross import (
     reading_rows,
 )
 from benchmarks.plots.emotion import plot
+from models.emotion.amser_states import TextNetwork
 from models.emotion.batch import UtteranceFeatures
 from models.emotion.network import FusionNetwork, FusionOutput
 from models.emotion.published.umons import Umons
 from models.emotion.registry import build
+from training.corpora.manifest import Corpus
 from training.corpora.teacher import Teacher
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.folds import Split
 from training.fitting.cross_validation import TrainedNetwork, TrainingData
 from training.fitting.left_out import Calibration
+from training.fitting.loading import SentenceBank
 from training.fitting.recipe import Recipe
 from training.reports import ALL_LEFT_OUT
 
+PAIRED = ("paired", "paired, voice alone", "paired, words alone")
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "emotion.json"
 
 
@@ -121,7 +125,7 @@ def test_left_out_corpora_have_rows_of_the_network_and_the_probe_and_readings_of
     assert networks == {"a", "b", "c", "a+b", "a+c", "b+c", "readers-1", "readers-2"}
 
     titles = [str(made.title) for made in cross_tables(rows)]
-    assert len(titles) == 3
+    assert len(titles) == 5  # two models, among two sets of classes, and readings
     plot([row | {"table": "cross"} for row in rows], tmp_path / "emotion.json")
     assert (tmp_path / "emotion_risk.png").stat().st_size > 5000
 
@@ -169,3 +173,24 @@ def test_a_probe_leaves_sounds_without_an_emotion_out_and_balances_corpora() -> 
     many_readings = utterances + [each for each in utterances if each.corpus == "readings"] * 9
     more, fewer = (fit_probe(RECIPE, each, "none").predict(asked)[:, 1].mean() for each in (many_readings, utterances))
     assert more == pytest.approx(fewer, abs=0.1)
+
+
+def test_pairs_are_judged_by_the_voices_of_the_folds_joined_with_the_text() -> None:
+    sizes = {**RECIPE.network, "model": "amser-states", "modalities": ("states", "words", "context"), "layers": 1}
+    recipe = replace(RECIPE, own_words=False, network=sizes)
+    config = recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)
+    voice, text = (build(replace(config, model=name)).eval() for name in ("voice", "text"))
+    utterances = four_corpora()[:24]
+    groups = [[synthetic_corpus.sentence(value)] for value in (-1.0, 1.0)]
+    bank = SentenceBank((), (), (), dict.fromkeys(("train", "dev", "test"), groups))
+    networks = [
+        TrainedNetwork(Split(fold, (), (), tuple(range(first, first + 8))), voice, 1.0, 0.0, {"training": 1})
+        for fold, first in ((1, 0), (2, 8))
+    ]
+    data = TrainingData(utterances, None, bank, cast(TextNetwork, text))
+    folds = _with_text(_Folds(recipe, Corpus("a", (), {}), data, networks))
+    rows = _paired_rows(folds, bank, "none")
+    assert [row["protocol"].partition(", speaker")[0] for row in rows] == list(PAIRED)
+    assert [row["n"] for row in rows] == [16, 16, 16]  # those that a fold tested
+    assert [row["modalities"] for row in rows] == ["states+words+context", "states", "words+context"]
+    assert all(each.network.config.model == "amser-states" for each in folds.networks)

@@ -254,3 +254,24 @@ def test_the_folds_of_one_of_several_corpora_are_the_second_protocol(command: li
 def test_folds_of_an_unknown_corpus_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([*command, "--folds-of", "d"]) == 2
     assert "--folds-of d: the corpora are a, b, c, readings" in capsys.readouterr().err
+
+
+def test_where_no_words_of_the_corpora_are_read_voices_are_left_out_and_the_text_joins_the_final_one(
+    command: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("anger\nneutral\nsadness")
+    for part in ("train", "dev", "test"):
+        (tmp_path / f"{part}.tsv").write_text("".join(f"{part} {number}\t{number % 3}\tid\n" for number in range(12)))
+    sizes = {"hidden": 16, "heads": 2, "feed_forward": 32, "layers": 1, "state_layers": 0}
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    content |= {"own_words": False, "network": {"model": "amser-states"} | sizes, "text_training": {"epochs": 1}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    checkpoint = tmp_path / "final.safetensors"
+    command += ["--sentences", str(tmp_path), "--final", "--checkpoint", str(checkpoint)]
+    assert train.main(command) == 0
+    voices = {load(file)[0].config.model for file in (tmp_path / "cache").rglob("networks/several-*/*.safetensors")}
+    assert voices == {"voice"}
+    network, info = load(checkpoint)
+    assert network.config.model == "amser-states"
+    assert info.temperatures.keys() == info.sure_from.keys() == {"voice", "text"}
+    assert {row["modalities"] for row in json.loads((tmp_path / "rows.json").read_text())} == {"states"}
