@@ -10,7 +10,7 @@ networks are kept (`training.train`); `--only` measures some tables alone.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from scipy.special import softmax
 
 from benchmarks.measuring import command
-from benchmarks.measuring.console import output, table
+from benchmarks.measuring.console import output
 from benchmarks.measuring.emotion_ablation import retrain_without
-from benchmarks.measuring.emotion_cross import PROBE, cross_rows, cross_tables, fit_probe
+from benchmarks.measuring.emotion_cross import PROBE, cross_rows, fit_probe
+from benchmarks.measuring.emotion_tables import tables
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
 from load_tests.commands import count
@@ -35,6 +35,7 @@ from training.corpora.manifest import Corpus
 from training.corpora.teacher import Teacher
 from training.data.dataset import LabelledSentence, sentence_alone
 from training.data.extraction import THREADS, UNCOMPRESSED, CodecSetting
+from training.data.folds import can_leave_corpora_out
 from training.data.pairs import paired
 from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
@@ -64,7 +65,7 @@ RATES = (*PUBLISHED_RATES, "klt:low", "klt:standard")
 OPERATING_POINT = "svd-f16:0.125"
 FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol
 TINY = 1e-30  # no probability is below it
-TABLES = ("rates", "baselines", "four", "pairs", "ablation", "voice", "cross")
+TABLES = ("cross", "rates", "baselines", "four", "pairs", "ablation", "voice")
 Row = dict[str, Any]
 
 
@@ -311,6 +312,9 @@ def voices(bench: Bench) -> list[Row]:
 def across(bench: Bench) -> list[Row]:
     """Each corpus by networks that did not hear it, a probe of the same teachers, and readings of other readers."""
     recipe = bench.recipe(OURS)
+    if not can_leave_corpora_out(recipe.teachers):
+        bench.console.print("cross: the recipe has fewer than three corpora that can be left out", style="yellow")
+        return []
     bench.console.rule(f"{recipe.name}, each corpus left out in turn")
     config = recipe.network_config(bench.extractor.context_width)
     folder = networks_folder(recipe, bench.corpora(recipe), bench.extractor)
@@ -333,40 +337,14 @@ def _bank(folds: _Folds) -> SentenceBank:
 
 
 MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
+    "cross": across,
     "rates": by_rate,
     "baselines": baselines,
     "four": four_classes,
     "pairs": pairs,
     "ablation": ablation,
     "voice": voices,
-    "cross": across,
 }
-
-
-def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
-    """The rows as they are printed: a table for each corpus, protocol, set of inputs and set of utterances."""
-    columns = ("model", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf")
-    kinds = [
-        (*(each[key] for key in ("corpus", "protocol", "modalities", "n")), each.get("n_speakers")) for each in rows
-    ]
-    if name == "cross":
-        yield from cross_tables(rows)
-        return
-    for kind in dict.fromkeys(kinds):
-        corpus, protocol, modalities, n, speakers = kind
-        judged = f"{n} utterances" + (f" of {speakers} speakers" if speakers else "")
-        made = table(f"{name}: {corpus}, {protocol}, from {modalities.replace('+', ' + ')}; {judged}", columns, words=2)
-        for each in (one for one, of in zip(rows, kinds, strict=True) if of == kind):
-            codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
-            ua = f"{each['ua']:.3f} [{_shown(each['ua_low'])}, {_shown(each['ua_high'])}]"
-            figures = (_shown(each.get(figure)) for figure in ("macro_f1", "ece", "nll", "surest_half"))
-            made.add_row(each["model"], codec, ua, *figures)
-        yield made
-
-
-def _shown(figure: float | None) -> str:
-    """Three digits; a dash where a row has no such figure, and for the interval of a single speaker."""
-    return "-" if figure is None else f"{figure:.3f}"
 
 
 @command.benchmark("emotion")

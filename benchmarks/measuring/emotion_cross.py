@@ -6,7 +6,7 @@ ground. Readings, which mean no emotion, are judged by networks that heard the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from benchmarks.measuring.console import table
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.extraction import CodecSetting
@@ -147,34 +145,3 @@ def _reading_row(
         "temperature": calibration.temperature,
         "sure_from": calibration.sure_from,
     }
-
-
-def cross_tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """A table for each model and set of classes that corpora are judged among, and one of readings."""
-    columns = ("corpus", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf", "AURC")
-    kinds = [(each["model"], each["protocol"]) for each in rows]
-    for model, protocol in dict.fromkeys(kind for kind in kinds if kind[1] != READINGS):
-        made = table(f"{model}: {protocol}", columns, words=2)
-        for each in (one for one, kind in zip(rows, kinds, strict=True) if kind == (model, protocol)):
-            values = (each[name] for name in ("macro_f1", "ece", "nll", "surest_half", "aurc"))
-            made.add_row(each["corpus"], _codec(each), _ua(each), *(f"{value:.3f}" for value in values))
-        yield made
-    readings = [each for each in rows if each["protocol"] == READINGS]
-    if readings:
-        shares = ("neutral", "neutral or\nuncertain", "other,\nsure", "other,\np > 0.7")
-        made = table(f"{READINGS}: shares of the answers", ("corpus", "model", "condition", "n", *shares), words=3)
-        for each in readings:
-            names = ("neutral", "neutral_or_uncertain", "emotional_and_sure", "emotional_above_0.7")
-            figures = (f"{each[name]:.3f}" for name in names)
-            made.add_row(each["corpus"], each["model"], each["condition"], str(each["n"]), *figures)
-        yield made
-
-
-def _codec(row: Row) -> str:
-    setting = row["step"] if row["rate"] is None else f"{row['rate']:g}"
-    return str(row["codec"]) if setting is None else f"{row['codec']}:{setting}"
-
-
-def _ua(row: Row) -> str:
-    bounds = (f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("ua_low", "ua_high"))
-    return f"{row['ua']:.3f} [{', '.join(bounds)}]"

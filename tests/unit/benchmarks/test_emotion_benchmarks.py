@@ -14,16 +14,16 @@ import synthetic_corpus
 import torch
 from rich.console import Console
 
-from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench, _Folds, _paired_rows, _with_text
+from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench, _Folds, _paired_rows, _with_text, across
 from benchmarks.measuring.emotion_cross import (
     COPIES,
     PROBE,
     READINGS,
     cross_rows,
-    cross_tables,
     fit_probe,
     reading_rows,
 )
+from benchmarks.measuring.emotion_tables import tables
 from benchmarks.plots.emotion import plot
 from models.emotion.amser_states import TextNetwork
 from models.emotion.batch import UtteranceFeatures
@@ -124,7 +124,7 @@ def test_left_out_corpora_have_rows_of_the_network_and_the_probe_and_readings_of
     networks = {file.stem for file in (tmp_path / "networks").glob("*.safetensors")}
     assert networks == {"a", "b", "c", "a+b", "a+c", "b+c", "readers-1", "readers-2"}
 
-    titles = [str(made.title) for made in cross_tables(rows)]
+    titles = [str(made.title) for made in tables("cross", rows)]
     assert len(titles) == 5  # two models, among two sets of classes, and readings
     plot([row | {"table": "cross"} for row in rows], tmp_path / "emotion.json")
     assert (tmp_path / "emotion_risk.png").stat().st_size > 5000
@@ -162,6 +162,12 @@ def test_a_reading_counts_as_neutral_as_uncertain_or_as_an_emotion_that_an_app_w
         assert row["neutral"] == row["ua"] == 0.5
         assert row["neutral_or_uncertain"] == 0.75
         assert row["emotional_and_sure"] == row["emotional_above_0.7"] == 0.25
+
+
+def test_the_cross_table_of_one_corpus_is_empty_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    unread: Any = None
+    assert across(Bench(Console(), "made.tsv", None, None, unread, 1)) == []
+    assert "fewer than three corpora" in capsys.readouterr().out
 
 
 def test_a_probe_leaves_sounds_without_an_emotion_out_and_balances_corpora() -> None:

@@ -1,0 +1,72 @@
+"""The rows of `benchmarks.emotion` as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.measuring.console import table
+from benchmarks.measuring.emotion_cross import READINGS
+
+Row = dict[str, Any]
+
+
+def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
+    """The rows as they are printed: a table for each corpus, protocol, set of inputs and set of utterances.
+
+    Of left-out corpora, a table for each model and set of classes that they are judged among, and one of readings.
+    """
+    columns = ("model", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf")
+    kinds = [
+        (*(each[key] for key in ("corpus", "protocol", "modalities", "n")), each.get("n_speakers")) for each in rows
+    ]
+    if name == "cross":
+        yield from _of_left_out(rows)
+        return
+    for kind in dict.fromkeys(kinds):
+        corpus, protocol, modalities, n, speakers = kind
+        judged = f"{n} utterances" + (f" of {speakers} speakers" if speakers else "")
+        made = table(f"{name}: {corpus}, {protocol}, from {modalities.replace('+', ' + ')}; {judged}", columns, words=2)
+        for each in (one for one, of in zip(rows, kinds, strict=True) if of == kind):
+            codec = each["codec"] if each["rate"] is None else f"{each['codec']} {each['rate']:.2%}"
+            ua = f"{each['ua']:.3f} [{_shown(each['ua_low'])}, {_shown(each['ua_high'])}]"
+            figures = (_shown(each.get(figure)) for figure in ("macro_f1", "ece", "nll", "surest_half"))
+            made.add_row(each["model"], codec, ua, *figures)
+        yield made
+
+
+def _shown(figure: float | None) -> str:
+    """Three digits; a dash where a row has no such figure, and for the interval of a single speaker."""
+    return "-" if figure is None else f"{figure:.3f}"
+
+
+def _of_left_out(rows: Sequence[Row]) -> Iterator[Table]:
+    columns = ("corpus", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf", "AURC")
+    kinds = [(each["model"], each["protocol"]) for each in rows]
+    for model, protocol in dict.fromkeys(kind for kind in kinds if kind[1] != READINGS):
+        made = table(f"{model}: {protocol}", columns, words=2)
+        for each in (one for one, kind in zip(rows, kinds, strict=True) if kind == (model, protocol)):
+            values = (each[name] for name in ("macro_f1", "ece", "nll", "surest_half", "aurc"))
+            made.add_row(each["corpus"], _codec(each), _ua(each), *(f"{value:.3f}" for value in values))
+        yield made
+    readings = [each for each in rows if each["protocol"] == READINGS]
+    if readings:
+        shares = ("neutral", "neutral or\nuncertain", "other,\nsure", "other,\np > 0.7")
+        made = table(f"{READINGS}: shares of the answers", ("corpus", "model", "condition", "n", *shares), words=3)
+        for each in readings:
+            names = ("neutral", "neutral_or_uncertain", "emotional_and_sure", "emotional_above_0.7")
+            figures = (f"{each[name]:.3f}" for name in names)
+            made.add_row(each["corpus"], each["model"], each["condition"], str(each["n"]), *figures)
+        yield made
+
+
+def _codec(row: Row) -> str:
+    setting = row["step"] if row["rate"] is None else f"{row['rate']:g}"
+    return str(row["codec"]) if setting is None else f"{row['codec']}:{setting}"
+
+
+def _ua(row: Row) -> str:
+    bounds = (f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("ua_low", "ua_high"))
+    return f"{row['ua']:.3f} [{', '.join(bounds)}]"
