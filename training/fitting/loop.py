@@ -320,4 +320,4 @@ def _average_into(averaged: nn.Module, network: nn.Module, decay: float) -> None
 
 
 def _length(utterance: UtteranceFeatures) -> int:
-    return int(utterance.log_mel.shape[1]) + len(utterance.context)
+    return max(int(utterance.log_mel.shape[1]), len(utterance.encoder_states)) + len(utterance.context)
