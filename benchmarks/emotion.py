@@ -41,7 +41,7 @@ from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
 from training.evaluate import among, compare, row
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
-from training.fitting.curriculum import join
+from training.fitting.curriculum import join, text_temperature
 from training.fitting.loading import OpenTeacher, SentenceBank, open_teachers
 from training.fitting.loop import predict
 from training.fitting.recipe import Recipe
@@ -327,7 +327,11 @@ def _with_text(folds: _Folds) -> _Folds:
         return folds
     text = folds.training_data.text
     assert text is not None
-    joined = [replace(each, network=join(cast(VoiceNetwork, each.network), text)) for each in folds.networks]
+    sentences = text_temperature(text, _bank(folds).development)
+    joined = []
+    for each in folds.networks:
+        network = join(cast(VoiceNetwork, each.network), text, each.temperature, sentences)
+        joined.append(replace(each, network=network, temperature=1.0))
     return replace(folds, networks=joined)
 
 

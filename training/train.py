@@ -36,7 +36,7 @@ from training.data.folds import Split, can_leave_corpora_out, folds_within, leav
 from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate, train
-from training.fitting.curriculum import join, text_f1, train_text
+from training.fitting.curriculum import join, text_f1, text_temperature, train_text
 from training.fitting.left_out import Calibration, calibrate_text, leave_corpora_out
 from training.fitting.loading import (
     PARTS,
@@ -269,13 +269,17 @@ def train_final(
     epochs = {stage: median_high(each.epochs[stage] for each in judged) for stage in judged[0].epochs}
     with TrainingProgress(max(epochs.values()), console) as progress:
         final = train(recipe, config, training_data, everything, progress.report, stop_after=epochs)
-    network = final.network
-    if recipe.in_stages and not recipe.own_words:
-        assert training_data.text is not None
-        network = join(cast(VoiceNetwork, network), training_data.text)
     calibration = found.calibration
     temperature = calibration.temperature if calibration else median(each.temperature for each in judged)
-    return TrainedNetwork(everything, network, temperature, 0.0, epochs)
+    if not recipe.in_stages or recipe.own_words:
+        return TrainedNetwork(everything, final.network, temperature, 0.0, epochs)
+    assert training_data.text is not None
+    assert training_data.bank is not None
+    text = training_data.text
+    weighted = join(
+        cast(VoiceNetwork, final.network), text, temperature, text_temperature(text, training_data.bank.development)
+    )
+    return TrainedNetwork(everything, weighted, 1.0, 0.0, epochs)
 
 
 def describe_final(
@@ -301,7 +305,6 @@ def describe_final(
         created=_now(),
         licence=training_data.licence,
         temperature=final.temperature,
-        temperatures={name: each.temperature for name, each in calibrations.items()},
         sure_from={name: each.sure_from for name, each in calibrations.items()},
         voice_languages=tuple(sorted(language for language in languages if language)) if calibrations else (),
         text_languages=recipe.text_languages,

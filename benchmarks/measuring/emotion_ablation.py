@@ -8,13 +8,12 @@ from typing import cast
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from models.emotion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from training.data.dataset import LabelledSentence
 from training.data.texts import TextFeaturePair
 from training.fitting.cross_validation import TrainedNetwork, TrainingData
-from training.fitting.curriculum import join, train_fusion, train_text
+from training.fitting.curriculum import join, text_temperature, train_text
 from training.fitting.loading import SentenceBank
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
@@ -23,30 +22,20 @@ from training.fitting.recipe import Recipe
 def retrain_without(
     console: Console, recipe: Recipe, training_data: TrainingData, folds: Sequence[TrainedNetwork], left_out: str
 ) -> tuple[list[TrainedNetwork], SentenceBank, TextNetwork]:
-    """Text and fusion trained again with `words` or `context` as zeros; the voices are those of the folds.
-
-    Where nothing of the fusion is trained, the text alone is.
-    """
+    """The text trained again with `words` or `context` as zeros, joined with the voices of the folds."""
     assert training_data.bank is not None
     bank = _without(training_data.bank, left_out)
     config = replace(folds[0].network.config, model="text")
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
         text = cast(TextNetwork, train_text(recipe, config, bank, progress.report).network)
-    if not recipe.own_words:
-        joined = [replace(fold, network=join(cast(VoiceNetwork, fold.network), text)) for fold in folds]
-        return joined, bank, text
-    networks = []
-    for fold in track(folds, f"fusion without {left_out}", console=console):
-        training, validation = (
-            [training_data.utterances[index] for index in group]
-            for group in (fold.split.training, fold.split.validation)
-        )
-        network = cast(AmserStates, fold.network)
-        fitted = train_fusion(
-            recipe, network.voice, text, training, validation, bank, lambda *_: None, statistics=network.statistics
-        )
-        networks.append(replace(fold, network=fitted.network))
-    return networks, bank, text
+    temperature = text_temperature(text, bank.development)
+    joined = []
+    for fold in folds:
+        network = fold.network
+        voice = network.voice if isinstance(network, AmserStates) else cast(VoiceNetwork, network)
+        weight = float(network.voice_weight) if isinstance(network, AmserStates) else 1 / fold.temperature
+        joined.append(replace(fold, network=join(voice, text, 1 / weight, temperature), temperature=1.0))
+    return joined, bank, text
 
 
 def _without(bank: SentenceBank, left_out: str) -> SentenceBank:

@@ -1,27 +1,27 @@
-"""The network that ships with Amser: Amser+ on the recogniser's encoder states, usable without voice or without text.
+"""The network that ships with Amser: voice and text, each usable alone, and the sum of what both say.
 
-The lower states of Whisper's encoder, which the ASR stage computes, join the log-Mel as a fourth modality. Their branch
-adds layers of its own, initialised from Whisper's next ones and trained for emotion. A voice network and a text
-network, each usable alone, are fused as in Amser+ (R12). Their own logits are added to the fused ones, so that a
-missing modality costs no more than its own contribution. The logits of a logistic regression on mean and deviation of
-the states are added too: it errs on other utterances than the voice network (docs/decisions/0004).
+The voice reads the lower states of Whisper's encoder, which join the log-Mel as a fourth modality. What reads them is
+an average of three, and the styles of its inputs are mixed in training: a large network alone learns the corpora that
+teach it instead of emotions (docs/decisions/0004). The text reads word vectors and the contextual encoder's states.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from dataclasses import replace
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.emotion.attention import SA, CoAttention, MultiHeadAttention
+from models.emotion.attention import SA, MultiHeadAttention
 from models.emotion.batch import FusionBatch, mask_of
 from models.emotion.branches import AudioBranch, ContextBranch, WordBranch
 from models.emotion.config import FusionConfig
-from models.emotion.network import FusionOutput, JointNetwork, Rows, fuse
+from models.emotion.network import FusionNetwork, FusionOutput, JointNetwork
 
-FIRST_JOINT_SCALE = 0.1  # of the fused logits: training starts near the sum of the voice and text logits
+MIXING: Final = 0.3  # both parameters of the Beta distribution of shares: most mixtures are nearly one or the other
+DEVIATION_FLOOR: Final = 1e-3  # of states over time: silence has none
 
 
 class EncoderLayer(nn.Module):
@@ -70,50 +70,104 @@ class StateBranch(nn.Module):
         return next((value.dtype for value in self.layers.parameters()), torch.float32)
 
 
-class EncodedVoice(NamedTuple):
-    """Rows (B, n, hidden), 25 a second, with mask (B, n), and the answer of the voice alone."""
+class StatisticsHead(nn.Module):
+    """A linear layer on mean and deviation of the states, standardised: what a linear probe reads, as a head."""
 
-    rows: Tensor
-    mask: Tensor
-    alone: FusionOutput
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2 * config.state_width)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.predictor = nn.Linear(2 * config.state_width, len(config.classes))
+        nn.init.zeros_(self.predictor.weight)
 
-
-class EncodedText(NamedTuple):
-    """Rows of words (B, n, hidden) and of context (B, m, hidden) with masks, and the answer of the text alone."""
-
-    words: Tensor
-    word_mask: Tensor
-    context: Tensor
-    context_mask: Tensor
-    alone: FusionOutput
+    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """States (B, s, state_width) → logits (B, classes)."""
+        return cast(Tensor, self.predictor(self.dropout(self.norm(statistics_over_time(states, lengths)))))
 
 
-class VoiceNetwork(JointNetwork):
+class VoiceReader(JointNetwork):
     """An emotion from `states`, `mel` or both: rows of both stand for the same 40 ms and are added."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.states = StateBranch(config) if "states" in config.modalities else None
+        self.audio = AudioBranch(config) if "mel" in config.modalities else None
+        self.add_joint_head(config.heads)
+
+    def forward(self, batch: FusionBatch) -> FusionOutput:
+        if self.states is None:
+            assert self.audio is not None
+            return self.answer_joint(*self.audio(batch.log_mel, batch.mel_lengths))
+        rows, mask = self.states(batch.states, batch.state_lengths)
+        if self.audio is not None:
+            frames, _ = self.audio(batch.log_mel, batch.mel_lengths)
+            rows = rows + _match_length(frames, rows) * mask[:, :, None]
+        return self.answer_joint(rows, mask)
+
+
+class VoiceNetwork(FusionNetwork):
+    """An emotion from the voice; with `ensemble` the mean of the probabilities of three that err differently.
+
+    `deep` goes on with layers of its own on the encoder states: the best with speakers like those that taught it.
+    `shallow`, without these layers, and `statistics` are better with voices, rooms and languages that are new.
+
+    In training the logits are those of all members, (members B, classes): each is compared with the labels.
+    """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.modalities = tuple(name for name in ("states", "mel") if name in config.modalities)
         if not self.modalities:
             raise ValueError(f"a voice needs states or mel, but the modalities are {config.modalities}")
-        self.states = StateBranch(config) if "states" in config.modalities else None
-        self.audio = AudioBranch(config) if "mel" in config.modalities else None
-        self.add_joint_head(config.heads)
-
-    def encode(self, batch: FusionBatch) -> EncodedVoice:
-        """Rows and answer of B voices."""
-        if self.states is None:
-            assert self.audio is not None
-            rows, mask = self.audio(batch.log_mel, batch.mel_lengths)
-        else:
-            rows, mask = self.states(batch.states, batch.state_lengths)
-            if self.audio is not None:
-                frames, _ = self.audio(batch.log_mel, batch.mel_lengths)
-                rows = rows + _match_length(frames, rows) * mask[:, :, None]
-        return EncodedVoice(rows, mask, self.answer_joint(rows, mask))
+        if config.state_pooling > 1 and "mel" in self.modalities:
+            raise ValueError("rows of states that are to be added to those of the log-Mel cannot be pooled")
+        self.deep = VoiceReader(config)
+        self.shallow = VoiceReader(replace(config, state_layers=0)) if config.ensemble else None
+        self.statistics = StatisticsHead(config) if config.ensemble else None
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        return self.encode(batch).alone
+        if self.config.state_pooling > 1:
+            batch = replace(batch, **pooled_states(batch.states, batch.state_lengths, self.config.state_pooling))
+        if self.training and self.config.style_mixing:
+            batch = replace(batch, states=mix_styles(batch.states, batch.state_lengths, self.config.style_mixing))
+        answer = self.deep(batch)
+        if self.shallow is None or self.statistics is None:
+            return cast(FusionOutput, answer)
+        members = (answer.logits, self.shallow(batch).logits, self.statistics(batch.states, batch.state_lengths))
+        if self.training:
+            return FusionOutput(torch.cat(members), answer.embedding)
+        return FusionOutput(torch.stack(members).float().log_softmax(2).logsumexp(0), answer.embedding)
+
+
+def pooled_states(states: Tensor, lengths: Tensor, every: int) -> dict[str, Tensor]:
+    """States (B, s, width) with `lengths` (B,) → means of the real rows of every few, (B, ⌈s / every⌉, width)."""
+    rows = functional.pad(states, (0, 0, 0, -states.shape[1] % every)).unflatten(1, (-1, every))
+    real = mask_of(lengths, states.shape[1])
+    real = functional.pad(real, (0, -states.shape[1] % every)).unflatten(1, (-1, every))[..., None]
+    means = (rows * real).sum(2) / real.sum(2).clamp(min=1)
+    return {"states": means, "state_lengths": (lengths + every - 1) // every}
+
+
+def mix_styles(states: Tensor, lengths: Tensor, probability: float) -> Tensor:
+    """Give utterances of a batch the mean and deviation over time of a mixture of their own and another one's.
+
+    Zhou et al., Domain Generalization with MixStyle, ICLR 2021: speaker, room and corpus are in these statistics more
+    than emotion is, so a network that sees them mixed relies on them less. The utterance's own share is the larger.
+
+    Args:
+        states: (B, s, width).
+        lengths: int64 (B,), how many rows of each are real.
+        probability: that an utterance is mixed.
+    """
+    mask = mask_of(lengths, states.shape[1])[:, :, None]
+    mean, deviation = statistics_over_time(states, lengths).unflatten(1, (2, -1))[:, :, None].unbind(1)  # (B, 1, width)
+    deviation = deviation + DEVIATION_FLOOR
+    shares = torch.distributions.Beta(MIXING, MIXING).sample((len(states), 1, 1)).to(states.device)
+    others = torch.minimum(shares, 1 - shares) * (torch.rand_like(shares) < probability)
+    order = torch.randperm(len(states), device=states.device)
+    mixed_mean = mean + others * (mean[order] - mean)
+    mixed_deviation = deviation + others * (deviation[order] - deviation)
+    return ((states - mean) / deviation * mixed_deviation + mixed_mean) * mask
 
 
 class TextNetwork(JointNetwork):
@@ -129,58 +183,38 @@ class TextNetwork(JointNetwork):
         self.joint = SA(config.hidden, config.heads, config.feed_forward, config.dropout)
         self.add_joint_head(config.heads)
 
-    def encode(self, batch: FusionBatch) -> EncodedText:
-        """Rows and answer of B texts."""
+    def forward(self, batch: FusionBatch) -> FusionOutput:
         words, word_mask = self.words(batch.words, batch.word_lengths)
         context, context_mask = self.context(batch.context, batch.context_lengths)
-        context = self.context_norm(context)
         mask = torch.cat((word_mask, context_mask), 1)
-        joint = self.joint(torch.cat((words, context), 1), mask)
-        return EncodedText(words, word_mask, context, context_mask, self.answer_joint(joint, mask))
-
-    def forward(self, batch: FusionBatch) -> FusionOutput:
-        return self.encode(batch).alone
+        joint = self.joint(torch.cat((words, self.context_norm(context)), 1), mask)
+        return self.answer_joint(joint, mask)
 
 
-class AmserStates(JointNetwork):
-    """Voice and text, fused as in Amser+: words guide the voice, the two are added, context guides the sum (R12)."""
+class AmserStates(FusionNetwork):
+    """The log-probabilities of voice and text, each calibrated, summed: the answer of two witnesses that err apart.
+
+    A modality that an utterance lacks adds nothing. The weights are the inverse temperatures of the two and are fitted
+    on voices and sentences that taught nothing (`training.fitting`), not learnt with the networks. A co-attention of
+    both, as in Amser+, was fed by a voice that knew its training utterances, and cost seven points of accuracy with
+    voices of another corpus (docs/decisions/0004).
+    """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
-        sizes = (config.hidden, config.heads, config.feed_forward)
         self.voice = VoiceNetwork(config)
         self.text = TextNetwork(config)
         self.modalities = (*self.voice.modalities, *self.text.modalities)
-        self.voice_words = CoAttention(*sizes, config.layers, config.dropout)
-        self.fused_context = CoAttention(*sizes, config.layers, config.dropout)
-        self.joint = SA(*sizes, config.dropout)
-        self.statistics = _zero_head(config) if self.voice.states is not None else None
-        self.no_voice = nn.Parameter(torch.zeros(config.hidden))
-        self.no_text = nn.Parameter(torch.zeros(config.hidden))
-        self.add_joint_head(config.heads)
-        self.voice_weight = nn.Parameter(torch.ones(()))
-        self.text_weight = nn.Parameter(torch.ones(()))
-        with torch.no_grad():
-            self.predictor.weight.mul_(FIRST_JOINT_SCALE)
+        self.voice_weight = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.text_weight = nn.Parameter(torch.ones(()), requires_grad=False)
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        voice, text = self.voice.encode(batch), self.text.encode(batch)
-        joint, joint_mask = fuse(
-            self.voice_words,
-            self.fused_context,
-            self.joint,
-            _or_placeholder(voice.rows, voice.mask, batch.has_voice, self.no_voice),
-            _or_placeholder(text.words, text.word_mask, batch.has_text, self.no_text),
-            _or_placeholder(text.context, text.context_mask, batch.has_text, self.no_text),
-            self.config.common_length,
-        )
-        answer = self.answer_joint(joint, joint_mask)
-        voice_logits = self.voice_weight * voice.alone.logits
-        if self.statistics is not None:
-            voice_logits = voice_logits + self.statistics(statistics_over_time(batch.states, batch.state_lengths))
-        text_logits = self.text_weight * text.alone.logits
-        logits = answer.logits + voice_logits * batch.has_voice[:, None] + text_logits * batch.has_text[:, None]
-        return FusionOutput(logits, answer.embedding)
+        voice, text = self.voice(batch), self.text(batch)
+        has_voice, has_text = batch.has_voice[:, None], batch.has_text[:, None]
+        logits = self.voice_weight * voice.logits.log_softmax(1) * has_voice
+        logits = logits + self.text_weight * text.logits.log_softmax(1) * has_text
+        embedding = functional.normalize(voice.embedding * has_voice + text.embedding * has_text, dim=1)
+        return FusionOutput(logits, embedding)
 
 
 def statistics_over_time(states: Tensor, lengths: Tensor) -> Tensor:
@@ -190,22 +224,6 @@ def statistics_over_time(states: Tensor, lengths: Tensor) -> Tensor:
     mean = (rows * mask).sum(1) / count
     variance = ((rows - mean[:, None]) * mask).square().sum(1) / count
     return torch.cat((mean, variance.sqrt()), 1)
-
-
-def _zero_head(config: FusionConfig) -> nn.Linear:
-    """A layer of zeros: adds nothing until fitted weights are loaded into it (`training.fitting.curriculum`)."""
-    head = nn.Linear(2 * config.state_width, len(config.classes))
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
-def _or_placeholder(rows: Tensor, mask: Tensor, present: Tensor, placeholder: Tensor) -> Rows:
-    """Rows (B, n, hidden) with mask (B, n); where `present` (B,) is False, one row `placeholder` in their place."""
-    first = torch.zeros_like(mask)
-    first[:, 0] = True
-    absent = first[:, :, None] * placeholder
-    return torch.where(present[:, None, None], rows, absent), torch.where(present[:, None], mask, first)
 
 
 def _match_length(rows: Tensor, others: Tensor) -> Tensor:

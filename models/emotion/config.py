@@ -31,6 +31,10 @@ class FusionConfig:
         head_dropout: before the head.
         modalities: what `models.emotion.amser_states` reads of `mel`, `states`, `words` and `context`; the networks of
             `models.emotion.published` read what their papers say.
+        ensemble: whether the voice of `models.emotion.amser_states` is the average of three: with `state_layers`,
+            without them, and a linear layer on the statistics of the states.
+        state_pooling: how many rows of states, in a row, are averaged before anything reads them.
+        style_mixing: probability that training mixes the statistics of an utterance's states with another one's.
         state_layers: layers that `models.emotion.amser_states` puts on top of the encoder states.
         state_heads: attention heads of these layers; 8 in Whisper base.
     """
@@ -51,5 +55,8 @@ class FusionConfig:
     dropout: float = 0.1
     head_dropout: float = 0.5
     modalities: tuple[str, ...] = ("states", "words", "context")
+    ensemble: bool = False
+    state_pooling: int = 1
+    style_mixing: float = 0.0
     state_layers: int = 2
     state_heads: int = 8

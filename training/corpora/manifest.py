@@ -1,6 +1,7 @@
 """A corpus as a manifest: a tab-separated table with the columns `path`, `emotion` and `speaker`.
 
-A corpus of speech or sounds that a recipe gives one label, such as readings, needs no column `emotion`.
+A corpus that a recipe gives one label, such as readings, needs no column `emotion`, and sounds without an emotion no
+column `speaker`: each is then of its own.
 Optional columns: `utterance`, `fold`, `text`, `language`, `dialogue` (one value for all who talk with each
 other) and `licence`.
 
@@ -102,7 +103,8 @@ def load_manifest(manifest: Path, root: Path | None = None, label: str | None = 
     Raises:
         ManifestError: the manifest, one of its required columns, a sound file or every known label is missing.
     """
-    required = [column for column in REQUIRED_COLUMNS if label is None or column != "emotion"]
+    spare = {None: (), NO_EMOTION: ("emotion", "speaker")}.get(label, ("emotion",))
+    required = [column for column in REQUIRED_COLUMNS if column not in spare]
     rows = _read_rows(manifest, required)
     root = root or _find_root(manifest, rows[0]["path"])
     records: list[Record] = []
@@ -155,7 +157,7 @@ def _record(row: dict[str, str], audio: Path, emotion: str) -> Record:
         utterance=row.get("utterance") or str(Path(row["path"]).with_suffix("")),
         audio=audio,
         emotion=emotion,
-        speaker=row["speaker"],
+        speaker=row.get("speaker") or Path(row["path"]).stem,
         fold=int(fold) if fold else None,
         text=row.get("text", ""),
         language=row.get("language") or None,

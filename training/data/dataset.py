@@ -13,7 +13,6 @@ from models.emotion.batch import (
     FRAMES_PER_SECOND,
     MAXIMUM_SECONDS,
     UtteranceFeatures,
-    voice_alone,
 )
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.texts import TextFeaturePair
@@ -165,74 +164,6 @@ class SentenceSampler:
         sentence = self.sentences[index]
         label = sentence.labels[int(random.integers(len(sentence.labels)))]
         return Example(sentence_alone(sentence.features), label)
-
-
-@dataclass(frozen=True, slots=True)
-class PairMixture:
-    """How voices and sentences are paired: shares of what training draws; what is left keeps the utterance's own words.
-
-    Attributes:
-        same: a sentence of the voice's class.
-        neutral: a sentence labelled neutral, which leaves the voice to decide.
-        emotional: where the voice is neutral, an emotional sentence, whose class is the pair's; else as `same`.
-        voice_alone: no sentence (modality dropout).
-        text_alone: a sentence of the voice's class without the voice (modality dropout).
-    """
-
-    same: float = 0.3
-    neutral: float = 0.15
-    emotional: float = 0.1
-    voice_alone: float = 0.05
-    text_alone: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class PairSampler:
-    """Voices with sentences of another corpus: synthetic pairs. A sound without an emotion stays alone.
-
-    Attributes:
-        spoken: the voices.
-        sentences: features of sentences for each class, each at least one.
-        neutral: number of the class neutral.
-        mixture: how they are paired.
-    """
-
-    spoken: SpokenSampler
-    sentences: Sequence[Sequence[TextFeaturePair]]
-    neutral: int
-    mixture: PairMixture
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return self.spoken.labels
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        return self.spoken.lengths
-
-    def draw(self, index: int, random: np.random.Generator) -> Example:
-        """See `Sampler.draw`."""
-        features, label = self.spoken.draw(index, random)
-        if label == NO_CLASS:  # a sentence would give it one
-            return Example(voice_alone(features), label)
-        mixture = self.mixture
-        shares = (mixture.same, mixture.neutral, mixture.emotional, mixture.voice_alone, mixture.text_alone)
-        kind = int(np.searchsorted(np.cumsum(shares), random.random(), side="right"))
-        if kind == 1:
-            return Example(with_sentence(features, self._sentence(self.neutral, random)), label)
-        if kind == 3:
-            return Example(voice_alone(features), label)
-        if kind == 5:
-            return Example(features, label)
-        if kind == 2 and label == self.neutral:
-            label = int(random.choice([other for other in range(len(self.sentences)) if other != self.neutral]))
-        sentence = self._sentence(label, random)
-        width = features.encoder_states.shape[1]
-        return Example(sentence_alone(sentence, width) if kind == 4 else with_sentence(features, sentence), label)
-
-    def _sentence(self, label: int, random: np.random.Generator) -> TextFeaturePair:
-        choices = self.sentences[label]
-        return choices[int(random.integers(len(choices)))]
 
 
 def with_sentence(features: UtteranceFeatures, sentence: TextFeaturePair) -> UtteranceFeatures:

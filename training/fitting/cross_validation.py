@@ -31,7 +31,7 @@ from training.data.dataset import LabelledUtterance, TextSubstitution
 from training.data.extraction import THREADS
 from training.data.folds import Split
 from training.data.pairs import paired
-from training.fitting.curriculum import Report, fit_statistics, train_at_once, train_fusion
+from training.fitting.curriculum import Report, join, text_temperature, train_at_once, voice_temperature
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import Epoch, logits_of, predict
 from training.fitting.progress import TrainingProgress
@@ -161,7 +161,7 @@ def train(
 ) -> TrainedNetwork:
     """One network; `show` is told of every epoch. Without a validation part stages take the epochs of `stop_after`.
 
-    Of a recipe in stages that learns from no words of the corpora it is the voice network, without fusion.
+    Of a recipe in stages that learns from no words of the corpora it is the voice network alone.
     """
     training = [training_data.utterances[index] for index in split.training]
     validation = [training_data.utterances[index] for index in split.validation]
@@ -190,19 +190,12 @@ def train(
     if recipe.in_stages and recipe.own_words:
         assert training_data.bank is not None
         assert training_data.text is not None
-        voice = cast(VoiceNetwork, fitted.network)
-        fitted = train_fusion(
-            recipe,
-            voice,
-            training_data.text,
-            training,
-            validation,
-            training_data.bank,
-            report,
-            statistics=fit_statistics(recipe, training),
-            stop_after=stop_after.get("fusion_training"),
+        voice, text = cast(VoiceNetwork, fitted.network), training_data.text
+        temperatures = (
+            voice_temperature(voice, validation, recipe.views),
+            text_temperature(text, training_data.bank.development),
         )
-        epochs["fusion_training"] = fitted.best_epoch
+        fitted = replace(fitted, network=join(voice, text, *temperatures))
     bank = training_data.bank if recipe.own_words else None
     temperature = temperature_of(recipe, fitted.network, validation, bank) if validation else 1.0
     return TrainedNetwork(split, fitted.network, temperature, fitted.validation, epochs)

@@ -1,8 +1,7 @@
-"""The order of training: the published networks in one stage, ours in three.
+"""The order of training: the published networks in one stage, ours in two.
 
-The text network is trained on sentences, the voice network on utterances, then both are frozen and their fusion is
-trained on pairs. So each can be trained where its data is, and another text encoder leaves the voice as it is
-(`training.adapt`).
+The text network is trained on sentences and the voice network on utterances; their answers are summed, each calibrated.
+So each is trained where its data is, and another text encoder leaves the voice as it is (`training.adapt`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from models.emotion.amser_states import (
     AmserStates,
@@ -32,13 +30,12 @@ from models.whisper.voice import LAYERS
 from training.data.dataset import (
     LabelledSentence,
     LabelledUtterance,
-    PairSampler,
     SentenceSampler,
     SpokenSampler,
     TextSubstitution,
     sentence_alone,
 )
-from training.data.pairs import Pairs, paired
+from training.data.pairs import Pairs
 from training.fitting.loading import SentenceBank, training_views
 from training.fitting.loop import (
     Epoch,
@@ -48,9 +45,9 @@ from training.fitting.loop import (
     predict,
     standardize,
 )
-from training.fitting.probe import LinearProbe
 from training.fitting.recipe import Recipe
 from training.fitting.sampling import Draws
+from training.judging.calibration import fit_temperature
 from training.judging.metrics import macro_f1, unweighted_accuracy
 
 Report = Callable[[str, Epoch], None]
@@ -115,67 +112,39 @@ def train_text(
     return run.run(lambda epoch: report("text", epoch))
 
 
-def train_fusion(
-    recipe: Recipe,
-    voice: VoiceNetwork,
-    text: TextNetwork,
-    training: Sequence[LabelledUtterance],
-    validation: Sequence[LabelledUtterance],
-    bank: SentenceBank,
-    report: Report,
-    *,
-    statistics: nn.Linear | None = None,
-    stop_after: int | None = None,
-) -> Fitted:
-    """The fusion of a frozen voice and a frozen text network, from pairs (with cross-entropy alone).
-
-    `statistics` is added afterwards: it fits its training utterances too well for a fusion to be trained beside it.
-    """
-    torch.manual_seed(recipe.stage("fusion_training").seed)
-    network = join(voice, text)
-    neutral = recipe.classes.index("neutral")
-    spoken = SpokenSampler(training, training_views(recipe))
-    sampler = PairSampler(spoken, bank.pairs["train"], neutral, recipe.pair_mixture())
-    own_words = _mean_accuracy(validation, recipe.views)
-    pairs = paired(validation, recipe.views[-1], bank.pairs["dev"]) if validation else None
-    run = Training(
-        network,
-        recipe.stage("fusion_training"),
-        replace(recipe.contrast(), alpha=0.0),
-        sampler,
-        (lambda network: (own_words(network) + _accuracy(network, pairs)) / 2) if pairs else None,
-        freeze=("voice", "text") if network.statistics is None else ("voice", "text", "statistics"),
-        stop_after=stop_after,
-    )
-    fitted = run.run(lambda epoch: report("fusion", epoch))
-    if statistics is not None:
-        cast(nn.Linear, cast(AmserStates, fitted.network).statistics).load_state_dict(statistics.state_dict())
-    return fitted
-
-
-def fit_statistics(recipe: Recipe, training: Sequence[LabelledUtterance]) -> nn.Linear | None:
-    """Logistic regression on mean and deviation of the encoder states, in every view; None where they are not read."""
-    if "states" not in recipe.network_config(0).modalities:
-        return None
-    views = [(each.features[view], each.label) for each in training for view in training_views(recipe)]
-    probe = LinearProbe.fit([features for features, _ in views], [label for _, label in views], len(recipe.classes))
-    return probe.as_layer()
-
-
-def join(voice: VoiceNetwork, text: TextNetwork) -> AmserStates:
-    """A network whose fusion is still to be trained, from a trained voice and a trained text network."""
+def join(
+    voice: VoiceNetwork, text: TextNetwork, voice_temperature: float = 1.0, text_temperature: float = 1.0
+) -> AmserStates:
+    """Voice and text as one network, each weighted by the inverse of the temperature that calibrates it."""
     config = replace(
         voice.config, model="amser-states", context_width=text.config.context_width, word_width=text.config.word_width
     )
     network = cast(AmserStates, build(config))
     network.voice.load_state_dict(voice.state_dict())
     network.text.load_state_dict(text.state_dict())
-    return network
+    network.voice_weight.data.fill_(1 / voice_temperature)
+    network.text_weight.data.fill_(1 / text_temperature)
+    return network.eval()
+
+
+def voice_temperature(voice: VoiceNetwork, utterances: Sequence[LabelledUtterance], views: Sequence[str]) -> float:
+    """What calibrates a voice network, by utterances that did not teach it; 1 where there are none."""
+    if not utterances:
+        return 1.0
+    features = [each.features[view] for view in views for each in utterances]
+    return fit_temperature(logits_of(voice, features), [each.label for _ in views for each in utterances])
+
+
+def text_temperature(text: TextNetwork, sentences: Sequence[LabelledSentence]) -> float:
+    """What calibrates a text network, by the sentences of a single class, which did not teach it."""
+    single = [sentence for sentence in sentences if len(sentence.labels) == 1]
+    logits = logits_of(text, [sentence_alone(sentence.features) for sentence in single], 128)
+    return fit_temperature(logits, [sentence.labels[0] for sentence in single])
 
 
 def initialise_from_whisper(network: VoiceNetwork, recogniser: str) -> None:
     """Give the layers on top of the encoder states the weights of those that follow in Whisper's encoder."""
-    branch = network.states
+    branch = network.deep.states
     if branch is None or not branch.layers:
         return
     encoder = load_audio_encoder(model_path(recogniser), LAYERS + len(branch.layers))

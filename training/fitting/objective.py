@@ -264,10 +264,14 @@ class Objective(nn.Module):
         config = self.config
         passes = [views[0], views[0]] if config.alpha and len(views) == 1 else views
         outputs: list[FusionOutput] = [network(view) for view in passes]
-        allowed = torch.ones_like(outputs[0].logits, dtype=torch.bool) if possible is None else possible
+        # An ensemble answers with the logits of each member in training: all learn, each by itself.
+        members = len(outputs[0].logits) // len(labels)
+        everything = torch.ones((len(labels), len(self.class_weights)), dtype=torch.bool, device=labels.device)
+        allowed = (everything if possible is None else possible).repeat(members, 1)
+        truth = labels.repeat(members)
         cross_entropy = torch.stack(
             [
-                masked_cross_entropy(output.logits.float(), labels, allowed, self.class_weights, config.label_smoothing)
+                masked_cross_entropy(output.logits.float(), truth, allowed, self.class_weights, config.label_smoothing)
                 for output in outputs
             ]
         ).mean()

@@ -15,7 +15,6 @@ from training.corpora.catalogue import source_in_data_folder
 from training.corpora.manifest import CLASSES
 from training.corpora.teacher import Teacher
 from training.data.augmentation import MelAugmentation, StateAugmentation
-from training.data.dataset import PairMixture
 from training.data.extraction import RECOGNISER, Reading
 from training.data.waveform_augmentation import WaveformAugmentation
 from training.data_folder import in_data_folder
@@ -56,12 +55,10 @@ class Recipe:
         replace_text: probability that one does.
         omit_text: probability that there is no text at all.
         objective: as in `ObjectiveConfig`.
-        training: as in `TrainingConfig`; of the voice, where voice, text and fusion are trained one after another.
+        training: as in `TrainingConfig`; of the voice, where voice and text are trained apart.
         text_training: the same for the text.
         text_most: sentences of one class, at most, that the text learns from.
-        fusion_training: the same for the fusion.
-        pair_sentences: sentences for each class that training pairs with voices.
-        mixture: as in `PairMixture`.
+        pair_sentences: sentences for each class, at most, that voices are paired with to judge both.
         corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
         corpora: several to train on together, in place of `corpus`; `teachers` gives either.
         sentences: folder of GoEmotions' tables, likewise.
@@ -93,9 +90,7 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
     text_training: Mapping[str, Any] = field(default_factory=dict)
     text_most: int = 7000
-    fusion_training: Mapping[str, Any] = field(default_factory=dict)
     pair_sentences: int = 1200
-    mixture: Mapping[str, Any] = field(default_factory=dict)
     corpus: str | None = None
     corpora: tuple[Teacher, ...] = ()
     sentences: Path | None = None
@@ -182,7 +177,7 @@ class Recipe:
 
     @property
     def in_stages(self) -> bool:
-        """Whether voice, text and fusion are trained one after another."""
+        """Whether voice and text are trained apart."""
         return bool(self.network.get("model") == "amser-states")
 
     def network_config(self, context_width: int) -> FusionConfig:
@@ -204,16 +199,12 @@ class Recipe:
         return WaveformAugmentation(background=background, **ranges)
 
     def stage(self, name: str) -> TrainingConfig:
-        """How `training`, `text_training` or `fusion_training` goes."""
+        """How `training` or `text_training` goes."""
         return TrainingConfig(**getattr(self, name))
 
     def contrast(self) -> ObjectiveConfig:
         """What to minimise."""
         return ObjectiveConfig(**self.objective)
-
-    def pair_mixture(self) -> PairMixture:
-        """How voices and sentences are paired."""
-        return PairMixture(**self.mixture)
 
 
 def _content(path: Path) -> dict[str, Any]:

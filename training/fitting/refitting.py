@@ -1,8 +1,7 @@
 """A trained network for other encoders: parts that depend on them are trained anew, the rest stays, both are judged.
 
-Voice, text and fusion were trained one after another (`training.fitting.curriculum`). Another text encoder needs
-another text and fusion: the voice stays as it is, bit for bit. Another Whisper needs another voice and fusion, and the
-text stays. `training.adapt` is the command.
+Voice and text were trained apart (`training.fitting.curriculum`). Another text encoder needs another text: the voice
+stays as it is, bit for bit. Another Whisper needs another voice, and the text stays. `training.adapt` is the command.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from statistics import mean
 from typing import cast
 
 from rich.console import Console
-from torch import nn
 
 from models.emotion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
@@ -26,11 +24,12 @@ from training.data.pairs import paired
 from training.data.texts import TextFeatureExtractor
 from training.fitting.cross_validation import temperature_of
 from training.fitting.curriculum import (
-    fit_statistics,
+    join,
     text_f1,
+    text_temperature,
     train_at_once,
-    train_fusion,
     train_text,
+    voice_temperature,
 )
 from training.fitting.loading import SentenceBank, load_sentences, load_utterances
 from training.fitting.loop import predict
@@ -94,38 +93,34 @@ class Refitted:
 
 
 def refit_text(network: AmserStates, context_width: int, refitting_data: RefittingData, console: Console) -> Refitted:
-    """The same voice with a new text, for token states of that width, and a new fusion."""
+    """The same voice with a new text, for token states of that width."""
     recipe = refitting_data.recipe
     config = replace(network.config, context_width=context_width)
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
         text = train_text(recipe, config, refitting_data.bank, progress.report)
-    fused = _fuse(network.voice, cast(TextNetwork, text.network), network.statistics, refitting_data, console)
-    return replace(fused, epochs={"text_training": text.best_epoch} | fused.epochs)
+    joined = join(
+        network.voice,
+        cast(TextNetwork, text.network),
+        1 / float(network.voice_weight),
+        text_temperature(cast(TextNetwork, text.network), refitting_data.bank.development),
+    )
+    return Refitted(joined, {"text_training": text.best_epoch})
 
 
 def refit_voice(network: AmserStates, refitting_data: RefittingData, console: Console) -> Refitted:
-    """The same text with a new voice, whose layers are initialised from the recipe's Whisper, and a new fusion."""
+    """The same text with a new voice, whose layers are initialised from the recipe's Whisper."""
     recipe = refitting_data.recipe
     width = refitting_data.training[0].features[recipe.views[0]].encoder_states.shape[1]
     config = replace(network.config, model="voice", state_width=width, state_heads=width // WHISPER_HEAD_WIDTH)
     with TrainingProgress(recipe.stage("training").epochs, console) as progress:
-        voice = train_at_once(recipe, config, refitting_data.training, refitting_data.validation, None, progress.report)
-    statistics = fit_statistics(recipe, refitting_data.training)
-    fused = _fuse(cast(VoiceNetwork, voice.network), network.text, statistics, refitting_data, console)
-    return replace(fused, epochs={"training": voice.best_epoch} | fused.epochs)
-
-
-def _fuse(
-    voice: VoiceNetwork,
-    text: TextNetwork,
-    statistics: nn.Linear | None,
-    refitting_data: RefittingData,
-    console: Console,
-) -> Refitted:
-    recipe, groups = refitting_data.recipe, (refitting_data.training, refitting_data.validation)
-    with TrainingProgress(recipe.stage("fusion_training").epochs, console) as progress:
-        fitted = train_fusion(recipe, voice, text, *groups, refitting_data.bank, progress.report, statistics=statistics)
-    return Refitted(cast(AmserStates, fitted.network), {"fusion_training": fitted.best_epoch})
+        fitted = train_at_once(
+            recipe, config, refitting_data.training, refitting_data.validation, None, progress.report
+        )
+    voice = cast(VoiceNetwork, fitted.network)
+    temperature = voice_temperature(voice, refitting_data.validation, recipe.views)
+    return Refitted(
+        join(voice, network.text, temperature, 1 / float(network.text_weight)), {"training": fitted.best_epoch}
+    )
 
 
 def judge(network: AmserStates, refitting_data: RefittingData) -> Judgement:

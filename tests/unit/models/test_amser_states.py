@@ -10,7 +10,7 @@ import torch
 from small_networks import SMALL, answers, as_if_trained, spoken
 from torch.nn import functional
 
-from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork
+from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork, mix_styles
 from models.emotion.batch import FusionBatch, UtteranceFeatures, collate
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
@@ -52,13 +52,16 @@ def overwritten(batch: FusionBatch, *names: str) -> FusionBatch:
     return replace(batch, **changes)
 
 
-@pytest.fixture(params=[CONFIG, BOTH, MEL], ids=["states", "states and mel", "mel"])
+ENSEMBLE = replace(CONFIG, ensemble=True, style_mixing=0.8)
+
+
+@pytest.fixture(params=[CONFIG, BOTH, MEL, ENSEMBLE], ids=["states", "states and mel", "mel", "ensemble"])
 def network(request: pytest.FixtureRequest) -> AmserStates:
     torch.manual_seed(0)
     built = as_if_trained(build(request.param))
     assert isinstance(built, AmserStates)
-    torch.nn.init.normal_(built.no_voice)
-    torch.nn.init.normal_(built.no_text)
+    built.voice_weight.fill_(0.8)
+    built.text_weight.fill_(1.3)
     return built
 
 
@@ -102,57 +105,76 @@ def test_utterances_with_and_without_voice_or_words_may_share_a_batch(network: A
 
 
 @torch.inference_mode()
-def test_the_logits_of_voice_and_text_are_added_where_they_are_present(network: AmserStates) -> None:
+def test_the_weighted_log_probabilities_of_voice_and_text_are_added_where_they_are_present(
+    network: AmserStates,
+) -> None:
     batch = collate([spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3)])
-    with_both = network(batch).logits
-    voice, text = network.voice(batch).logits, network.text(batch).logits
-    network.voice_weight.zero_()
-    network.text_weight.zero_()
-    added = with_both - network(batch).logits
-    torch.testing.assert_close(added, torch.stack((voice[0] + text[0], text[1], voice[2])), rtol=1e-4, atol=1e-5)
-
-
-def test_a_voice_reads_states_or_mel_or_the_sum_of_both() -> None:
-    torch.manual_seed(0)
-    batch = collate([spoken(121), spoken(90, seed=1)])
-    rows = {}
-    for modalities in (("states",), ("mel",), ("states", "mel")):
-        network = as_if_trained(build(replace(SMALL, model="voice", modalities=modalities)))
-        assert isinstance(network, VoiceNetwork)
-        assert network.modalities == modalities
-        assert (network.states is not None, network.audio is not None) == ("states" in modalities, "mel" in modalities)
-        voice = network.encode(batch)
-        rows[modalities] = voice.rows.shape
-        assert torch.isfinite(voice.alone.logits).all()
-        assert not voice.rows[~voice.mask].any()
-    assert set(rows.values()) == {(2, 31, 16)}  # 25 rows a second, ⌈121 / 4⌉
+    voice = 0.8 * network.voice(batch).logits.log_softmax(1)
+    text = 1.3 * network.text(batch).logits.log_softmax(1)
+    expected = torch.stack((voice[0] + text[0], text[1], voice[2]))
+    torch.testing.assert_close(network(batch).logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_rows_of_states_and_mel_are_added() -> None:
+def test_a_voice_reads_states_or_mel_or_both() -> None:
     torch.manual_seed(0)
-    network = as_if_trained(build(replace(BOTH, model="voice")))
+    one, other = spoken(121), spoken(121, seed=1)
+    for modalities in (("states",), ("mel",), ("states", "mel")):
+        network = as_if_trained(build(replace(SMALL, model="voice", modalities=modalities)))
+        assert network.modalities == modalities
+        logits = network(collate([one])).logits
+        for name, changed in (
+            ("states", replace(one, encoder_states=other.encoder_states)),
+            ("mel", replace(one, log_mel=other.log_mel)),
+        ):
+            differs = not torch.allclose(network(collate([changed])).logits, logits)
+            assert differs == (name in modalities)
+
+
+@torch.inference_mode()
+def test_an_ensemble_answers_with_the_mean_of_the_probabilities_of_its_members() -> None:
+    torch.manual_seed(0)
+    network = as_if_trained(build(replace(ENSEMBLE, model="voice")))
     assert isinstance(network, VoiceNetwork)
-    assert network.states is not None
-    assert network.audio is not None
+    assert network.shallow is not None
+    assert network.statistics is not None
+    torch.nn.init.normal_(network.statistics.predictor.weight)
     batch = collate([spoken(121), spoken(90, seed=1)])
-    states, mask = network.states(batch.states, batch.state_lengths)
-    frames, _ = network.audio(batch.log_mel, batch.mel_lengths)
-    torch.testing.assert_close(network.encode(batch).rows, states + frames * mask[:, :, None])
+    members = (
+        network.deep(batch).logits,
+        network.shallow(batch).logits,
+        network.statistics(batch.states, batch.state_lengths),
+    )
+    mean = torch.stack([logits.softmax(1) for logits in members]).mean(0)
+    torch.testing.assert_close(network(batch).logits.softmax(1), mean)
+
+
+def test_an_ensemble_learns_from_the_logits_of_each_member() -> None:
+    torch.manual_seed(0)
+    network = build(replace(ENSEMBLE, model="voice")).train()
+    assert network(collate([spoken(121), spoken(90, seed=1)])).logits.shape == (6, len(CONFIG.classes))
+
+
+def test_mixing_styles_keeps_the_shape_of_a_sequence_and_moves_its_statistics_between_two() -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([30, 20])
+    states = torch.randn(2, 30, 512) * torch.tensor([1.0, 3.0])[:, None, None] + torch.tensor([0.0, 5.0])[:, None, None]
+    states[1, 20:] = 0
+    mixed = [mix_styles(states, lengths, 1.0) for _ in range(40)]
+    assert all(not each[1, 20:].any() for each in mixed)
+    means = torch.stack([each[0].mean() for each in mixed])
+    assert means.min() >= states[0].mean() - 0.01
+    assert means.max() <= states[0].mean() + 0.51 * (states[1, :20].mean() - states[0].mean())
+    assert means.max() > states[0].mean() + 0.5
+    changed = mixed[int(means.argmax())][0, :, 0]
+    assert torch.corrcoef(torch.stack((changed, states[0, :, 0])))[0, 1] > 0.999
+    torch.testing.assert_close(mix_styles(states, lengths, 0.0), states, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("model", ["voice", "amser-states"])
 def test_a_voice_without_states_or_mel_is_refused(model: str) -> None:
     with pytest.raises(ValueError, match="needs states or mel"):
         build(replace(SMALL, model=model, modalities=("words", "context")))
-
-
-def test_training_starts_near_the_sum_of_the_voice_and_text_logits() -> None:
-    torch.manual_seed(0)
-    network = build(CONFIG)
-    assert isinstance(network, AmserStates)
-    assert network.predictor.weight.abs().max() < 0.2 * network.voice.predictor.weight.abs().max()
-    assert (float(network.voice_weight), float(network.text_weight)) == (1, 1)
 
 
 @torch.inference_mode()
@@ -162,11 +184,12 @@ def test_a_joined_network_keeps_the_logits_of_voice_and_text() -> None:
     text = as_if_trained(build(replace(CONFIG, model="text")))
     assert isinstance(voice, VoiceNetwork)
     assert isinstance(text, TextNetwork)
-    network = join(voice, text).eval()
+    network = join(voice, text, voice_temperature=2.0, text_temperature=4.0).eval()
     batch = collate([spoken(121), spoken(90, seed=1)])
     assert network.config == replace(BOTH, model="amser-states")
     torch.testing.assert_close(network.voice(batch).logits, voice(batch).logits, rtol=0, atol=0)
     torch.testing.assert_close(network.text(batch).logits, text(batch).logits, rtol=0, atol=0)
+    assert (float(network.voice_weight), float(network.text_weight)) == (0.5, 0.25)
 
 
 def test_a_joined_network_takes_the_width_of_its_text() -> None:
@@ -178,8 +201,8 @@ def test_a_joined_network_takes_the_width_of_its_text() -> None:
 
 
 def branch_of(network: VoiceNetwork) -> StateBranch:
-    assert network.states is not None
-    return network.states
+    assert network.deep.states is not None
+    return network.deep.states
 
 
 @torch.inference_mode()

@@ -41,7 +41,7 @@ CONFIG = FusionConfig(
 RECIPE: dict[str, Any] = {
     "name": "small", "classes": list(EMOTIONS), "views": ["none", "svd-f16:0.125"], "judged": ["none"],
     "network": {"model": "amser-states"}, "objective": {"alpha": 0}, "pair_sentences": 20,
-    "training": {"epochs": 1, "batch_size": 8}, "fusion_training": {"epochs": 1, "batch_size": 8},
+    "training": {"epochs": 1, "batch_size": 8},
     "text_training": {"epochs": 6, "batch_size": 8, "learning_rate": 0.01, "averaging": 0.5},
 }  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_the_new_text_network_tells_its_sentences_apart(adapted: Path) -> None:
     figures = {name: value for name, value in info.metrics.items() if not name.startswith("epochs")}
     assert figures[f"{TEXT_ALONE}, {adapt.KNOWN_SPEAKERS}"] > 0.9
     assert len(figures) == 5
-    assert {"epochs, text_training", "epochs, fusion_training"} == info.metrics.keys() - figures.keys()
+    assert {"epochs, text_training"} == info.metrics.keys() - figures.keys()
 
 
 def test_an_adapted_network_names_its_origin_and_its_terms(adapted: Path) -> None:

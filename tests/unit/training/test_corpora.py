@@ -169,7 +169,9 @@ def test_a_source_is_a_manifest_or_a_corpus_and_its_folder(plant: Plant, tmp_pat
 
 
 def test_an_unknown_corpus_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="'emodbb=/x' is neither.*iemocap, iemocap-improvised, vcemo, ravdess, crema-d, emodb, tess"):
+    with pytest.raises(
+        ManifestError, match="'emodbb=/x' is neither.*iemocap, iemocap-improvised, vcemo, ravdess, crema-d, emodb, tess"
+    ):
         open_corpus("emodbb=/x")
     with pytest.raises(ManifestError, match="Name its folder: emodb=/folder"):
         open_corpus("emodb")

@@ -14,10 +14,11 @@ from models.emotion.amser_states import AmserStates, TextNetwork
 from training.data.dataset import LabelledSentence, TextSubstitution, sentence_alone
 from training.data.folds import Split
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, train
-from training.fitting.curriculum import text_f1, train_text
+from training.fitting.curriculum import text_f1, text_temperature, train_text
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import Epoch, Fitted, logits_of
 from training.fitting.recipe import Recipe
+from training.judging.calibration import fit_temperature
 
 CLASSES = ("angry", "neutral")
 SIZES: dict[str, Any] = {"hidden": 16, "heads": 2, "feed_forward": 32, "layers": 1, "common_length": 12}
@@ -27,7 +28,6 @@ STAGED = Recipe(
     objective={"alpha": 0},
     training={"epochs": 2, "batch_size": 8},
     text_training={"epochs": 6, "batch_size": 8, "learning_rate": 0.003, "averaging": 0.9},
-    fusion_training={"epochs": 3, "batch_size": 8},
 )  # fmt: skip
 AT_ONCE = replace(STAGED, network={"model": "amser", "conv_channels": (4, 6, 8)} | SIZES)
 GROUPS = Split(1, tuple(range(16)), tuple(range(16, 24)), tuple(range(24, 32)))
@@ -93,24 +93,34 @@ def staged(training_data: TrainingData) -> tuple[TrainedNetwork, list[tuple[str,
     return run(training_data, GROUPS)
 
 
-def test_the_fusion_follows_the_voice_and_leaves_the_text_as_it_was(
+def test_the_trained_voice_and_the_text_as_it_was_are_joined(
     staged: tuple[TrainedNetwork, list[tuple[str, int]]], training_data: TrainingData
 ) -> None:
     trained, reports = staged
-    assert isinstance(trained.network, AmserStates)
-    assert [name for name, _ in reports] == ["fold 1, voice"] * 2 + ["fold 1, fusion"] * 3
-    assert trained.epochs.keys() == {"training", "fusion_training"}
+    network = trained.network
+    assert isinstance(network, AmserStates)
+    assert [name for name, _ in reports] == ["fold 1, voice"] * 2
+    assert trained.epochs.keys() == {"training"}
     assert training_data.text is not None
-    kept = trained.network.text.state_dict()
-    assert [name for name, value in training_data.text.state_dict().items() if not torch.equal(value, kept[name])] == []
+    alone, _ = run(training_data, GROUPS, replace(STAGED, network=dict(STAGED.network) | {"model": "voice"}))
+    for part, kept in ((training_data.text, network.text), (alone.network, network.voice)):
+        values = kept.state_dict()
+        assert [name for name, value in part.state_dict().items() if not torch.equal(value, values[name])] == []
 
 
-def test_the_voice_of_the_fusion_is_the_voice_that_was_trained(
+def test_voice_and_text_weigh_as_much_as_they_are_calibrated(
     staged: tuple[TrainedNetwork, list[tuple[str, int]]], training_data: TrainingData
 ) -> None:
-    alone, _ = run(training_data, GROUPS, replace(STAGED, network=dict(STAGED.network) | {"model": "voice"}))
-    fused = cast(AmserStates, staged[0].network).voice.state_dict()
-    assert [name for name, value in alone.network.state_dict().items() if not torch.equal(value, fused[name])] == []
+    network = cast(AmserStates, staged[0].network)
+    validation = [training_data.utterances[index] for index in GROUPS.validation]
+    expected = fit_temperature(
+        logits_of(network.voice, [each.features["none"] for each in validation]), [each.label for each in validation]
+    )
+    assert float(network.voice_weight) == pytest.approx(1 / expected)
+    assert training_data.bank is not None
+    assert float(network.text_weight) == pytest.approx(
+        1 / text_temperature(network.text, training_data.bank.development)
+    )
 
 
 def test_a_trained_network_is_calibrated_on_the_validation_group(
@@ -125,9 +135,9 @@ def test_a_trained_network_is_calibrated_on_the_validation_group(
 
 
 def test_all_utterances_may_train_for_a_given_number_of_epochs(training_data: TrainingData) -> None:
-    trained, reports = run(training_data, ALL, stop_after={"training": 1, "fusion_training": 2})
-    assert reports == [("voice", 1), ("fusion", 1), ("fusion", 2)]
-    assert trained.epochs == {"training": 1, "fusion_training": 2}
+    trained, reports = run(training_data, ALL, stop_after={"training": 1})
+    assert reports == [("voice", 1)]
+    assert trained.epochs == {"training": 1}
     assert trained.temperature == 1.0
     asked = [training_data.utterances[0].features["none"], sentence_alone(sentence(0.5))]
     assert np.isfinite(trained.probabilities(asked)).all()

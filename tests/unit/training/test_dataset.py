@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from synthetic_corpus import CONTEXT_WIDTH, features, sentence, separable
 
+from models.emotion.batch import voice_alone
 from training.data.augmentation import MelAugmentation, StateAugmentation
 from training.data.dataset import (
     NO_CLASS,
     LabelledSentence,
     LabelledUtterance,
-    PairMixture,
-    PairSampler,
     SentenceSampler,
     SpokenSampler,
     TextSubstitution,
     sentence_alone,
     shuffled_batches,
-    voice_alone,
 )
 from training.data.pairs import paired
 
@@ -90,76 +88,6 @@ def test_a_sentence_of_several_classes_is_drawn_as_each_of_them(random: np.rando
     assert drawn.encoder_states.shape[0] == 0
 
 
-def kinds_drawn(voice: int, mixture: PairMixture, random: np.random.Generator) -> Counter[str]:
-    """How often each kind of pair was drawn for a voice; holds that its label is the one that kind has."""
-    sampler = PairSampler(SpokenSampler([utterance(voice)], ("0",)), SENTENCES, NEUTRAL, mixture)
-    kinds: Counter[str] = Counter()
-    for _ in range(DRAWS):
-        drawn, label = sampler.draw(0, random)
-        if not len(drawn.words):
-            kind = "voice alone"
-            assert label == voice
-        elif not len(drawn.encoder_states):
-            kind = "text alone"
-            assert label == voice == drawn.words[0, 0] // 10
-        elif drawn.words[0, 0] == 1 and len(drawn.words) == 4:
-            kind = "own words"
-            assert label == voice
-        else:
-            said = int(drawn.words[0, 0] // 10)
-            kind = f"sentence of {said}"
-            # A neutral sentence leaves the voice to decide, a neutral voice the sentence.
-            assert label == (voice if said == NEUTRAL else said)
-            assert drawn.encoder_states.shape == (1, 512)
-        kinds[kind] += 1
-    return kinds
-
-
-def shares(kinds: Counter[str]) -> dict[str, float]:
-    return {kind: count / DRAWS for kind, count in kinds.items()}
-
-
-MIXTURE = PairMixture(same=0.25, neutral=0.15, emotional=0.2, voice_alone=0.1, text_alone=0.12)
-
-
-def test_an_emotional_voice_is_paired_as_the_mixture_says(random: np.random.Generator) -> None:
-    assert shares(kinds_drawn(SAD, MIXTURE, random)) == pytest.approx(
-        {
-            f"sentence of {SAD}": 0.45,  # same, and emotional, which for such a voice is the same
-            f"sentence of {NEUTRAL}": 0.15,
-            "voice alone": 0.1,
-            "text alone": 0.12,
-            "own words": 0.18,
-        },
-        abs=0.03,
-    )
-
-
-def test_a_neutral_voice_with_an_emotional_sentence_has_the_class_of_the_sentence(random: np.random.Generator) -> None:
-    assert shares(kinds_drawn(NEUTRAL, MIXTURE, random)) == pytest.approx(
-        {
-            f"sentence of {NEUTRAL}": 0.4,
-            f"sentence of {ANGRY}": 0.1,
-            f"sentence of {SAD}": 0.1,
-            "voice alone": 0.1,
-            "text alone": 0.12,
-            "own words": 0.18,
-        },
-        abs=0.03,
-    )
-
-
-def test_a_mixture_of_nothing_keeps_the_own_words(random: np.random.Generator) -> None:
-    assert kinds_drawn(SAD, PairMixture(0, 0, 0, 0, 0), random) == {"own words": DRAWS}
-
-
-def test_a_pair_sampler_has_the_labels_and_lengths_of_its_voices() -> None:
-    spoken = SpokenSampler([utterance(SAD), utterance(NEUTRAL)], ("0",))
-    sampler = PairSampler(spoken, SENTENCES, NEUTRAL, MIXTURE)
-    assert sampler.labels.tolist() == [SAD, NEUTRAL]
-    assert sampler.lengths == [60, 60]
-
-
 def test_a_voice_alone_has_no_words_and_a_sentence_alone_no_voice() -> None:
     own = features(np.zeros((80, 60), np.float32))
     voice = voice_alone(own)
@@ -172,12 +100,8 @@ def test_a_voice_alone_has_no_words_and_a_sentence_alone_no_voice() -> None:
     assert text.log_mel.shape == (80, 1)
 
 
-def test_a_sound_without_an_emotion_is_paired_with_no_sentence(random: np.random.Generator) -> None:
+def test_a_sound_without_an_emotion_is_paired_with_no_sentence() -> None:
     silent = utterance(NO_CLASS)
-    sampler = PairSampler(SpokenSampler([silent], ("0",)), SENTENCES, NEUTRAL, MIXTURE)
-    for _ in range(20):
-        features, label = sampler.draw(0, random)
-        assert (label, len(features.words)) == (NO_CLASS, 0)
     assert paired([utterance(0), silent, utterance(1)], "0", SENTENCES).labels == [0, 1]
 
 

@@ -170,7 +170,7 @@ def test_ours_on_improvised_iemocap(tmp_path: Path) -> None:
     plant_iemocap(tmp_path / "release")
     write_sentences(tmp_path / "sentences")
     recipe = quick(
-        tmp_path, "iemocap", text="reference", text_training={"epochs": 1}, fusion_training={"epochs": 1},
+        tmp_path, "iemocap", text="reference", text_training={"epochs": 1},
         network={"common_length": 8}, noise=str(tmp_path),
     )  # fmt: skip
     corpus = f"iemocap-improvised={tmp_path / 'release'}"

@@ -31,11 +31,9 @@ def test_every_recipe_of_the_repository_can_be_followed(file: Path) -> None:
     assert build(config).modalities
     for text in (*read.views, *read.judged, *read.copied_at):
         CodecSetting.parse(text)
-    for stage in ("training", "text_training", "fusion_training"):
+    for stage in ("training", "text_training"):
         assert read.stage(stage).epochs > 0
     assert read.contrast().alpha >= 0
-    mixture = read.pair_mixture()
-    assert mixture.same + mixture.neutral + mixture.emotional + mixture.voice_alone + mixture.text_alone <= 1
     assert read.waveform_augmenter(None).key()
     assert (read.mel_augmenter() is None) == (read.mel_augmentation is None)
     assert (read.state_augmenter() is None) == (read.state_augmentation is None)
@@ -100,7 +98,7 @@ def test_a_key_that_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "stage"),
-    [("training: {label_smoothing: 0.1}", "training"), ("fusion_training: {alpha: 1}", "fusion_training")],
+    [("training: {label_smoothing: 0.1}", "training"), ("text_training: {alpha: 1}", "text_training")],
 )
 def test_a_setting_that_no_stage_has_is_refused(tmp_path: Path, line: str, stage: str) -> None:
     read = Recipe.read(write(tmp_path, LEAST + line))
