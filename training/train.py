@@ -37,7 +37,7 @@ from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate, train
 from training.fitting.curriculum import join, text_f1, text_temperature, train_text
-from training.fitting.left_out import Calibration, calibrate_text, leave_corpora_out
+from training.fitting.left_out import Calibration, calibrations_of, leave_corpora_out
 from training.fitting.loading import (
     PARTS,
     OpenTeacher,
@@ -291,10 +291,9 @@ def describe_final(
     found: Assessment,
 ) -> CheckpointInfo:
     """What the checkpoint of the final network says about it."""
-    languages = {record.language for corpus in corpora for record in corpus.records} - {None, WORDLESS}
-    calibrations = {} if found.calibration is None else {"voice": found.calibration}
-    if found.calibration is not None and training_data.text is not None and training_data.bank is not None:
-        calibrations["text"] = calibrate_text(training_data.text, training_data.bank)
+    known = found.calibration
+    calibrations = {} if known is None else calibrations_of(recipe, training_data, found.networks, known)
+    languages = {record.language for corpus in corpora for record in corpus.records if record.language}
     return CheckpointInfo(
         name=recipe.name,
         config=final.network.config,
@@ -305,8 +304,9 @@ def describe_final(
         created=_now(),
         licence=training_data.licence,
         temperature=final.temperature,
+        temperatures={name: each.temperature for name, each in calibrations.items()},
         sure_from={name: each.sure_from for name, each in calibrations.items()},
-        voice_languages=tuple(sorted(language for language in languages if language)) if calibrations else (),
+        voice_languages=tuple(sorted(languages - {WORDLESS})) if calibrations else (),
         text_languages=recipe.text_languages,
     )
 

@@ -27,7 +27,7 @@ from models.emotion.batch import UtteranceFeatures
 from models.emotion.checkpoint import CheckpointInfo, describe, load, save
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionNetwork
-from training.data.dataset import LabelledUtterance, TextSubstitution
+from training.data.dataset import LabelledSentence, LabelledUtterance, TextSubstitution
 from training.data.extraction import THREADS
 from training.data.folds import Split
 from training.data.pairs import paired
@@ -191,10 +191,9 @@ def train(
         assert training_data.bank is not None
         assert training_data.text is not None
         voice, text = cast(VoiceNetwork, fitted.network), training_data.text
-        temperatures = (
-            voice_temperature(voice, validation, recipe.views),
-            text_temperature(text, training_data.bank.development),
-        )
+        groups = enumerate(training_data.bank.pairs["dev"])
+        sentences = [LabelledSentence(each, (label,)) for label, group in groups for each in group]
+        temperatures = voice_temperature(voice, validation, recipe.views), text_temperature(text, sentences)
         fitted = replace(fitted, network=join(voice, text, *temperatures))
     bank = training_data.bank if recipe.own_words else None
     temperature = temperature_of(recipe, fitted.network, validation, bank) if validation else 1.0

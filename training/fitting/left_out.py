@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from scipy.special import softmax
 
-from models.emotion.amser_states import TextNetwork
+from models.emotion.amser_states import TextNetwork, VoiceNetwork
+from models.emotion.checkpoint import Evidence
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance, sentence_alone
 from training.data.folds import JOIN, leave_one_corpus_out, leave_two_corpora_out
+from training.data.pairs import paired
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
+from training.fitting.curriculum import join
 from training.fitting.loading import SentenceBank
 from training.fitting.loop import logits_of
 from training.fitting.recipe import Recipe
@@ -152,11 +156,61 @@ def calibrate(
     return _fit(np.concatenate(logits), labels, weights)
 
 
+def calibrations_of(
+    recipe: Recipe, training_data: TrainingData, networks: Sequence[TrainedNetwork], voice: Calibration
+) -> dict[Evidence, Calibration]:
+    """What the answers of the final network are calibrated by, for each evidence.
+
+    Where a text joins the voice, the network divides both by their temperatures, and only that of their sum remains.
+
+    Args:
+        recipe: says whether a text joins.
+        training_data: of all networks.
+        networks: each with a corpus that it did not hear as its test part.
+        voice: the calibration of a network that leaves nothing out.
+    """
+    if not recipe.in_stages or recipe.own_words:
+        return {"voice": voice}
+    assert training_data.text is not None
+    assert training_data.bank is not None
+    text = calibrate_text(training_data.text, training_data.bank)
+    return {
+        "voice": replace(voice, temperature=1.0),
+        "text": replace(text, temperature=1.0),
+        "voice+text": calibrate_pairs(recipe, networks, training_data, text.temperature),
+    }
+
+
 def calibrate_text(text: TextNetwork, bank: SentenceBank) -> Calibration:
     """Fit temperature and threshold to what the text network answers about the development sentences of one class."""
     single = [each for each in bank.development if len(each.labels) == 1]
     logits = logits_of(text, [sentence_alone(each.features) for each in single], 128)
     return _fit(logits, [each.labels[0] for each in single])
+
+
+def calibrate_pairs(
+    recipe: Recipe, networks: Sequence[TrainedNetwork], training_data: TrainingData, text_temperature: float
+) -> Calibration:
+    """Fit temperature and threshold to voices of left-out corpora with development sentences of their class.
+
+    Args:
+        recipe: says in which view the voices are heard.
+        networks: voice networks, each with a corpus that it did not hear as its test part.
+        training_data: with a text network and sentences.
+        text_temperature: of the text network.
+    """
+    text, bank = training_data.text, training_data.bank
+    assert text is not None
+    assert bank is not None
+    logits, labels, weights = [], [], []
+    for each in networks:
+        network = join(cast(VoiceNetwork, each.network), text, each.temperature, text_temperature)
+        judged = [training_data.utterances[index] for index in each.split.test]
+        pairs = paired(judged, recipe.views[0], bank.pairs["dev"])
+        logits.append(logits_of(network, pairs.features))
+        labels += pairs.labels
+        weights += [1 / len(pairs.labels)] * len(pairs.labels)
+    return _fit(np.concatenate(logits), labels, weights)
 
 
 def _fit(logits: NDArray[np.float32], labels: Sequence[int], weights: Sequence[float] | None = None) -> Calibration:

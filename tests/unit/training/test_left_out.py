@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import yaml
 from scipy.special import softmax
 
+from models.emotion.amser_states import AmserStates
 from models.emotion.checkpoint import load
 from models.emotion.registry import build
 from training import train
@@ -273,5 +275,10 @@ def test_where_no_words_of_the_corpora_are_read_voices_are_left_out_and_the_text
     assert voices == {"voice"}
     network, info = load(checkpoint)
     assert network.config.model == "amser-states"
-    assert info.temperatures.keys() == info.sure_from.keys() == {"voice", "text"}
+    assert info.temperatures.keys() == info.sure_from.keys() == {"voice", "text", "voice+text"}
+    assert (info.temperature, info.temperatures["voice"], info.temperatures["text"]) == (1, 1, 1)
+    (file,) = (tmp_path / "cache").rglob("calibrations.json")
+    final = json.loads(file.read_text())[""]
+    assert float(cast(AmserStates, network).voice_weight) == pytest.approx(1 / final["temperature"])
+    assert info.sure_from["voice"] == final["sure_from"]
     assert {row["modalities"] for row in json.loads((tmp_path / "rows.json").read_text())} == {"states"}
