@@ -301,7 +301,8 @@ def voices(bench: Bench) -> list[Row]:
     rows = []
     for modalities in (("states",), ("mel",), ("states", "mel")):
         base = bench.recipe(OURS)
-        network = {**base.network, "model": "voice", "modalities": modalities}
+        alone = {"ensemble": False, "state_pooling": 1}  # rows of the log-Mel are 40 ms long
+        network = {**base.network, "model": "voice", "modalities": modalities, **alone}
         augment = base.state_augmentation if modalities == ("states",) else None  # rows of both must stay side by side
         name = f"voice ({'+'.join(modalities)})"
         folds = bench.folds(replace(base, name=name, network=network, state_augmentation=augment))

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.measuring.emotion_pairs import pair_rows
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.extraction import CodecSetting
@@ -52,6 +53,8 @@ def cross_rows(
     left_out = leave_corpora_out(recipe, config, training_data, folder, workers=workers, console=console)
     rows = report_left_out(Console(quiet=True), recipe, training_data.utterances, left_out)
     rows += probe_rows(console, recipe, training_data.utterances)
+    if training_data.bank is not None and training_data.text is not None:
+        rows += pair_rows(recipe, training_data.utterances, left_out.networks, training_data.bank, training_data.text)
     corpora = {each.name for each in recipe.teachers if each.always and each.label == NEUTRAL}
     if not corpora:
         return rows

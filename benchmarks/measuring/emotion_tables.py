@@ -9,6 +9,8 @@ from rich.table import Table
 
 from benchmarks.measuring.console import table
 from benchmarks.measuring.emotion_cross import READINGS
+from benchmarks.measuring.emotion_pairs import KINDS
+from training.reports import LEFT_OUT
 
 Row = dict[str, Any]
 
@@ -45,7 +47,8 @@ def _shown(figure: float | None) -> str:
 def _of_left_out(rows: Sequence[Row]) -> Iterator[Table]:
     columns = ("corpus", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf", "AURC")
     kinds = [(each["model"], each["protocol"]) for each in rows]
-    for model, protocol in dict.fromkeys(kind for kind in kinds if kind[1] != READINGS):
+    yield from _of_pairs(rows)
+    for model, protocol in dict.fromkeys(kind for kind in kinds if kind[1].startswith(LEFT_OUT)):
         made = table(f"{model}: {protocol}", columns, words=2)
         for each in (one for one, kind in zip(rows, kinds, strict=True) if kind == (model, protocol)):
             values = (each[name] for name in ("macro_f1", "ece", "nll", "surest_half", "aurc"))
@@ -59,6 +62,19 @@ def _of_left_out(rows: Sequence[Row]) -> Iterator[Table]:
             names = ("neutral", "neutral_or_uncertain", "emotional_and_sure", "emotional_above_0.7")
             figures = (f"{each[name]:.3f}" for name in names)
             made.add_row(each["corpus"], each["model"], each["condition"], str(each["n"]), *figures)
+        yield made
+
+
+def _of_pairs(rows: Sequence[Row]) -> Iterator[Table]:
+    for kind in KINDS:
+        protocol = f"left out, {kind}"
+        chosen = [each for each in rows if each["protocol"] == protocol]
+        if not chosen:
+            continue
+        made = table(f"{protocol}: UA and ECE", ("corpus", *dict.fromkeys(each["model"] for each in chosen)), words=1)
+        for corpus in dict.fromkeys(each["corpus"] for each in chosen):
+            figures = (f"{each['ua']:.3f}, {each['ece']:.2f}" for each in chosen if each["corpus"] == corpus)
+            made.add_row(corpus, *figures)
         yield made
 
 
