@@ -23,9 +23,9 @@ from scipy.special import softmax
 
 from benchmarks.measuring import command
 from benchmarks.measuring.console import output
-from benchmarks.measuring.emotion_ablation import retrain_without
-from benchmarks.measuring.emotion_cross import PROBE, cross_rows, fit_probe
-from benchmarks.measuring.emotion_tables import tables
+from benchmarks.measuring.emotion.ablation import retrain_without
+from benchmarks.measuring.emotion.cross import PROBE, cross_rows, fit_probe
+from benchmarks.measuring.emotion.tables import tables
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
 from load_tests.commands import count

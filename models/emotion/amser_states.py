@@ -141,10 +141,11 @@ class VoiceNetwork(FusionNetwork):
 
 def pooled_states(states: Tensor, lengths: Tensor, every: int) -> dict[str, Tensor]:
     """States (B, s, width) with `lengths` (B,) → means of the real rows of every few, (B, ⌈s / every⌉, width)."""
-    rows = functional.pad(states, (0, 0, 0, -states.shape[1] % every)).unflatten(1, (-1, every))
-    real = mask_of(lengths, states.shape[1])
-    real = functional.pad(real, (0, -states.shape[1] % every)).unflatten(1, (-1, every))[..., None]
-    means = (rows * real).sum(2) / real.sum(2).clamp(min=1)
+    batch, rows, width = states.shape
+    padding = -rows % every
+    grouped = functional.pad(states, (0, 0, 0, padding)).reshape(batch, -1, every, width)
+    real = functional.pad(mask_of(lengths, rows), (0, padding)).reshape(batch, -1, every, 1)
+    means = (grouped * real).sum(2) / real.sum(2).clamp(min=1)
     return {"states": means, "state_lengths": (lengths + every - 1) // every}
 
 
@@ -160,14 +161,15 @@ def mix_styles(states: Tensor, lengths: Tensor, probability: float) -> Tensor:
         probability: that an utterance is mixed.
     """
     mask = mask_of(lengths, states.shape[1])[:, :, None]
-    mean, deviation = statistics_over_time(states, lengths).unflatten(1, (2, -1))[:, :, None].unbind(1)  # (B, 1, width)
+    mean, deviation = statistics_over_time(states, lengths)[:, None].chunk(2, dim=2)  # (B, 1, width) each
     deviation = deviation + DEVIATION_FLOOR
     shares = torch.distributions.Beta(MIXING, MIXING).sample((len(states), 1, 1)).to(states.device)
     others = torch.minimum(shares, 1 - shares) * (torch.rand_like(shares) < probability)
     order = torch.randperm(len(states), device=states.device)
     mixed_mean = mean + others * (mean[order] - mean)
     mixed_deviation = deviation + others * (deviation[order] - deviation)
-    return ((states - mean) / deviation * mixed_deviation + mixed_mean) * mask
+    mixed: Tensor = ((states - mean) / deviation * mixed_deviation + mixed_mean) * mask
+    return mixed
 
 
 class TextNetwork(JointNetwork):

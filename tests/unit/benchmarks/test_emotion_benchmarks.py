@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench, _Folds, _paired_rows, _with_text, across
-from benchmarks.measuring.emotion_cross import (
+from benchmarks.measuring.emotion.cross import (
     COPIES,
     PROBE,
     READINGS,
@@ -23,7 +23,7 @@ from benchmarks.measuring.emotion_cross import (
     fit_probe,
     reading_rows,
 )
-from benchmarks.measuring.emotion_tables import tables
+from benchmarks.measuring.emotion.tables import tables
 from benchmarks.plots.emotion import plot
 from models.emotion.amser_states import TextNetwork
 from models.emotion.batch import UtteranceFeatures

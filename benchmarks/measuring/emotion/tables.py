@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.measuring.console import table
-from benchmarks.measuring.emotion_cross import READINGS
-from benchmarks.measuring.emotion_pairs import KINDS
+from benchmarks.measuring.emotion.cross import READINGS
+from benchmarks.measuring.emotion.pairs import KINDS
 from training.reports import LEFT_OUT
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.measuring.emotion_pairs import pair_rows
+from benchmarks.measuring.emotion.pairs import pair_rows
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.extraction import CodecSetting
