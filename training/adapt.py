@@ -123,6 +123,8 @@ def _adapt(options: argparse.Namespace, console: Console) -> int:
     recipe = Recipe.read(options.config).with_data(options.corpus, options.sentences, options.noise, named)
     if recipe.sentences is None:
         raise ManifestError("a text network is to be trained: name the folder of GoEmotions' tables with --sentences")
+    if recipe.corpus is None:
+        raise ManifestError("both networks are compared with the speakers of one corpus: name it with --corpus")
     extractor = TextFeatureExtractor(options.old_text_encoder, recipe.word_vectors)
     corpus = screen(open_corpus(str(recipe.corpus), options.root))
     if corpus.unusable:
@@ -204,7 +206,7 @@ def exchange_text_encoder(
     refitting_data = new.refitting_data()
     refitted = refit_text(network, new.extractor.context_width, refitting_data, console)
     after = judge(refitted.network, refitting_data)
-    temperature = info.temperature * after.temperature / before.temperature
+    temperature = info.temperature_for("voice+text") * after.temperature / before.temperature
     return Adapted(refitted, KNOWN_SPEAKERS, before.figures, after.figures, temperature)
 
 
@@ -234,6 +236,7 @@ def describe(adapted: Adapted, info: CheckpointInfo, name: str, source: Source) 
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         licence=extended(before, since),
         temperature=adapted.temperature,
+        temperatures={"voice": info.temperature_for("voice"), "text": 1.0},
     )
 
 
