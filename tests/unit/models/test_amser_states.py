@@ -10,7 +10,7 @@ import torch
 from small_networks import SMALL, answers, as_if_trained, spoken
 from torch.nn import functional
 
-from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork, mix_styles
+from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork, mix_styles, pooled_states
 from models.emotion.batch import FusionBatch, UtteranceFeatures, collate
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
@@ -52,7 +52,7 @@ def overwritten(batch: FusionBatch, *names: str) -> FusionBatch:
     return replace(batch, **changes)
 
 
-ENSEMBLE = replace(CONFIG, ensemble=True, style_mixing=0.8)
+ENSEMBLE = replace(CONFIG, ensemble=True, state_pooling=2, style_mixing=0.8)
 
 
 @pytest.fixture(params=[CONFIG, BOTH, MEL, ENSEMBLE], ids=["states", "states and mel", "mel", "ensemble"])
@@ -140,13 +140,15 @@ def test_an_ensemble_answers_with_the_mean_of_the_probabilities_of_its_members()
     assert network.statistics is not None
     torch.nn.init.normal_(network.statistics.predictor.weight)
     batch = collate([spoken(121), spoken(90, seed=1)])
+    expected = network(batch).logits.softmax(1)
+    batch = replace(batch, **pooled_states(batch.states, batch.state_lengths, 2))
     members = (
         network.deep(batch).logits,
         network.shallow(batch).logits,
         network.statistics(batch.states, batch.state_lengths),
     )
     mean = torch.stack([logits.softmax(1) for logits in members]).mean(0)
-    torch.testing.assert_close(network(batch).logits.softmax(1), mean)
+    torch.testing.assert_close(expected, mean)
 
 
 def test_an_ensemble_learns_from_the_logits_of_each_member() -> None:
@@ -230,3 +232,15 @@ def test_a_voice_without_such_layers_needs_no_weights(config: FusionConfig, monk
     before = [value.clone() for value in network.parameters()]
     initialise_from_whisper(network, RECOGNISER)
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+def test_pooling_averages_the_real_rows_of_every_few() -> None:
+    states = torch.arange(10.0).reshape(2, 5, 1)
+    pooled = pooled_states(states, torch.tensor([5, 3]), 2)
+    assert pooled["state_lengths"].tolist() == [3, 2]
+    assert pooled["states"][..., 0].tolist() == [[0.5, 2.5, 4.0], [5.5, 7.0, 0.0]]
+
+
+def test_rows_of_states_and_mel_cannot_be_pooled() -> None:
+    with pytest.raises(ValueError, match="cannot be pooled"):
+        build(replace(BOTH, model="voice", state_pooling=2))

@@ -215,3 +215,12 @@ def test_the_terms_of_all_corpora_are_united(acted: str, noise: str) -> None:
     corpora = [corpus for _, corpus in open_teachers(recipe)]
     terms = licences_of(corpora, Path("goemotions"), None, recipe.licences)
     assert joined(terms) == "for tests (small); CC BY 3.0 (noise); Apache-2.0 (goemotions)"
+
+
+def test_sounds_without_an_emotion_need_no_speaker(tmp_path: Path) -> None:
+    (tmp_path / "bare.tsv").write_text("path\nesc10.tsv\n", encoding="utf-8")
+    (tmp_path / "esc10.tsv").touch()
+    (record,) = load_manifest(tmp_path / "bare.tsv", label="none").records
+    assert (record.speaker, record.emotion) == ("esc10", "none")
+    with pytest.raises(ManifestError, match="no column speaker"):
+        load_manifest(tmp_path / "bare.tsv", label="neutral")

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from models.emotion.batch import FusionBatch, collate
 from models.emotion.config import FusionConfig
+from models.emotion.network import FusionOutput
 from models.emotion.published.amser_plus import AmserPlus
 from training.data.dataset import NO_CLASS
 from training.fitting.objective import (
@@ -394,3 +395,15 @@ def test_a_sound_without_an_emotion_is_taught_equal_probabilities() -> None:
     loss.backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.zeros(1, 3))
+
+
+def test_each_member_of_an_ensemble_is_compared_with_the_labels() -> None:
+    network = network_of(WITHOUT_DROPOUT)
+    objective = Objective(network, ObjectiveConfig(alpha=0))
+    (logits, embedding) = network(batch_of())
+    members = (logits, torch.zeros_like(logits))
+    network.forward = lambda _: FusionOutput(torch.cat(members), embedding)  # type: ignore[method-assign]
+    possible = torch.tensor([True, True, False]).expand(len(LABELS), 3) | functional.one_hot(LABELS, 3).bool()
+    total = objective(network, [batch_of()], LABELS, IDS, possible).total
+    losses = [masked_cross_entropy(each, LABELS, possible, torch.ones(3), 0.1) for each in members]
+    torch.testing.assert_close(total, sum(losses) / 2)
