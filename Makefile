@@ -46,7 +46,7 @@ lint: $(VENV)/.installed ## Check style and types
 # The commands of docs/benchmarks.md, one for one; a test compares them.
 SPEECH = $(DATA)/speech/librispeech.tsv
 EMOTION = --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10
-TEACHERS = AMSER_DATA=$(DATA) $(BIN)/python -m
+bench train: export AMSER_DATA = $(DATA)
 
 bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESULTS=where rows go); hours on two cores
 	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --conditions clean --json $(RESULTS)/codec.json \
@@ -67,13 +67,13 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.prediction --seconds 90 --update --json $(RESULTS)/prediction.json
 	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
 	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
-	$(TEACHERS) benchmarks.emotion --only cross --json $(RESULTS)/emotion_cross.json
-	$(TEACHERS) training.train --protocol folds --folds-of ravdess --json $(RESULTS)/emotion_ravdess.json
+	$(BIN)/python -m benchmarks.emotion --only cross --json $(RESULTS)/emotion_cross.json
+	$(BIN)/python -m training.train --protocol folds --folds-of ravdess --json $(RESULTS)/emotion_ravdess.json
 	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only baselines --json $(RESULTS)/emotion.json
 	$(BIN)/python -m benchmarks.fusion_cost --corpus $(DATA)/emotion/ravdess.tsv --json $(RESULTS)/fusion_cost.json
 
 train: data setup ## Train the emotion network that ships, into runs/ (DATA=folder of manifests)
-	$(TEACHERS) training.train --final --checkpoint runs/amser-states.safetensors
+	$(BIN)/python -m training.train --final --checkpoint runs/amser-states.safetensors
 
 data:
 	@test -n "$(DATA)" || { echo "Say where the manifests are: make bench DATA=folder, or set AMSER_DATA"; exit 2; }

@@ -174,11 +174,10 @@ def calibrations_of(
     assert training_data.text is not None
     assert training_data.bank is not None
     text = calibrate_text(training_data.text, training_data.bank)
-    return {
-        "voice": replace(voice, temperature=1.0),
-        "text": replace(text, temperature=1.0),
-        "voice+text": calibrate_pairs(recipe, networks, training_data, text.temperature),
-    }
+    both = calibrate_pairs(recipe, networks, training_data, text.temperature)
+    # Made pairs agree, which real voices and words often do not: together they are no surer than the voice alone.
+    both = replace(both, sure_from=max(both.sure_from, voice.sure_from, text.sure_from))
+    return {"voice": replace(voice, temperature=1.0), "text": replace(text, temperature=1.0), "voice+text": both}
 
 
 def calibrate_text(text: TextNetwork, bank: SentenceBank) -> Calibration:

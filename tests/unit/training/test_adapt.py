@@ -171,7 +171,7 @@ def test_the_voice_stays_as_it_was_bit_for_bit(workspace: Workspace, adapted: Pa
     kept, present = old.voice.state_dict(), new.voice.state_dict()
     assert kept.keys() == present.keys()
     assert all(torch.equal(kept[name], present[name]) for name in kept)
-    assert not torch.equal(old.joint.feed_forward[0].weight, new.joint.feed_forward[0].weight)
+    assert not torch.equal(old.text.joint.feed_forward[0].weight, new.text.joint.feed_forward[0].weight)
 
 
 def test_the_new_text_network_tells_its_sentences_apart(adapted: Path) -> None:
