@@ -317,8 +317,8 @@ def across(bench: Bench) -> list[Row]:
         bench.console.print("cross: the recipe has fewer than three corpora that can be left out", style="yellow")
         return []
     bench.console.rule(f"{recipe.name}, each corpus left out in turn")
-    config = recipe.network_config(bench.extractor.context_width)
     folder = networks_folder(recipe, bench.corpora(recipe), bench.extractor)
+    config = recipe.network_config(bench.extractor.context_width)
     return cross_rows(bench.console, recipe, config, bench.data(recipe), folder, bench.workers)
 
 
@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("emotion", __doc__, plot=True)
-    parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: the corpora of each recipe)")
+    parser.add_argument("--corpus", help="a manifest, or NAME=FOLDER (default: the recipe's, in AMSER_DATA)")
     parser.add_argument("--sentences", type=Path, metavar="DIR", help="GoEmotions (default: that of the recipe)")
     parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))

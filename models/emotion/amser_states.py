@@ -202,13 +202,16 @@ class AmserStates(FusionNetwork):
     voices of another corpus (docs/decisions/0004).
     """
 
+    voice_weight: Tensor
+    text_weight: Tensor
+
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.voice = VoiceNetwork(config)
         self.text = TextNetwork(config)
         self.modalities = (*self.voice.modalities, *self.text.modalities)
-        self.voice_weight = nn.Parameter(torch.ones(()), requires_grad=False)
-        self.text_weight = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.register_buffer("voice_weight", torch.ones(()))
+        self.register_buffer("text_weight", torch.ones(()))
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
         voice, text = self.voice(batch), self.text(batch)

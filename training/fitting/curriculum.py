@@ -122,8 +122,8 @@ def join(
     network = cast(AmserStates, build(config))
     network.voice.load_state_dict(voice.state_dict())
     network.text.load_state_dict(text.state_dict())
-    network.voice_weight.data.fill_(1 / voice_temperature)
-    network.text_weight.data.fill_(1 / text_temperature)
+    network.voice_weight.fill_(1 / voice_temperature)
+    network.text_weight.fill_(1 / text_temperature)
     return network.eval()
 
 

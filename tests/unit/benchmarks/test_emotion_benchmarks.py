@@ -32,7 +32,7 @@ from models.emotion.published.umons import Umons
 from models.emotion.registry import build
 from training.corpora.manifest import Corpus
 from training.corpora.teacher import Teacher
-from training.data.dataset import NO_CLASS, LabelledUtterance
+from training.data.dataset import NO_CLASS, LabelledSentence, LabelledUtterance
 from training.data.folds import Split
 from training.fitting.cross_validation import TrainedNetwork, TrainingData
 from training.fitting.left_out import Calibration
@@ -188,7 +188,8 @@ def test_pairs_are_judged_by_the_voices_of_the_folds_joined_with_the_text() -> N
     voice, text = (build(replace(config, model=name)).eval() for name in ("voice", "text"))
     utterances = four_corpora()[:24]
     groups = [[synthetic_corpus.sentence(value)] for value in (-1.0, 1.0)]
-    bank = SentenceBank((), (), (), dict.fromkeys(("train", "dev", "test"), groups))
+    development = [LabelledSentence(group[0], (label,)) for label, group in enumerate(groups)]
+    bank = SentenceBank((), development, (), dict.fromkeys(("train", "dev", "test"), groups))
     networks = [
         TrainedNetwork(Split(fold, (), (), tuple(range(first, first + 8))), voice, 1.0, 0.0, {"training": 1})
         for fold, first in ((1, 0), (2, 8))
