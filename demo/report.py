@@ -112,7 +112,7 @@ def summary_table(summary: Summary, devices: int, docs: str, log: Path) -> Table
         saved = 100 * (1 - summary.bytes_sent / summary.pcm_bytes)
         table.add_row("bytes", f"{sent} sent in place of {pcm} of PCM: {saved:.1f} % saved")
     table.add_row("API", docs)
-    table.add_row("log", Text(str(log)))
+    table.add_row("log", Text(_from_home(log)))
     return table
 
 
@@ -120,3 +120,8 @@ def picture(console: Console) -> str:
     """What a recording console has printed so far, as an SVG that fetches nothing: without rich's web fonts."""
     drawn = console.export_svg(title="make demo", clear=False)
     return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+
+
+def _from_home(file: Path) -> str:
+    """A path with `~` for the home folder, which is shorter and says nothing about whose it is."""
+    return f"~/{file.relative_to(Path.home())}" if file.is_relative_to(Path.home()) else str(file)

@@ -60,7 +60,7 @@ examples:
   python -m training.adapt --whisper whisper-tiny.en --corpus corpora/ravdess.tsv --sentences goemotions/
 
 The speakers of the first fold test and calibrate the new network; speakers of the second validate it. With
---text-encoder they are not new: the voice, which stays, and the old fusion were trained on them. The table then says
+--text-encoder they are not new: the voice, which stays, was trained on them. The table then says
 what the exchange of the encoder costs, not how accurate the voice is with new speakers. With --whisper they are new to
 the new voice; beside its figures stand those of the old network with new speakers, from its cross-validation.
 
@@ -197,7 +197,7 @@ def load_network(path: Path, source: Source) -> tuple[AmserStates, CheckpointInf
 def exchange_text_encoder(
     network: AmserStates, info: CheckpointInfo, old: Source, new: Source, console: Console
 ) -> Adapted:
-    """The same voice with a text and a fusion for the new encoder, beside the old ones with the same speakers.
+    """The same voice with a text for the new encoder, beside the old ones with the same speakers.
 
     They are speakers that the voice learnt from, which makes both look surer than they may be. So only the ratio of
     their temperatures is used: it scales the checkpoint's own, which comes from speakers that were new to it.
@@ -213,7 +213,7 @@ def exchange_text_encoder(
 def exchange_recogniser(
     network: AmserStates, info: CheckpointInfo, old: Source, new: Source, console: Console
 ) -> Adapted:
-    """The same text with a voice and a fusion for the new recogniser, beside what the old ones once reached."""
+    """The same text with a voice for the new recogniser, beside what the old ones once reached."""
     refitting_data = new.refitting_data()
     refitted = refit_voice(network, refitting_data, console)
     after = judge(refitted.network, refitting_data)

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 
 from models.emotion.batch import UtteranceFeatures
 
 INVERSE_REGULARIZATION = 0.003  # strong, for there are more values than utterances
 MAXIMUM_ITERATIONS = 300
-UNSEEN_LOGIT = -30.0  # of a class that the training did not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +55,6 @@ class LinearProbe:
         counted = {} if weights is None else {"logisticregression__sample_weight": weights}
         model.fit(statistics_over_time(utterances), np.asarray(labels), **counted)
         return cls(model, int(np.max(labels)) + 1 if classes is None else classes)
-
-    def as_layer(self) -> nn.Linear:
-        """The same as one layer (2 width) → (classes): its softmax gives what `predict` does."""
-        scaler, regression = self.model[0], self.model[-1]
-        coefficients, intercepts = regression.coef_, regression.intercept_
-        if len(regression.classes_) == 2:  # scikit-learn keeps one row for both
-            coefficients, intercepts = np.vstack((0 * coefficients, coefficients)), np.append(0.0, intercepts)
-        weight = np.zeros((self.classes, len(scaler.scale_)))
-        bias = np.full(self.classes, UNSEEN_LOGIT)
-        weight[regression.classes_] = coefficients / scaler.scale_
-        bias[regression.classes_] = intercepts - weight[regression.classes_] @ scaler.mean_
-        layer = nn.Linear(weight.shape[1], self.classes)
-        layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-        return layer
 
     def predict(self, utterances: Sequence[UtteranceFeatures]) -> NDArray[np.float32]:
         """Probabilities (n, classes); a class that the training did not hold gets zero."""

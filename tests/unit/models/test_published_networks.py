@@ -10,7 +10,6 @@ import torch
 from small_networks import SMALL, utterance
 from torch import nn
 
-from models.emotion.amser_states import statistics_over_time as statistics_of_batch
 from models.emotion.batch import UtteranceFeatures, collate, mask_of
 from models.emotion.published.frames import MelRows
 from models.emotion.published.umons import AttentionFlattening, Glimpse, Umons
@@ -112,13 +111,3 @@ def test_the_probe_tells_apart_what_differs_in_the_mean(classes: int | None) -> 
     assert (probabilities[:60].argmax(1) == labels).all()
     assert not probabilities[:, 1].any()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("labels", [[0, 1] * 20, [0, 1, 3, 1] * 10], ids=["two classes", "one class unseen"])
-def test_the_probe_as_a_layer_answers_a_padded_batch_as_the_probe_does(labels: list[int]) -> None:
-    source = np.random.default_rng(0)
-    utterances = [with_states(source.normal(label, 1 + label, (5 + n, 8))) for n, label in enumerate(labels)]
-    probe = LinearProbe.fit(utterances, labels, 5)
-    batch = collate(utterances)
-    layer = probe.as_layer()(statistics_of_batch(batch.states, batch.state_lengths)).softmax(1)
-    np.testing.assert_allclose(layer.detach().numpy(), probe.predict(utterances), atol=1e-4)
