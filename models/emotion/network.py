@@ -1,4 +1,4 @@
-"""The base classes of every emotion network, and the fusion that two of them share (Amser+, IoT-J 2025, section IV).
+"""The base classes of every emotion network.
 
 `models.emotion.amser_states` is the network that ships, `models.emotion.published` holds those of the papers, and
 `models.emotion.registry` finds each by its name. Branches bring each modality to one width, co-attention fuses them,
@@ -11,20 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.emotion.attention import SA, CoAttention
 from models.emotion.batch import FusionBatch
-from models.emotion.branches import (
-    AttentiveStatistics,
-    StandardizedMel,
-    pool_to_length,
-)
+from models.emotion.branches import AttentiveStatistics, StandardizedMel
 from models.emotion.config import FusionConfig
-
-Rows = tuple[Tensor, Tensor]  # (B, n, hidden) and the bool mask (B, n) of those that are real
 
 
 class FusionOutput(NamedTuple):
@@ -97,25 +89,3 @@ class JointNetwork(FusionNetwork):
         """Joint rows (B, n, hidden) with bool mask (B, n) → the output of both heads."""
         pooled = self.pooling(joint, mask)
         return self.answer(functional.relu(self.shared(self.head_dropout(pooled))))
-
-
-def fuse(
-    audio_words: CoAttention,
-    fused_context: CoAttention,
-    joint: SA,
-    audio: Rows,
-    words: Rows,
-    context: Rows,
-    length: int,
-) -> Rows:
-    """Words guide audio, both are pooled to `length` rows and added, context guides the sum, `joint` reads both (R12).
-
-    Returns:
-        Rows (B, length + m, hidden), m those of context.
-    """
-    words_seen, audio_seen = audio_words(*words, *audio)
-    fused = pool_to_length(audio_seen, audio[1], length) + pool_to_length(words_seen, words[1], length)
-    fused_mask = torch.ones(fused.shape[:2], dtype=torch.bool, device=fused.device)
-    context_seen, fused = fused_context(*context, fused, fused_mask)
-    mask = torch.cat((fused_mask, context[1]), 1)
-    return joint(torch.cat((fused, context_seen), 1), mask), mask

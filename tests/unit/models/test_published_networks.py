@@ -3,23 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from small_networks import SMALL, utterance
+from small_networks import SMALL, answers, as_if_trained, spoken, utterance
 from torch import nn
 
 from models.emotion.batch import UtteranceFeatures, collate, mask_of
+from models.emotion.published.amser_plus import PUBLISHED, AmserPlus
 from models.emotion.published.frames import MelRows
 from models.emotion.published.umons import AttentionFlattening, Glimpse, Umons
 from models.emotion.published.xu import Alignment, run_bidirectional
 from models.emotion.published.yoon import last_state
 from training.fitting.probe import LinearProbe, statistics_over_time
 
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(PUBLISHED, size)]
+FEATURE_OF = {"mel": "log_mel", "words": "words", "context": "context"}
+LAYERS_OF = {"mel": "audio", "words": "words", "context": "context"}
+
 
 def with_states(states: np.ndarray) -> UtteranceFeatures:
     return replace(utterance(20), encoder_states=states.astype(np.float16))
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_amser_plus_of_some_modalities_reads_these_alone_and_has_no_other_branch(subset: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    network = as_if_trained(AmserPlus(replace(SMALL, modalities=subset)))
+    assert network.modalities == subset
+    base, other = spoken(140), spoken(140, seed=5)
+    logits, _ = answers(network, [base])
+    for name, feature in FEATURE_OF.items():
+        changed, _ = answers(network, [replace(base, **{feature: getattr(other, feature)})])
+        assert torch.equal(changed, logits) == (name not in subset)
+        assert (getattr(network, LAYERS_OF[name]) is None) == (name not in subset)
+    beside_longer, _ = answers(network, [base, spoken(301, words=20, context=30, seed=1)])
+    torch.testing.assert_close(beside_longer[:1], logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_every_parameter_of_amser_plus_of_some_modalities_is_trained(subset: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    network = AmserPlus(replace(SMALL, modalities=subset)).train()
+    output = network(collate([spoken(130 + 10 * seed, words=seed + 1, seed=seed) for seed in range(4)]))
+    (output.logits * torch.randn_like(output.logits)).sum().add(
+        (output.embedding * torch.randn_like(output.embedding)).sum()
+    ).backward()
+    without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.abs().sum()]
+    assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+def test_amser_plus_has_a_co_attention_for_each_pair_that_it_fuses() -> None:
+    fused = {
+        subset: [network.audio_words is not None, network.fused_context is not None]
+        for subset in SUBSETS
+        for network in [AmserPlus(replace(SMALL, modalities=subset))]
+    }
+    assert fused == {
+        ("mel",): [False, False],
+        ("words",): [False, False],
+        ("context",): [False, False],
+        ("mel", "words"): [True, False],
+        ("mel", "context"): [False, True],
+        ("words", "context"): [False, True],
+        ("mel", "words", "context"): [True, True],
+    }
+
+
+def test_amser_plus_reads_all_three_where_the_config_names_no_choice_of_them() -> None:
+    assert "states" in SMALL.modalities
+    assert AmserPlus(SMALL).modalities == PUBLISHED
 
 
 def test_a_row_is_the_mean_of_the_real_frames_among_four() -> None:
