@@ -75,6 +75,30 @@ class LabelledSentence:
     labels: tuple[int, ...]
 
 
+class Substitution(Protocol):
+    """Gives an utterance another text."""
+
+    def __call__(self, utterance: UtteranceFeatures, label: int, random: np.random.Generator) -> UtteranceFeatures:
+        """An utterance of the class with that number, with the text that it is to be drawn with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SentencesOfClass:
+    """Gives every utterance a random sentence of its class, another each time: the training side of pairs.
+
+    Attributes:
+        sentences: for each class.
+    """
+
+    sentences: Sequence[Sequence[TextFeaturePair]]
+
+    def __call__(self, utterance: UtteranceFeatures, label: int, random: np.random.Generator) -> UtteranceFeatures:
+        """The utterance with a sentence of the class `label`."""
+        group = self.sentences[label]
+        return with_sentence(utterance, group[int(random.integers(len(group)))])
+
+
 @dataclass(frozen=True, slots=True)
 class TextSubstitution:
     """Takes a corpus's own text away at random.
@@ -94,8 +118,8 @@ class TextSubstitution:
     replace: float = 0.5
     omit: float = 0.05
 
-    def __call__(self, utterance: UtteranceFeatures, random: np.random.Generator) -> UtteranceFeatures:
-        """The utterance with its own text, another, or none."""
+    def __call__(self, utterance: UtteranceFeatures, _: int, random: np.random.Generator) -> UtteranceFeatures:
+        """The utterance with its own text, another, or none, whatever its class."""
         draw = random.random()
         if draw < self.omit:
             return with_sentence(utterance, self.no_text)
@@ -119,7 +143,7 @@ class SpokenSampler:
     utterances: Sequence[LabelledUtterance]
     views: Sequence[str]
     augment: MelAugmentation | None = None
-    substitute: TextSubstitution | None = None
+    substitute: Substitution | None = None
     augment_states: StateAugmentation | None = None
 
     @property
@@ -136,7 +160,7 @@ class SpokenSampler:
         utterance = self.utterances[index]
         features = utterance.features[self.views[int(random.integers(len(self.views)))]]
         if self.substitute is not None:
-            features = self.substitute(features, random)
+            features = self.substitute(features, utterance.label, random)
         if self.augment is not None:
             mel = self.augment(features.log_mel, random)[:, : int(MAXIMUM_SECONDS * FRAMES_PER_SECOND)]
             features = replace(features, log_mel=mel)

@@ -27,7 +27,7 @@ from models.emotion.batch import UtteranceFeatures
 from models.emotion.checkpoint import CheckpointInfo, describe, load, save
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionNetwork
-from training.data.dataset import LabelledSentence, LabelledUtterance, TextSubstitution
+from training.data.dataset import LabelledSentence, LabelledUtterance, Substitution
 from training.data.extraction import THREADS
 from training.data.folds import Split
 from training.data.pairs import paired
@@ -54,7 +54,7 @@ class TrainingData:
     """
 
     utterances: Sequence[LabelledUtterance]
-    substitution: TextSubstitution | None = None
+    substitution: Substitution | None = None
     bank: SentenceBank | None = None
     text: TextNetwork | None = None
     licence: str = ""

@@ -32,7 +32,7 @@ from training.data.dataset import (
     LabelledUtterance,
     SentenceSampler,
     SpokenSampler,
-    TextSubstitution,
+    Substitution,
     sentence_alone,
 )
 from training.data.pairs import Pairs
@@ -58,7 +58,7 @@ def train_at_once(
     config: FusionConfig,
     training: Sequence[LabelledUtterance],
     validation: Sequence[LabelledUtterance],
-    substitution: TextSubstitution | None,
+    substitution: Substitution | None,
     report: Report,
     *,
     stop_after: int | None = None,

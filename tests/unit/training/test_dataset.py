@@ -15,6 +15,7 @@ from training.data.dataset import (
     LabelledSentence,
     LabelledUtterance,
     SentenceSampler,
+    SentencesOfClass,
     SpokenSampler,
     TextSubstitution,
     sentence_alone,
@@ -41,7 +42,7 @@ def utterance(label: int, views: int = 1) -> LabelledUtterance:
 def test_texts_are_replaced_and_omitted_as_often_as_asked(random: np.random.Generator) -> None:
     substitute = TextSubstitution(sentence(0, words=0), [sentence(0, words=9)], replace=0.5, omit=0.1)
     own = features(np.zeros((80, 60), np.float32))
-    drawn = Counter(len(substitute(own, random).words) for _ in range(DRAWS))
+    drawn = Counter(len(substitute(own, SAD, random).words) for _ in range(DRAWS))
     assert drawn[9] / DRAWS == pytest.approx(0.5, abs=0.03)
     assert drawn[0] / DRAWS == pytest.approx(0.1, abs=0.03)
     assert drawn[4] / DRAWS == pytest.approx(0.4, abs=0.03)
@@ -50,7 +51,16 @@ def test_texts_are_replaced_and_omitted_as_often_as_asked(random: np.random.Gene
 def test_without_other_sentences_a_text_stays_or_is_omitted(random: np.random.Generator) -> None:
     substitute = TextSubstitution(sentence(0, words=0), [], replace=0.5, omit=0.1)
     own = features(np.zeros((80, 60), np.float32))
-    assert {len(substitute(own, random).words) for _ in range(500)} == {0, 4}
+    assert {len(substitute(own, SAD, random).words) for _ in range(500)} == {0, 4}
+
+
+def test_an_utterance_is_drawn_with_another_sentence_of_its_class_each_time(random: np.random.Generator) -> None:
+    sampler = SpokenSampler([utterance(SAD)], ("0",), substitute=SentencesOfClass(SENTENCES))
+    drawn = [sampler.draw(0, random).features for _ in range(DRAWS)]
+    counts = Counter(float(each.words[0, 0]) for each in drawn)
+    assert counts.keys() == {10.0 * SAD, 10.0 * SAD + 1, 10.0 * SAD + 2}
+    assert all(count / DRAWS == pytest.approx(1 / 3, abs=0.03) for count in counts.values())
+    assert all((each.log_mel == 0).all() for each in drawn)
 
 
 def test_every_view_of_an_utterance_is_drawn_as_often(random: np.random.Generator) -> None:
