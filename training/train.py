@@ -46,6 +46,7 @@ from training.fitting.loading import (
     load_substitution,
     load_utterances,
     open_teachers,
+    sentence_recogniser,
 )
 from training.fitting.progress import TrainingProgress
 from training.fitting.recipe import Recipe
@@ -187,13 +188,16 @@ def load_training_data(
     if recipe.sentences is None:
         raise ManifestError("this recipe trains a text: name the folder of GoEmotions' tables with --sentences")
     bank = load_sentences(recipe.sentences, recipe, extractor)
-    text = _text(console, recipe, config, bank, _text_file(recipe, config, extractor))
+    text = text_network(console, recipe, config, bank, extractor)
     console.print(f"text alone: macro F1 {text_f1(text, bank.test):.3f} on the test sentences of one class")
     return TrainingData(utterances, None, bank, text, licence)
 
 
-def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: SentenceBank, file: Path) -> TextNetwork:
-    """The trained text network, kept in a file."""
+def text_network(
+    console: Console, recipe: Recipe, config: FusionConfig, bank: SentenceBank, extractor: TextFeatureExtractor
+) -> TextNetwork:
+    """The text network, trained on a bank that the recipe makes, or as it was kept in a file."""
+    file = _text_file(recipe, config, extractor)
     if file.is_file():
         console.print(f"text: network kept since {describe(file).created} in {file}; delete it to train it anew")
     else:
@@ -216,6 +220,7 @@ def _text(console: Console, recipe: Recipe, config: FusionConfig, bank: Sentence
 def _text_file(recipe: Recipe, config: FusionConfig, extractor: TextFeatureExtractor) -> Path:
     """Where a text network is kept that this recipe and this code train: networks with other voices may share it."""
     content = [recipe.text_training, recipe.text_most, recipe.objective, asdict(config), extractor.fingerprints]
+    content += [recipe.recognised, sentence_recogniser(recipe).key()] if recipe.recognised else []
     code = source_digest(*NETWORKS, *TEXT_FEATURES)
     return _kept("text", [*content, *_tables(recipe), code]).with_suffix(".safetensors")
 

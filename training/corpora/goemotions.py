@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,13 @@ def spoken_sentences(sentences: Sequence[Sentence], most: int, seed: int = 0) ->
         )
         chosen.append([texts[index] for index in random.permutation(len(texts))[:most]])
     return chosen
+
+
+def evenly(sentences: Sequence[Sentence], most: int) -> list[Sentence]:
+    """Such sentences, `most` in all, as evenly of all classes as there are enough; more begin with the same."""
+    turns = zip_longest(*spoken_sentences(sentences, most))
+    taken = (Sentence(text, (label,)) for turn in turns for label, text in enumerate(turn) if text is not None)
+    return list(islice(taken, most))
 
 
 def balanced(sentences: Sequence[Sentence], most: int, seed: int = 0) -> list[Sentence]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from models.emotion.batch import UtteranceFeatures, voice_alone
 from training.corpora.catalogue import open_corpus
-from training.corpora.goemotions import Sentence, balanced, read_sentences, spoken_sentences
+from training.corpora.goemotions import Sentence, balanced, evenly, read_sentences, spoken_sentences
 from training.corpora.manifest import CLASSES, NO_EMOTION, Corpus, ManifestError
 from training.corpora.teacher import Teacher
 from training.data.dataset import NO_CLASS, LabelledSentence, LabelledUtterance, TextSubstitution
@@ -24,11 +24,13 @@ from training.data.extraction import (
     without_words,
 )
 from training.data.feature_files import speech_workers
+from training.data.recognised import SentenceRecogniser
 from training.data.screening import screen
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.fitting.recipe import Recipe
 
 PARTS = ("train", "dev", "test")
+RECOGNISED_DEVELOPMENT = 210  # sentences of the development part that are recognised too, where some of training are
 OpenTeacher = tuple[Teacher, Corpus]  # what a recipe says of a corpus, and the corpus
 
 
@@ -37,8 +39,8 @@ class SentenceBank:
     """GoEmotions, as features.
 
     Attributes:
-        training: of the training part.
-        development: of the development part, which ends a training.
+        training: of the training part, some as the recogniser writes them too where the recipe says so.
+        development: of the development part, which ends a training, likewise.
         test: of the test part.
         pairs: for each part, for each class, sentences to pair with voices: nothing of one part is in another.
     """
@@ -202,7 +204,30 @@ def load_sentences(folder: Path, recipe: Recipe, extractor: TextFeatureExtractor
         ]
         for part, sentences in parts.items()
     }
+    if recipe.recognised:
+        for part, most in (("train", recipe.recognised), ("dev", RECOGNISED_DEVELOPMENT)):
+            # A sentence of which nothing was heard says nothing about its class
+            recognised = as_recognised(evenly(parts[part], most), recipe, extractor)
+            labelled[part] += [each for each in recognised if len(each.features.words)]
     return SentenceBank(labelled["train"], labelled["dev"], labelled["test"], pairs)
+
+
+def as_recognised(
+    sentences: Sequence[Sentence], recipe: Recipe, extractor: TextFeatureExtractor
+) -> list[LabelledSentence]:
+    """The features of sentences as the recogniser writes them when they are spoken, in order.
+
+    Raises:
+        ManifestError: see `training.data.recognised`.
+    """
+    texts = sentence_recogniser(recipe).recognised([each.text for each in sentences])
+    features = extractor.extract(list(texts.values()))
+    return [LabelledSentence(features[texts[each.text]], each.labels) for each in sentences]
+
+
+def sentence_recogniser(recipe: Recipe) -> SentenceRecogniser:
+    """With the recogniser of the recipe, and rooms, noise and lines as in its augmented copies."""
+    return SentenceRecogniser(recipe.waveform_augmenter(recipe.noise), recipe.recogniser)
 
 
 def load_substitution(folder: Path | None, recipe: Recipe, extractor: TextFeatureExtractor) -> TextSubstitution:

@@ -58,6 +58,8 @@ class Recipe:
         training: as in `TrainingConfig`; of the voice, where voice and text are trained apart.
         text_training: the same for the text.
         text_most: sentences of one class, at most, that the text learns from.
+        recognised: how many of them, evenly of all classes, also teach as the recogniser writes them when they are
+            spoken (`training.data.recognised`); 0 for none.
         pair_sentences: sentences for each class, at most, that voices are paired with to judge both.
         corpus: what to train on where the command line names nothing else: a manifest, or NAME=FOLDER.
         corpora: several to train on together, in place of `corpus`; `teachers` gives either.
@@ -90,6 +92,7 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
     text_training: Mapping[str, Any] = field(default_factory=dict)
     text_most: int = 7000
+    recognised: int = 0
     pair_sentences: int = 1200
     corpus: str | None = None
     corpora: tuple[Teacher, ...] = ()
