@@ -187,12 +187,10 @@ def training_views(recipe: Recipe) -> tuple[str, ...]:
 
 def load_sentences(folder: Path, recipe: Recipe, extractor: TextFeatureExtractor) -> SentenceBank:
     """The sentences of the recipe's classes from a folder with `train.tsv`, `dev.tsv`, `test.tsv` and `labels.txt`."""
-    numbers = {CLASSES.index(name): position for position, name in enumerate(recipe.classes)}
-    everything = {part: read_sentences(folder / f"{part}.tsv") for part in PARTS}
-    everything["train"] = balanced(everything["train"], recipe.text_most)
+    everything = {part: _read(folder, part, recipe) for part in PARTS}
     # Also those of other classes: so features that were made for seven classes serve for four.
     features = extractor.extract([sentence.text for part in PARTS for sentence in everything[part]])
-    parts = {part: _of_classes(sentences, numbers) for part, sentences in everything.items()}
+    parts = {part: _of_classes(sentences, recipe) for part, sentences in everything.items()}
     labelled = {
         part: [LabelledSentence(features[each.text], each.labels) for each in sentences]
         for part, sentences in parts.items()
@@ -210,6 +208,11 @@ def load_sentences(folder: Path, recipe: Recipe, extractor: TextFeatureExtractor
             recognised = as_recognised(evenly(parts[part], most), recipe, extractor)
             labelled[part] += [each for each in recognised if len(each.features.words)]
     return SentenceBank(labelled["train"], labelled["dev"], labelled["test"], pairs)
+
+
+def sentences_of(folder: Path, part: str, recipe: Recipe) -> list[Sentence]:
+    """The sentences of a part, one of `PARTS`, that a bank is made from, with the numbers of the recipe's classes."""
+    return _of_classes(_read(folder, part, recipe), recipe)
 
 
 def as_recognised(
@@ -240,8 +243,14 @@ def load_substitution(folder: Path | None, recipe: Recipe, extractor: TextFeatur
     return TextSubstitution(features[""], [features[text] for text in neutral], recipe.replace_text, recipe.omit_text)
 
 
-def _of_classes(sentences: Sequence[Sentence], numbers: dict[int, int]) -> list[Sentence]:
-    """Sentences all of whose classes are among the keys of `numbers`, with their new numbers."""
+def _read(folder: Path, part: str, recipe: Recipe) -> list[Sentence]:
+    sentences = read_sentences(folder / f"{part}.tsv")
+    return balanced(sentences, recipe.text_most) if part == "train" else sentences
+
+
+def _of_classes(sentences: Sequence[Sentence], recipe: Recipe) -> list[Sentence]:
+    """Sentences all of whose classes are the recipe's, with its numbers of them."""
+    numbers = {CLASSES.index(name): position for position, name in enumerate(recipe.classes)}
     return [
         Sentence(sentence.text, tuple(numbers[label] for label in sentence.labels))
         for sentence in sentences
