@@ -25,6 +25,7 @@ from benchmarks.measuring import command
 from benchmarks.measuring.console import output
 from benchmarks.measuring.emotion.ablation import retrain_without
 from benchmarks.measuring.emotion.cross import PROBE, cross_rows, fit_probe
+from benchmarks.measuring.emotion.recognised import word_rows
 from benchmarks.measuring.emotion.tables import tables
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.emotion import plot
@@ -65,7 +66,7 @@ RATES = (*PUBLISHED_RATES, "klt:low", "klt:standard")
 OPERATING_POINT = "svd-f16:0.125"
 FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol
 TINY = 1e-30  # no probability is below it
-TABLES = ("cross", "rates", "baselines", "four", "pairs", "ablation", "voice")
+TABLES = ("cross", "rates", "baselines", "four", "pairs", "ablation", "voice", "words")
 Row = dict[str, Any]
 
 
@@ -310,6 +311,11 @@ def voices(bench: Bench) -> list[Row]:
     return rows
 
 
+def words(bench: Bench) -> list[Row]:
+    """The text alone on sentences as they were typed and as the recogniser writes them."""
+    return word_rows(bench.console, bench.recipe(OURS), bench.extractor)
+
+
 def across(bench: Bench) -> list[Row]:
     """Each corpus by networks that did not hear it, a probe of the same teachers, and readings of other readers."""
     recipe = bench.recipe(OURS)
@@ -349,6 +355,7 @@ MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
     "pairs": pairs,
     "ablation": ablation,
     "voice": voices,
+    "words": words,
 }
 
 
