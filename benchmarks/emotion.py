@@ -3,7 +3,7 @@
     python -m benchmarks.emotion --only cross --json FILE
 
 Each corpus left out in turn (`cross`); and on folds of one corpus's speakers, with the other corpora in training, by
-rate (as the papers' Tables I and II), by modality on pairs (as Table VI), of seven and of four classes. Trained
+rate (as the papers' Tables I and II), by modality on pairs (as VI and VII), of seven and of four classes. Trained
 networks are kept (`training.train`); `--only` measures some tables alone.
 """
 
@@ -23,8 +23,14 @@ from scipy.special import softmax
 
 from benchmarks.measuring import command
 from benchmarks.measuring.console import output
-from benchmarks.measuring.emotion.ablation import retrain_without
-from benchmarks.measuring.emotion.cross import PROBE, cross_rows, fit_probe
+from benchmarks.measuring.emotion.cross import cross_rows, probe_rows_of_folds
+from benchmarks.measuring.emotion.modalities import (
+    SETTING,
+    Judged,
+    ours_by_subset,
+    published_by_subset,
+    recipe_of_pairs,
+)
 from benchmarks.measuring.emotion.recognised import word_rows
 from benchmarks.measuring.emotion.tables import tables
 from benchmarks.measuring.report import write_rows
@@ -34,9 +40,9 @@ from models.emotion.amser_states import VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
 from training.corpora.manifest import Corpus
 from training.corpora.teacher import Teacher
-from training.data.dataset import LabelledSentence, sentence_alone
+from training.data.dataset import NO_CLASS, LabelledSentence, LabelledUtterance, sentence_alone
 from training.data.extraction import THREADS, UNCOMPRESSED, CodecSetting
-from training.data.folds import can_leave_corpora_out
+from training.data.folds import Split, can_leave_corpora_out
 from training.data.pairs import paired
 from training.data.screening import summary_of
 from training.data.texts import TextFeatureExtractor
@@ -63,10 +69,9 @@ PUBLISHED_RATES = (
     "svd-f16:1",
 )  # Tables I, II
 RATES = (*PUBLISHED_RATES, "klt:low", "klt:standard")
-OPERATING_POINT = "svd-f16:0.125"
 FOUR = ("angry", "happy", "neutral", "sad")  # the classes of IEMOCAP's protocol
 TINY = 1e-30  # no probability is below it
-TABLES = ("cross", "rates", "baselines", "four", "pairs", "ablation", "voice", "words")
+TABLES = ("cross", "rates", "baselines", "four", "pairs", "modalities", "voice", "words")
 Row = dict[str, Any]
 
 
@@ -81,6 +86,7 @@ class Bench:
         noise: recordings, likewise.
         extractor: of the texts.
         workers: networks trained at a time.
+        most_folds: so many of a corpus's folds, the first ones, are trained and judged; None for all.
         opened: corpora that were read already, by what recipes say of them.
     """
 
@@ -90,6 +96,7 @@ class Bench:
     noise: Path | None
     extractor: TextFeatureExtractor
     workers: int
+    most_folds: int | None = None
     opened: dict[tuple[Teacher, ...], list[OpenTeacher]] = field(default_factory=dict)
 
     def recipe(self, name: str) -> Recipe:
@@ -116,17 +123,25 @@ class Bench:
         config = recipe.network_config(self.extractor.context_width)
         return load_training_data(self.console, recipe, config, self.corpora(recipe), self.extractor, settings)
 
+    def splits(self, recipe: Recipe, utterances: Sequence[LabelledUtterance]) -> list[Split]:
+        """The folds of the first corpus that are trained and judged."""
+        return list(splits_of(self.corpora(recipe)[0][1].name, recipe, utterances))[: self.most_folds]
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where the networks of a recipe are kept."""
+        return networks_folder(recipe, self.corpora(recipe), self.extractor)
+
     def folds(self, recipe: Recipe, settings: Sequence[str] = ()) -> _Folds:
         """The networks of all folds of the first corpus, trained where they are not kept, with their data."""
-        opened, corpus = self.corpora(recipe), self.corpora(recipe)[0][1]
+        corpus = self.corpora(recipe)[0][1]
         self.console.rule(f"{recipe.name} on {corpus.name}")
         training_data = self.data(recipe, settings)
         networks = cross_validate(
             recipe,
             recipe.network_config(self.extractor.context_width),
             training_data,
-            splits_of(corpus.name, recipe, training_data.utterances),
-            networks_folder(recipe, opened, self.extractor),
+            self.splits(recipe, training_data.utterances),
+            self.folder(recipe),
             workers=self.workers,
             console=self.console,
         )
@@ -155,7 +170,8 @@ class _Folds:
 
     @property
     def protocol(self) -> str:
-        return f"speaker-independent, {len(self.networks)} folds"
+        judged, folds = len(self.networks), len({record.fold for record in self.corpus.records})
+        return f"speaker-independent, {judged}{f' of {folds}' if judged < folds else ''} folds"
 
     def at(self, setting: str) -> Row:
         """Each utterance with its own words, by the network that was not trained on its speaker."""
@@ -199,21 +215,8 @@ def baselines(bench: Bench) -> list[Row]:
 def probes(bench: Bench, recipe: Recipe) -> list[Row]:
     """Logistic regression on the states that our network reads, trained on all folds but one, which tests it."""
     plain = replace(recipe, network={**recipe.network, "model": "voice"}, copies=0)
-    corpus, utterances = bench.corpora(recipe)[0][1], bench.data(plain).utterances
-    splits = splits_of(corpus.name, recipe, utterances)
-    members = sorted(index for each in splits for index in each.test)
-    rows = []
-    for setting in plain.judged:
-        answers = np.zeros((len(utterances), len(recipe.classes)), np.float32)
-        for each in splits:
-            probe = fit_probe(recipe, [utterances[index] for index in (*each.training, *each.validation)], setting)
-            answers[list(each.test)] = probe.predict([utterances[index].features[setting] for index in each.test])
-        truth = np.array([utterances[index].label for index in members])
-        speakers = [utterances[index].speaker for index in members]
-        judged = compare(CodecSetting.parse(setting), answers[members], truth, speakers)
-        protocol = f"speaker-independent, {len(splits)} folds, trained at this codec"
-        rows.append(row(judged, PROBE, corpus.name, protocol, recipe.classes, ("states",)))
-    return rows
+    utterances = bench.data(plain).utterances
+    return probe_rows_of_folds(plain, bench.corpora(recipe)[0][1].name, utterances, bench.splits(recipe, utterances))
 
 
 def four_classes(bench: Bench) -> list[Row]:
@@ -281,20 +284,21 @@ def _words_only(folds: _Folds, sentences: Sequence[LabelledSentence]) -> Row:
     return row(judged, "text", "goemotions", "its own test part, one class", folds.recipe.classes, ("words", "context"))
 
 
-def ablation(bench: Bench) -> list[Row]:
-    """Ours trained and judged on pairs without words, without context: the values of the rest are zeros."""
-    folds = bench.folds(bench.recipe(OURS))
-    kept = {"words": ("states", "context"), "context": ("states", "words")}
-    return [row for left_out, names in kept.items() for row in _without(bench, folds, left_out, names)]
-
-
-def _without(bench: Bench, folds: _Folds, left_out: str, kept: tuple[str, ...]) -> list[Row]:
-    networks, bank, text = retrain_without(bench.console, folds.recipe, folds.training_data, folds.networks, left_out)
-    changed = replace(folds, networks=networks, training_data=replace(folds.training_data, text=text))
-    rows = [each for each in _paired_rows(changed, bank, "none") if "voice alone" not in each["protocol"]]
-    for each in rows:
-        each["modalities"] = "+".join(kept if "words alone" not in each["protocol"] else kept[1:])
-    return rows
+def modalities(bench: Bench) -> list[Row]:
+    """Ours and the published network, with each subset of words, context and voice, on the same pairs."""
+    folds = bench.folds(bench.recipe(OURS), settings=(SETTING,))
+    bank, text = _bank(folds), folds.training_data.text
+    assert text is not None
+    splits = [each.split for each in folds.networks]
+    about = folds.corpus.name, folds.protocol
+    pairs = Judged.of(folds.recipe, *about, folds.training_data.utterances, splits, bank)
+    rows = ours_by_subset(bench.console, pairs, bank, text, folds.networks)
+    recipe = recipe_of_pairs(bench.recipe(PUBLISHED))
+    utterances = [each for each in bench.data(recipe).utterances if each.label != NO_CLASS]
+    splits = bench.splits(recipe, utterances)
+    pairs = Judged.of(recipe, *about, utterances, splits, bank)
+    width = bench.extractor.context_width
+    return rows + published_by_subset(bench.console, pairs, splits, bank, width, bench.folder, bench.workers)
 
 
 def voices(bench: Bench) -> list[Row]:
@@ -323,9 +327,8 @@ def across(bench: Bench) -> list[Row]:
         bench.console.print("cross: the recipe has fewer than three corpora that can be left out", style="yellow")
         return []
     bench.console.rule(f"{recipe.name}, each corpus left out in turn")
-    folder = networks_folder(recipe, bench.corpora(recipe), bench.extractor)
     config = recipe.network_config(bench.extractor.context_width)
-    return cross_rows(bench.console, recipe, config, bench.data(recipe), folder, bench.workers)
+    return cross_rows(bench.console, recipe, config, bench.data(recipe), bench.folder(recipe), bench.workers)
 
 
 def _with_text(folds: _Folds) -> _Folds:
@@ -353,7 +356,7 @@ MEASURED: dict[str, Callable[[Bench], list[Row]]] = {
     "baselines": baselines,
     "four": four_classes,
     "pairs": pairs,
-    "ablation": ablation,
+    "modalities": modalities,
     "voice": voices,
     "words": words,
 }
@@ -365,7 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(_parser(), arguments)
     torch.set_num_threads(THREADS)
     console = output()
-    bench = Bench(console, options.corpus, options.sentences, options.noise, TextFeatureExtractor(), options.workers)
+    data = options.corpus, options.sentences, options.noise
+    bench = Bench(console, *data, TextFeatureExtractor(), options.workers, options.folds)
     rows: list[Row] = []
     for name in options.only:
         measured = [each | {"table": name} for each in MEASURED[name](bench)]
@@ -383,6 +387,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--noise", type=Path, metavar="DIR", help="recordings (default: those of the recipe)")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--workers", type=count, default=2, help="networks trained at a time (default: 2)")
+    parser.add_argument("--folds", type=count, metavar="N", help="train and judge the first N folds alone")
     return parser
 
 

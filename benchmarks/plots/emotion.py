@@ -22,9 +22,11 @@ def plot(rows: Sequence[Row], beside: Path) -> None:
     if of_rates:
         _rates(of_rates, beside.with_name(f"{beside.stem}_rates.png"))
         _confusion(of_rates[0], beside.with_name(f"{beside.stem}_confusion.png"))
-    of_modalities = [row for row in rows if row["table"] in ("pairs", "ablation") and row["corpus"] != "goemotions"]
-    if of_modalities:
-        _modalities(of_modalities, beside.with_name(f"{beside.stem}_modalities.png"))
+    of_pairs = [row for row in rows if row["table"] == "pairs" and row["corpus"] != "goemotions"]
+    of_modalities = [row for row in rows if row["table"] == "modalities"]
+    if of_modalities or of_pairs:
+        draw = _subsets if of_modalities else _modalities
+        draw(of_modalities or of_pairs, beside.with_name(f"{beside.stem}_modalities.png"))
     of_corpora = [row for row in rows if row["table"] == "cross" and "risk_coverage" in row]
     if of_corpora:
         _risk(of_corpora, beside.with_name(f"{beside.stem}_risk.png"))
@@ -75,6 +77,27 @@ def _modalities(rows: Sequence[Row], file: Path) -> None:
     errors = np.stack((values - low, high - values))
     axes.barh([row["modalities"] for row in chosen], values, xerr=errors, color="tab:blue", alpha=0.8)
     axes.set(xlabel="unweighted accuracy, %; bootstrap 95 %", title=f"{chosen[0]['corpus']} paired with GoEmotions")
+    _save(figure, file)
+
+
+def _subsets(rows: Sequence[Row], file: Path) -> None:
+    """Accuracy with each subset of modalities: a bar for each model, and the papers' figure on another corpus."""
+    subsets, models = (list(dict.fromkeys(row[name] for row in rows)) for name in ("subset", "model"))
+    places, width = np.arange(len(subsets)), 0.8 / len(models)
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for number, model in enumerate(models):
+        chosen = [row for row in rows if row["model"] == model]
+        values = 100 * np.array([row["wa"] for row in chosen])
+        bounds = (100 * np.array([row.get(name, np.nan) for row in chosen], float) for name in ("wa_low", "wa_high"))
+        low, high = bounds
+        at = [subsets.index(row["subset"]) + (number + 0.5) * width - 0.4 for row in chosen]
+        axes.bar(at, values, width, yerr=np.stack((values - low, high - values)), label=model, alpha=0.8)
+    papers = {row["subset"]: 100 * row["papers_iemocap_wa"] for row in rows}
+    axes.plot(places, [papers[subset] for subset in subsets], "k_", markersize=30, label="the papers, IEMOCAP")
+    axes.set_xticks(places, subsets)
+    axes.set(ylabel="accuracy, %; bootstrap 95 %", xlabel="E words, R context, M voice")
+    axes.set_title(f"{rows[0]['corpus']} paired with GoEmotions, {rows[0]['protocol']}")
+    axes.legend(loc="upper left")
     _save(figure, file)
 
 

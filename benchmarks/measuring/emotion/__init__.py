@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.emotion`: corpora left out, pairs, inputs left out, and how rows are printed."""
+"""Parts of `benchmarks.emotion`: corpora left out, pairs, subsets of modalities, and how rows are printed."""

@@ -19,7 +19,7 @@ from benchmarks.measuring.emotion.pairs import pair_rows
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.extraction import CodecSetting
-from training.data.folds import leave_one_corpus_out, two_halves_of_speakers
+from training.data.folds import Split, leave_one_corpus_out, two_halves_of_speakers
 from training.evaluate import compare, row
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
 from training.fitting.left_out import Calibration, leave_corpora_out
@@ -75,6 +75,25 @@ def probe_rows(console: Console, recipe: Recipe, utterances: Sequence[LabelledUt
     for view in recipe.judged:
         answers = {name: fitted[name].predict([each.features[view] for each in parts[name]]) for name in parts}
         rows += left_out_rows(recipe, PROBE, view, parts, answers, ("states",))[1]
+    return rows
+
+
+def probe_rows_of_folds(
+    recipe: Recipe, corpus: str, utterances: Sequence[LabelledUtterance], splits: Sequence[Split]
+) -> list[Row]:
+    """Rows of the probe on the folds of a corpus, at each codec setting by probes that were trained at it."""
+    members = sorted(index for each in splits for index in each.test)
+    truth = np.array([utterances[index].label for index in members])
+    speakers = [utterances[index].speaker for index in members]
+    protocol = f"speaker-independent, {len(splits)} folds, trained at this codec"
+    rows = []
+    for view in recipe.judged:
+        answers = np.zeros((len(utterances), len(recipe.classes)), np.float32)
+        for each in splits:
+            probe = fit_probe(recipe, [utterances[index] for index in (*each.training, *each.validation)], view)
+            answers[list(each.test)] = probe.predict([utterances[index].features[view] for index in each.test])
+        judged = compare(CodecSetting.parse(view), answers[members], truth, speakers)
+        rows.append(row(judged, PROBE, corpus, protocol, recipe.classes, ("states",)))
     return rows
 
 

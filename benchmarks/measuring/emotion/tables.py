@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.measuring.console import table
 from benchmarks.measuring.emotion.cross import READINGS
+from benchmarks.measuring.emotion.modalities import CONTEXT, VOICE, WORDS
 from benchmarks.measuring.emotion.pairs import KINDS
 from training.reports import LEFT_OUT
 
@@ -18,14 +19,15 @@ Row = dict[str, Any]
 def tables(name: str, rows: Sequence[Row]) -> Iterator[Table]:
     """The rows as they are printed: a table for each corpus, protocol, set of inputs and set of utterances.
 
-    Of left-out corpora, a table for each model and set of classes that they are judged among, and one of readings.
+    Of left-out corpora, a table for each model and set of classes that they are judged among, and one of readings. Of
+    subsets of modalities, a table for each model, with the papers' figures.
     """
     columns = ("model", "codec", "UA, 95 % by speaker", "macro\nF1", "ECE", "NLL", "surest\nhalf")
     kinds = [
         (*(each[key] for key in ("corpus", "protocol", "modalities", "n")), each.get("n_speakers")) for each in rows
     ]
-    if name == "cross":
-        yield from _of_left_out(rows)
+    if name in OTHERWISE:
+        yield from OTHERWISE[name](rows)
         return
     for kind in dict.fromkeys(kinds):
         corpus, protocol, modalities, n, speakers = kind
@@ -78,11 +80,34 @@ def _of_pairs(rows: Sequence[Row]) -> Iterator[Table]:
         yield made
 
 
+def _of_subsets(rows: Sequence[Row]) -> Iterator[Table]:
+    names = f"{WORDS} words, {CONTEXT} context, {VOICE} voice"
+    columns = ("reads", "WA, IEMOCAP,\nthe papers", "WA, 95 %\nby speaker", "UA, 95 %\nby speaker")
+    for model in dict.fromkeys(each["model"] for each in rows):
+        chosen = [each for each in rows if each["model"] == model]
+        first = chosen[0]
+        about = f"{first['corpus']} with sentences of GoEmotions, {first['protocol']}, {_codec(first)}"
+        title = f"{model}: {about}, {first['n']} pairs; {names}"
+        made = table(title, (*columns, "macro\nF1", "weighted\nF1"), words=1)
+        for each in chosen:
+            figures = (f"{each[figure]:.3f}" for figure in ("macro_f1", "weighted_f1"))
+            papers = f"{each['papers_iemocap_wa']:.3f}"
+            made.add_row(each["subset"], papers, _interval(each, "wa"), _interval(each, "ua"), *figures)
+        yield made
+
+
 def _codec(row: Row) -> str:
     setting = row["step"] if row["rate"] is None else f"{row['rate']:g}"
     return str(row["codec"]) if setting is None else f"{row['codec']}:{setting}"
 
 
 def _ua(row: Row) -> str:
-    bounds = (f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("ua_low", "ua_high"))
-    return f"{row['ua']:.3f} [{', '.join(bounds)}]"
+    return _interval(row, "ua")
+
+
+def _interval(row: Row, figure: str) -> str:
+    bounds = (row.get(f"{figure}_{end}") for end in ("low", "high"))
+    return f"{row[figure]:.3f} [{', '.join('-' if bound is None else f'{bound:.2f}' for bound in bounds)}]"
+
+
+OTHERWISE: dict[str, Callable[[Sequence[Row]], Iterator[Table]]] = {"cross": _of_left_out, "modalities": _of_subsets}
