@@ -327,8 +327,9 @@ def across(bench: Bench) -> list[Row]:
         bench.console.print("cross: the recipe has fewer than three corpora that can be left out", style="yellow")
         return []
     bench.console.rule(f"{recipe.name}, each corpus left out in turn")
+    folder = bench.folder(recipe)  # a missing corpus is said before a model is loaded
     config = recipe.network_config(bench.extractor.context_width)
-    return cross_rows(bench.console, recipe, config, bench.data(recipe), bench.folder(recipe), bench.workers)
+    return cross_rows(bench.console, recipe, config, bench.data(recipe), folder, bench.workers)
 
 
 def _with_text(folds: _Folds) -> _Folds:
