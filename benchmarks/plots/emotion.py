@@ -97,7 +97,7 @@ def _subsets(rows: Sequence[Row], file: Path) -> None:
     axes.set_xticks(places, subsets)
     axes.set(ylabel="accuracy, %; bootstrap 95 %", xlabel="E words, R context, M voice")
     axes.set_title(f"{rows[0]['corpus']} paired with GoEmotions, {rows[0]['protocol']}")
-    axes.legend(loc="upper left")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, file)
 
 

@@ -213,7 +213,7 @@ def published_by_subset(
         read = tuple(name for letter, name in (*TEXT.items(), (VOICE, "mel")) if letter in subset)
         recipe = replace(
             judged.recipe,
-            name=f"{judged.recipe.name} on pairs, {subset}",
+            name=f"{judged.recipe.name}-pairs-{subset}",
             network={**judged.recipe.network, "modalities": read},
             mel_augmentation=judged.recipe.mel_augmentation if "mel" in read else None,
         )
