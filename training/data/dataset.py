@@ -78,7 +78,7 @@ class LabelledSentence:
 class Substitution(Protocol):
     """Gives an utterance another text."""
 
-    def __call__(self, utterance: UtteranceFeatures, label: int, random: np.random.Generator) -> UtteranceFeatures:
+    def __call__(self, utterance: UtteranceFeatures, label: int, random: np.random.Generator, /) -> UtteranceFeatures:
         """An utterance of the class with that number, with the text that it is to be drawn with."""
         ...
 

@@ -135,7 +135,7 @@ def voice_temperature(voice: VoiceNetwork, utterances: Sequence[LabelledUtteranc
     return fit_temperature(logits_of(voice, features), [each.label for _ in views for each in utterances])
 
 
-def text_temperature(text: TextNetwork, sentences: Sequence[LabelledSentence]) -> float:
+def text_temperature(text: FusionNetwork, sentences: Sequence[LabelledSentence]) -> float:
     """What calibrates a text network, by the sentences of a single class, which did not teach it."""
     single = [sentence for sentence in sentences if len(sentence.labels) == 1]
     logits = logits_of(text, [sentence_alone(sentence.features) for sentence in single], 128)

@@ -18,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from scipy.special import log_softmax, softmax
+from torch import nn
 
-from models.emotion.amser_states import TextNetwork
+from models.emotion.attention import SA
 from models.emotion.batch import FusionBatch, UtteranceFeatures
+from models.emotion.branches import ContextBranch, WordBranch
 from models.emotion.config import FusionConfig
-from models.emotion.network import FusionOutput
+from models.emotion.network import FusionNetwork, FusionOutput, JointNetwork
 from training.data.dataset import NO_CLASS, LabelledUtterance, SentenceSampler, SentencesOfClass
 from training.data.extraction import CodecSetting
 from training.data.folds import Split
@@ -99,7 +101,7 @@ class Judged:
 
 
 def ours_by_subset(
-    console: Console, judged: Judged, bank: SentenceBank, text: TextNetwork, voices: Sequence[TrainedNetwork]
+    console: Console, judged: Judged, bank: SentenceBank, text: FusionNetwork, voices: Sequence[TrainedNetwork]
 ) -> list[Row]:
     """Rows of our network: the voice, texts of words, of context and of both, and their sums.
 
@@ -111,7 +113,7 @@ def ours_by_subset(
         voices: of the folds, calibrated on their validation part.
     """
     config = text.config
-    texts = {f"{WORDS}+{CONTEXT}": text} | {
+    texts: dict[str, FusionNetwork] = {f"{WORDS}+{CONTEXT}": text} | {
         letter: train_one_text(console, judged.recipe, config, bank, name) for letter, name in TEXT.items()
     }
     features = [judged.features[number] for number in judged.tested]
@@ -126,24 +128,22 @@ def ours_by_subset(
     return rows
 
 
-class TextOfOne(TextNetwork):
-    """Our text network with the branch of `words` or of `context` alone."""
+class TextOfOne(JointNetwork):
+    """Our text network (`models.emotion.amser_states.TextNetwork`) with the branch of `words` or `context` alone."""
 
     def __init__(self, config: FusionConfig, modality: str) -> None:
         super().__init__(config)
         self.modalities = (modality,)
-        if modality == "words":
-            del self.context, self.context_norm
-        else:
-            del self.words
+        self.branch = WordBranch(config) if modality == "words" else ContextBranch(config)
+        self.norm = nn.Identity() if modality == "words" else nn.LayerNorm(config.hidden)
+        self.joint = SA(config.hidden, config.heads, config.feed_forward, config.dropout)
+        self.add_joint_head(config.heads)
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        if self.modalities == ("words",):
-            rows, mask = self.words(batch.words, batch.word_lengths)
-        else:
-            rows, mask = self.context(batch.context, batch.context_lengths)
-            rows = self.context_norm(rows)
-        return self.answer_joint(self.joint(rows, mask), mask)
+        is_words = isinstance(self.branch, WordBranch)
+        read = (batch.words, batch.word_lengths) if is_words else (batch.context, batch.context_lengths)
+        rows, mask = self.branch(*read)
+        return self.answer_joint(self.joint(self.norm(rows), mask), mask)
 
 
 def train_one_text(
@@ -164,7 +164,7 @@ def train_one_text(
     return cast(TextOfOne, fitted.network)
 
 
-def _text_logs(text: TextNetwork, features: Sequence[UtteranceFeatures], temperature: float) -> Logs:
+def _text_logs(text: FusionNetwork, features: Sequence[UtteranceFeatures], temperature: float) -> Logs:
     logits = logits_of(text, [limited_to(each, text.modalities) for each in features], 128)
     return np.asarray(log_softmax(logits.astype(np.float64) / temperature, axis=1))
 
