@@ -302,15 +302,12 @@ def modalities(bench: Bench) -> list[Row]:
 
 
 def voices(bench: Bench) -> list[Row]:
-    """The voice alone: from the encoder states, from the log-Mel, and from both."""
+    """The voice alone, without an ensemble: from the encoder states, and from the log-Mel."""
     rows = []
-    for modalities in (("states",), ("mel",), ("states", "mel")):
+    for modality in ("states", "mel"):
         base = bench.recipe(OURS)
-        alone = {"ensemble": False, "state_pooling": 1}  # rows of the log-Mel are 40 ms long
-        network = {**base.network, "model": "voice", "modalities": modalities, **alone}
-        augment = base.state_augmentation if modalities == ("states",) else None  # rows of both must stay side by side
-        name = f"voice ({'+'.join(modalities)})"
-        folds = bench.folds(replace(base, name=name, network=network, state_augmentation=augment))
+        network = {**base.network, "model": "voice", "modalities": (modality,), "ensemble": False}
+        folds = bench.folds(replace(base, name=f"voice ({modality})", network=network))
         rows += [folds.at(setting) for setting in base.judged]
     return rows
 

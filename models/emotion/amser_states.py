@@ -42,11 +42,11 @@ class EncoderLayer(nn.Module):
 
 
 class StateBranch(nn.Module):
-    """Encoder states (B, s, state_width) → (B, s, hidden)."""
+    """Encoder states (B, s, state_width) → (B, s, hidden); with layers of its own it reads the last source alone."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
-        width = config.state_width
+        width = config.state_width // config.state_sources if config.state_layers else config.state_width
         self.layers = nn.ModuleList(EncoderLayer(width, config.state_heads) for _ in range(config.state_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
@@ -55,11 +55,10 @@ class StateBranch(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         mask = mask_of(lengths, states.shape[1])
-        width = self.norm.weight.dtype
-        states = states.to(self._layer_dtype())
+        rows = states[:, :, -self.norm.weight.shape[0] :].to(self._layer_dtype())
         for layer in self.layers:
-            states = layer(states, mask)
-        rows = self.linear_norm(self.linear(self.dropout(self.norm(states.to(width)))))
+            rows = layer(rows, mask)
+        rows = self.linear_norm(self.linear(self.dropout(self.norm(rows.to(self.norm.weight.dtype)))))
         return functional.gelu(rows) * mask[:, :, None], mask
 
     def narrow_layers(self, dtype: torch.dtype) -> None:
@@ -86,23 +85,19 @@ class StatisticsHead(nn.Module):
 
 
 class VoiceReader(JointNetwork):
-    """An emotion from `states`, `mel` or both: rows of both stand for the same 40 ms and are added."""
+    """An emotion from the states, or from the log-Mel."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.states = StateBranch(config) if "states" in config.modalities else None
-        self.audio = AudioBranch(config) if "mel" in config.modalities else None
+        self.audio = AudioBranch(config) if self.states is None else None
         self.add_joint_head(config.heads)
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        if self.states is None:
-            assert self.audio is not None
-            return self.answer_joint(*self.audio(batch.log_mel, batch.mel_lengths))
-        rows, mask = self.states(batch.states, batch.state_lengths)
-        if self.audio is not None:
-            frames, _ = self.audio(batch.log_mel, batch.mel_lengths)
-            rows = rows + _match_length(frames, rows) * mask[:, :, None]
-        return self.answer_joint(rows, mask)
+        if self.states is not None:
+            return self.answer_joint(*self.states(batch.states, batch.state_lengths))
+        assert self.audio is not None
+        return self.answer_joint(*self.audio(batch.log_mel, batch.mel_lengths))
 
 
 class VoiceNetwork(FusionNetwork):
@@ -117,17 +112,15 @@ class VoiceNetwork(FusionNetwork):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__(config)
         self.modalities = tuple(name for name in ("states", "mel") if name in config.modalities)
-        if not self.modalities:
-            raise ValueError(f"a voice needs states or mel, but the modalities are {config.modalities}")
-        if config.state_pooling > 1 and "mel" in self.modalities:
-            raise ValueError("rows of states that are to be added to those of the log-Mel cannot be pooled")
+        if len(self.modalities) != 1:
+            raise ValueError(f"a voice reads states or mel, but the modalities are {config.modalities}")
+        if config.ensemble and "mel" in self.modalities:
+            raise ValueError("the three of an ensemble read states, not mel")
         self.deep = VoiceReader(config)
         self.shallow = VoiceReader(replace(config, state_layers=0)) if config.ensemble else None
         self.statistics = StatisticsHead(config) if config.ensemble else None
 
     def forward(self, batch: FusionBatch) -> FusionOutput:
-        if self.config.state_pooling > 1:
-            batch = replace(batch, **pooled_states(batch.states, batch.state_lengths, self.config.state_pooling))
         if self.training and self.config.style_mixing:
             batch = replace(batch, states=mix_styles(batch.states, batch.state_lengths, self.config.style_mixing))
         answer = self.deep(batch)
@@ -137,16 +130,6 @@ class VoiceNetwork(FusionNetwork):
         if self.training:
             return FusionOutput(torch.cat(members), answer.embedding)
         return FusionOutput(torch.stack(members).float().log_softmax(2).logsumexp(0), answer.embedding)
-
-
-def pooled_states(states: Tensor, lengths: Tensor, every: int) -> dict[str, Tensor]:
-    """States (B, s, width) with `lengths` (B,) → means of the real rows of every few, (B, ⌈s / every⌉, width)."""
-    batch, rows, width = states.shape
-    padding = -rows % every
-    grouped = functional.pad(states, (0, 0, 0, padding)).reshape(batch, -1, every, width)
-    real = functional.pad(mask_of(lengths, rows), (0, padding)).reshape(batch, -1, every, 1)
-    means = (grouped * real).sum(2) / real.sum(2).clamp(min=1)
-    return {"states": means, "state_lengths": (lengths + every - 1) // every}
 
 
 def mix_styles(states: Tensor, lengths: Tensor, probability: float) -> Tensor:
@@ -229,8 +212,3 @@ def statistics_over_time(states: Tensor, lengths: Tensor) -> Tensor:
     mean = (rows * mask).sum(1) / count
     variance = ((rows - mean[:, None]) * mask).square().sum(1) / count
     return torch.cat((mean, variance.sqrt()), 1)
-
-
-def _match_length(rows: Tensor, others: Tensor) -> Tensor:
-    """Cut or pad rows (B, n, hidden) with zeros to the length of others."""
-    return functional.pad(rows, (0, 0, 0, others.shape[1] - rows.shape[1]))

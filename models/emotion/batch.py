@@ -30,8 +30,8 @@ class UtteranceFeatures:
         words: float32, shape (n, 300), one row a token of the ASR text; 0 for an empty text.
         context: float32, shape (m, width), one row a token of the contextual encoder, whose special tokens remain of
             an empty text.
-        encoder_states: float16, shape (s, 512), lower states of the recogniser's encoder, 25 a second of the speech
-            between the pauses (`models.whisper.voice`). The published networks do not read them.
+        encoder_states: float16, shape (s, 1536), lower states of the recogniser's encoder, 12.5 rows a second of the
+            speech between the pauses (`models.whisper.voice`). The published networks do not read them.
     """
 
     log_mel: NDArray[np.floating]

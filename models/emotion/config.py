@@ -18,7 +18,9 @@ class FusionConfig:
         mel_bands: rows of the log-Mel.
         word_width: width of a word vector.
         context_width: width of the contextual encoder's token states, from that encoder's own config.
-        state_width: width of a row of the recogniser's encoder states, for a network that reads them.
+        state_width: width of a row of the recogniser's encoder states, for a network that reads them: the states of
+            `state_sources` layers, side by side.
+        state_sources: see `models.whisper.voice.LAYERS`.
         conv_channels: output channels of the convolutions; the first two halve time as well as frequency, so that the
             LSTM sees 25 frames a second.
         hidden: width of every sequence after its branch.
@@ -33,9 +35,8 @@ class FusionConfig:
             `models.emotion.published` read what their papers say.
         ensemble: whether the voice of `models.emotion.amser_states` is the average of three: with `state_layers`,
             without them, and a linear layer on the statistics of the states.
-        state_pooling: how many rows of states, in a row, are averaged before anything reads them.
         style_mixing: probability that training mixes the statistics of an utterance's states with another one's.
-        state_layers: layers that `models.emotion.amser_states` puts on top of the encoder states.
+        state_layers: layers that `models.emotion.amser_states` puts on top of the last source's states.
         state_heads: attention heads of these layers; 8 in Whisper base.
     """
 
@@ -44,7 +45,8 @@ class FusionConfig:
     mel_bands: int = 80
     word_width: int = 300
     context_width: int = 768
-    state_width: int = 512
+    state_width: int = 1536
+    state_sources: int = 3
     conv_channels: tuple[int, ...] = (16, 32, 48)
     hidden: int = 128
     heads: int = 4
@@ -56,7 +58,6 @@ class FusionConfig:
     head_dropout: float = 0.5
     modalities: tuple[str, ...] = ("states", "words", "context")
     ensemble: bool = False
-    state_pooling: int = 1
     style_mixing: float = 0.0
-    state_layers: int = 2
+    state_layers: int = 1
     state_heads: int = 8

@@ -17,6 +17,8 @@ SMALL = FusionConfig(
     classes=CLASSES, context_width=24, conv_channels=(4, 6, 8), hidden=16, heads=2, feed_forward=32, layers=2,
     common_length=12, projection_width=8,
 )  # fmt: skip
+STATE_WIDTH = SMALL.state_width
+FRAMES_IN_A_ROW = 8  # of states
 
 
 def utterance(frames: int, words: int = 5, context: int = 7, seed: int = 0) -> UtteranceFeatures:
@@ -25,7 +27,7 @@ def utterance(frames: int, words: int = 5, context: int = 7, seed: int = 0) -> U
         log_mel=random.uniform(-0.5, 0.5, (80, frames)).astype(np.float32),
         words=random.standard_normal((words, 300)).astype(np.float32),
         context=random.standard_normal((context, 24)).astype(np.float32),
-        encoder_states=np.zeros((1, 512), np.float16),
+        encoder_states=np.zeros((1, STATE_WIDTH), np.float16),
     )
 
 
@@ -46,5 +48,5 @@ def answers(network: FusionNetwork, utterances: list[UtteranceFeatures]) -> tupl
 
 
 def spoken(frames: int, words: int = 5, context: int = 7, seed: int = 0) -> UtteranceFeatures:
-    states = np.random.default_rng(seed).standard_normal((-(-frames // 4), 512)).astype(np.float16)
+    states = np.random.default_rng(seed).standard_normal((-(-frames // FRAMES_IN_A_ROW), STATE_WIDTH)).astype(np.float16)
     return replace(utterance(frames, words, context, seed), encoder_states=states)

@@ -37,14 +37,14 @@ class Recogniser:
 
 
 class Voice:
-    """A row of states for each 40 ms: the frames of its Mel."""
+    """A row of states for each 80 ms: the frames of its Mel."""
 
     def __init__(self) -> None:
         self.mels: list[Mel] = []
 
     def encode(self, mel: Mel) -> NDArray[np.float16]:
         self.mels.append(mel)
-        return np.full((-(-mel.frames // 4), 512), mel.frames, np.float16)
+        return np.full((-(-mel.frames // 8), 1536), mel.frames, np.float16)
 
 
 class Words:
@@ -107,7 +107,7 @@ def features(
         mel,
         np.ones((words, 300), np.float32),
         np.ones((words + 2, CONTEXT_WIDTH), np.float32),
-        np.zeros((1, 512), np.float16) if states is None else states,
+        np.zeros((1, 1536), np.float16) if states is None else states,
     )
 
 
@@ -127,7 +127,8 @@ def separable(
         label = number % classes
         mel = random.normal(0, 0.2, (80, int(random.integers(60, 120)))).astype(np.float32)
         mel[label * 80 // classes : (label + 1) * 80 // classes] += 0.3
-        states = random.normal(0, 1, (mel.shape[1] // 4, 512)).astype(np.float16)
+        states = random.normal(0, 1, (mel.shape[1] // 8, 1536)).astype(np.float16)
+        states[:, label - 3] += 4
         states[:, label * 100 : label * 100 + 100] += 1
         made.append(LabelledUtterance(label, speaker, fold, {"none": features(mel, states=states)}))
     return made

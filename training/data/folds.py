@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Protocol
 
 from training.corpora.teacher import Teacher
 
-JOIN = "+"  # of the names of corpora that are left out together
-LEAST_FOR_PAIRS = 3  # corpora, so that one teaches where two are left out
+LEAST_CORPORA = 3  # to leave each out in turn
 
 
 class Spoken(Protocol):
@@ -42,7 +40,7 @@ class Split:
         training: what a network learns from.
         validation: what chooses its epoch and temperature; may be empty.
         test: what judges it.
-        name: the fold or the corpora that are tested, in file names and on the screen; `fold K` where it is not given.
+        name: the fold or the corpus that is tested, in file names and on the screen; `fold K` where it is not given.
     """
 
     fold: int
@@ -113,18 +111,17 @@ def leave_one_corpus_out(utterances: Sequence[OfCorpus], teachers: Sequence[Teac
     """One split a corpus that is not always in training: it is the test part, everything else trains.
 
     Raises:
-        ValueError: fewer than two corpora can be left out.
+        ValueError: fewer than three corpora can be left out: two others calibrate what is said about one.
     """
-    return _without(utterances, [(name,) for name in _left_out_in_turn(teachers, 2)])
-
-
-def leave_two_corpora_out(utterances: Sequence[OfCorpus], teachers: Sequence[Teacher]) -> tuple[Split, ...]:
-    """One split for each pair of the corpora that `leave_one_corpus_out` leaves out: both are the test part.
-
-    Raises:
-        ValueError: fewer than three corpora can be left out.
-    """
-    return _without(utterances, list(combinations(_left_out_in_turn(teachers, LEAST_FOR_PAIRS), 2)))
+    names = [each.name for each in teachers if not each.always]
+    if not can_leave_corpora_out(teachers):
+        listed = ", ".join(names) or "none"
+        raise ValueError(f"corpora that can be left out: {listed}; {LEAST_CORPORA} are needed")
+    splits = []
+    for number, name in enumerate(names, start=1):
+        test = tuple(index for index, each in enumerate(utterances) if each.corpus == name)
+        splits.append(Split(number, _all_but(test, len(utterances)), (), test, name))
+    return tuple(splits)
 
 
 def two_halves_of_speakers(utterances: Sequence[OfCorpus], corpora: Set[str], name: str) -> tuple[Split, Split]:
@@ -147,23 +144,8 @@ def two_halves_of_speakers(utterances: Sequence[OfCorpus], corpora: Set[str], na
 
 
 def can_leave_corpora_out(teachers: Sequence[Teacher]) -> bool:
-    """Whether there are enough corpora to leave out one, and two at a time."""
-    return sum(not each.always for each in teachers) >= LEAST_FOR_PAIRS
-
-
-def _left_out_in_turn(teachers: Sequence[Teacher], least: int) -> list[str]:
-    names = [each.name for each in teachers if not each.always]
-    if len(names) < least:
-        raise ValueError(f"corpora that can be left out: {', '.join(names) or 'none'}; {least} are needed")
-    return names
-
-
-def _without(utterances: Sequence[OfCorpus], left_out: Sequence[tuple[str, ...]]) -> tuple[Split, ...]:
-    splits = []
-    for number, names in enumerate(left_out, start=1):
-        test = tuple(index for index, each in enumerate(utterances) if each.corpus in names)
-        splits.append(Split(number, _all_but(test, len(utterances)), (), test, JOIN.join(names)))
-    return tuple(splits)
+    """Whether there are enough corpora to leave each out in turn."""
+    return sum(not each.always for each in teachers) >= LEAST_CORPORA
 
 
 def _all_but(test: Sequence[int], count: int) -> tuple[int, ...]:

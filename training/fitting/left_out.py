@@ -1,8 +1,8 @@
 """Leave one corpus out: a network for each corpus that did not teach it, calibrated without that corpus.
 
 The temperature of a left-out corpus, and the confidence from which its answers may be acted upon, must not come from
-it. They come from inner networks, which miss a further corpus and are judged on that one. A network without two
-corpora serves both of them, so each pair is trained once.
+it. They are fitted to the answers of the other networks, each about the corpus that it did not hear itself. Those
+networks did learn from the left-out corpus, but no answer about it is looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.emotion.amser_states import TextNetwork, VoiceNetwork
 from models.emotion.checkpoint import Evidence
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance, sentence_alone
-from training.data.folds import JOIN, leave_one_corpus_out, leave_two_corpora_out
+from training.data.folds import leave_one_corpus_out
 from training.data.pairs import paired
 from training.fitting.cross_validation import TrainedNetwork, TrainingData, cross_validate
 from training.fitting.curriculum import join
@@ -80,23 +80,15 @@ def leave_corpora_out(
     Raises:
         ValueError: the recipe has fewer than three corpora that can be left out.
     """
-    utterances = training_data.utterances
-    splits = leave_one_corpus_out(utterances, recipe.teachers), leave_two_corpora_out(utterances, recipe.teachers)
+    splits = leave_one_corpus_out(training_data.utterances, recipe.teachers)
     trained = cross_validate(
-        recipe,
-        config,
-        training_data,
-        [*splits[0], *splits[1]],
-        folder,
-        workers=workers,
-        console=console,
-        log_folder=log_folder,
+        recipe, config, training_data, splits, folder, workers=workers, console=console, log_folder=log_folder
     )
     networks = {each.split.name: each for each in trained}
-    names = [each.name for each in splits[0]]
+    names = list(networks)
     file = folder / "calibrations.json"
     if not file.is_file():
-        _keep(file, _calibrate_all(recipe, utterances, networks, names, console))
+        _keep(file, _calibrate_all(recipe, training_data.utterances, networks, console))
     kept = {name: Calibration(**values) for name, values in json.loads(file.read_text(encoding="utf-8")).items()}
     return CorporaLeftOut(
         tuple(replace(networks[name], temperature=kept[name].temperature) for name in names),
@@ -116,44 +108,42 @@ def _calibrate_all(
     recipe: Recipe,
     utterances: Sequence[LabelledUtterance],
     networks: Mapping[str, TrainedNetwork],
-    names: Sequence[str],
     console: Console | None,
 ) -> dict[str, Calibration]:
     """A calibration for each left-out corpus, and one for a network that leaves nothing out."""
-    calibrations = {}
-    for left_out in track(
-        [*names, NOTHING], "calibration by corpora left out", console=console or Console(quiet=True), transient=True
-    ):
-        inner = {judged: networks[inner_name(names, left_out, judged)] for judged in names if judged != left_out}
-        calibrations[left_out] = calibrate(
-            recipe, inner, {name: [each for each in utterances if each.corpus == name] for name in inner}
+    answers = {
+        name: answers_of(recipe, network, [utterances[index] for index in network.split.test])
+        for name, network in track(
+            networks.items(), "answers about left-out corpora", console=console or Console(quiet=True), transient=True
         )
-    return calibrations
+    }
+    return {
+        left_out: calibrate([answers[name] for name in networks if name != left_out])
+        for left_out in (*networks, NOTHING)
+    }
 
 
-def inner_name(names: Sequence[str], left_out: str, judged: str) -> str:
-    """The name of the network that heard neither of two corpora, or only one where `left_out` is `NOTHING`."""
-    return JOIN.join(name for name in names if name in (left_out, judged))
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a network says of a corpus that it did not hear: logits (n, classes) and labels (n,)."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
 
 
-def calibrate(
-    recipe: Recipe, networks: Mapping[str, TrainedNetwork], utterances: Mapping[str, Sequence[LabelledUtterance]]
-) -> Calibration:
-    """Fit temperature and threshold to what networks answer about corpora that they did not hear.
+def answers_of(recipe: Recipe, trained: TrainedNetwork, utterances: Sequence[LabelledUtterance]) -> Answers:
+    """The answers in all views of the recipe, about utterances with a class."""
+    judged = [each for each in utterances if each.label != NO_CLASS]
+    features = [each.features[view] for view in recipe.views for each in judged]
+    return Answers(logits_of(trained.network, features), np.array([each.label for each in judged] * len(recipe.views)))
 
-    Args:
-        recipe: says in which views they are judged.
-        networks: by the name of the corpus that each is judged on.
-        utterances: of these corpora, by name; each corpus counts alike, whatever its size.
-    """
-    logits, labels, weights = [], [], []
-    for name, trained in networks.items():
-        judged = [each for each in utterances[name] if each.label != NO_CLASS]
-        for view in recipe.views if judged else ():
-            logits.append(logits_of(trained.network, [each.features[view] for each in judged]))
-            labels += [each.label for each in judged]
-            weights += [1 / len(judged)] * len(judged)
-    return _fit(np.concatenate(logits), labels, weights)
+
+def calibrate(answers: Sequence[Answers]) -> Calibration:
+    """Fit temperature and threshold to answers about several corpora; each corpus counts alike, whatever its size."""
+    weights = np.concatenate([np.full(len(each.labels), 1 / len(each.labels)) for each in answers])
+    logits = np.concatenate([each.logits for each in answers])
+    labels = np.concatenate([each.labels for each in answers])
+    return _fit(logits, labels.tolist(), weights.tolist())
 
 
 def calibrations_of(

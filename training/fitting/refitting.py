@@ -111,7 +111,8 @@ def refit_voice(network: AmserStates, refitting_data: RefittingData, console: Co
     """The same text with a new voice, whose layers are initialised from the recipe's Whisper."""
     recipe = refitting_data.recipe
     width = refitting_data.training[0].features[recipe.views[0]].encoder_states.shape[1]
-    config = replace(network.config, model="voice", state_width=width, state_heads=width // WHISPER_HEAD_WIDTH)
+    heads = width // network.config.state_sources // WHISPER_HEAD_WIDTH
+    config = replace(network.config, model="voice", state_width=width, state_heads=heads)
     with TrainingProgress(recipe.stage("training").epochs, console) as progress:
         fitted = train_at_once(
             recipe, config, refitting_data.training, refitting_data.validation, None, progress.report

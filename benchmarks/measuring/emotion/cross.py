@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.measuring.emotion.corpus_probe import corpus_rows
 from benchmarks.measuring.emotion.pairs import pair_rows
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance
@@ -40,7 +41,7 @@ Row = dict[str, Any]
 def cross_rows(
     console: Console, recipe: Recipe, config: FusionConfig, training_data: TrainingData, folder: Path, workers: int
 ) -> list[Row]:
-    """Rows of left-out corpora, by our networks and by the probe, and of readings.
+    """Rows of left-out corpora, by our networks and by the probe, of what tells a corpus, of pairs, and of readings.
 
     Args:
         console: where progress is shown.
@@ -53,6 +54,7 @@ def cross_rows(
     left_out = leave_corpora_out(recipe, config, training_data, folder, workers=workers, console=console)
     rows = report_left_out(Console(quiet=True), recipe, training_data.utterances, left_out)
     rows += probe_rows(console, recipe, training_data.utterances)
+    rows += corpus_rows(recipe, training_data.utterances, left_out.networks)
     if training_data.bank is not None and training_data.text is not None:
         rows += pair_rows(recipe, training_data.utterances, left_out.networks, training_data.bank, training_data.text)
     corpora = {each.name for each in recipe.teachers if each.always and each.label == NEUTRAL}

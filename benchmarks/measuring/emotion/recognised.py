@@ -2,7 +2,7 @@
 
 Sentences that GoEmotions keeps for testing are judged as they were typed and as the recogniser writes them when they
 are spoken (`training.data.recognised`), by networks that learnt from typed sentences alone, from recognised ones too,
-and, for comparison, from the same sentences typed twice.
+and, with the first seed, from typed sentences of which the same ones come twice.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ from training.train import text_network
 TEACHING = 2000  # recognised sentences that teach, where the recipe has none
 JUDGED = 700  # sentences that are judged typed and recognised, evenly of all classes
 SEEDS = (0, 1)  # of the trainings: two of one kind show how much is chance
+FIRST = 0
 TYPED, BOTH, TWICE = "typed", "typed and recognised", "typed, some twice"
 Row = dict[str, Any]
+_Network = tuple[str, TextNetwork, SentenceBank]  # its kind, and the sentences that it learnt from
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,10 @@ def word_rows(console: Console, recipe: Recipe, extractor: TextFeatureExtractor)
     rows = []
     for seed in SEEDS:
         seeded = replace(recipe, text_training={**recipe.text_training, "seed": seed})
-        for kind, network, bank in _networks(console, seeded, banks, extractor):
+        networks = _networks(console, seeded, banks, extractor)
+        if seed == FIRST:
+            networks.append(_taught_twice(console, seeded, banks[TYPED], extractor))
+        for kind, network, bank in networks:
             temperature = text_temperature(network, bank.development)
             rows += [_row(recipe, f"{kind}, seed {seed}", network, temperature, each) for each in judged]
     return rows
@@ -113,22 +118,26 @@ def _word_error_rate(recipe: Recipe, sentences: Sequence[Sentence]) -> float:
 
 def _networks(
     console: Console, recipe: Recipe, banks: dict[str, SentenceBank], extractor: TextFeatureExtractor
-) -> list[tuple[str, TextNetwork, SentenceBank]]:
-    """Networks of one seed, each with the sentences that it learnt from."""
+) -> list[_Network]:
     config = recipe.network_config(extractor.context_width)
-    several = recipe.recognised or TEACHING
-    trained = [
+    numbers = {TYPED: 0, BOTH: recipe.recognised or TEACHING}
+    return [
         (kind, text_network(console, replace(recipe, recognised=number), config, banks[kind], extractor), banks[kind])
-        for kind, number in ((TYPED, 0), (BOTH, several))
+        for kind, number in numbers.items()
     ]
+
+
+def _taught_twice(console: Console, recipe: Recipe, bank: SentenceBank, extractor: TextFeatureExtractor) -> _Network:
+    """Whether it is what the recogniser writes that teaches, or only more sentences of the rare classes."""
     assert recipe.sentences is not None
-    chosen = evenly(sentences_of(recipe.sentences, "train", recipe), several)
+    chosen = evenly(sentences_of(recipe.sentences, "train", recipe), recipe.recognised or TEACHING)
     features = extractor.extract([each.text for each in chosen])
     again = [LabelledSentence(features[each.text], each.labels) for each in chosen]
-    twice = replace(banks[TYPED], training=[*banks[TYPED].training, *again])
+    twice = replace(bank, training=[*bank.training, *again])
+    config = recipe.network_config(extractor.context_width)
     with TrainingProgress(recipe.stage("text_training").epochs, console) as progress:
-        network = cast(TextNetwork, train_text(recipe, config, twice, progress.report).network)
-    return [*trained, (TWICE, network, twice)]
+        network = train_text(recipe, config, twice, progress.report).network
+    return TWICE, cast(TextNetwork, network), twice
 
 
 def _row(recipe: Recipe, model: str, network: TextNetwork, temperature: float, judged: _Judged) -> Row:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.measuring.console import table
+from benchmarks.measuring.emotion.corpus_probe import WHICH_CORPUS
 from benchmarks.measuring.emotion.cross import READINGS
 from benchmarks.measuring.emotion.modalities import CONTEXT, VOICE, WORDS
 from benchmarks.measuring.emotion.pairs import KINDS
@@ -55,6 +56,12 @@ def _of_left_out(rows: Sequence[Row]) -> Iterator[Table]:
         for each in (one for one, kind in zip(rows, kinds, strict=True) if kind == (model, protocol)):
             values = (each[name] for name in ("macro_f1", "ece", "nll", "surest_half", "aurc"))
             made.add_row(each["corpus"], _codec(each), _ua(each), *(f"{value:.3f}" for value in values))
+        yield made
+    telling = [each for each in rows if each["protocol"] == WHICH_CORPUS]
+    if telling:
+        made = table(f"{WHICH_CORPUS}, by a linear probe", ("told", "left out", "UA, 95 % by speaker"), words=2)
+        for each in telling:
+            made.add_row(each["model"], each["corpus"], _ua(each))
         yield made
     readings = [each for each in rows if each["protocol"] == READINGS]
     if readings:

@@ -141,7 +141,7 @@ class Fixed(FusionNetwork):
 
 
 def reading(angry: float, reader: str) -> LabelledUtterance:
-    states = np.full((1, 512), angry, np.float16)
+    states = np.full((1, 1536), angry, np.float16)
     mel: Any = np.zeros((80, 10), np.float16)
     features: UtteranceFeatures = synthetic_corpus.features(mel, states=states)
     return LabelledUtterance(1, reader, None, {"none": features, "copy 0": features}, corpus="readings")

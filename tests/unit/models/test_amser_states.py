@@ -10,7 +10,7 @@ import torch
 from small_networks import SMALL, answers, as_if_trained, spoken
 from torch.nn import functional
 
-from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork, mix_styles, pooled_states
+from models.emotion.amser_states import AmserStates, StateBranch, TextNetwork, VoiceNetwork, mix_styles
 from models.emotion.batch import FusionBatch, UtteranceFeatures, collate
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
@@ -21,12 +21,11 @@ from training.data.extraction import RECOGNISER
 from training.fitting.curriculum import initialise_from_whisper, join
 
 CONFIG = replace(SMALL, model="amser-states", modalities=("states", "words", "context"))
-BOTH = replace(CONFIG, modalities=("states", "mel", "words", "context"))
 MEL = replace(CONFIG, modalities=("mel", "words", "context"))
 
 
 def voiceless(frames: int = 120, seed: int = 0) -> UtteranceFeatures:
-    return replace(spoken(frames, seed=seed), encoder_states=np.zeros((0, 512), np.float16))
+    return replace(spoken(frames, seed=seed), encoder_states=np.zeros((0, 1536), np.float16))
 
 
 def wordless(frames: int = 120, seed: int = 0) -> UtteranceFeatures:
@@ -52,10 +51,10 @@ def overwritten(batch: FusionBatch, *names: str) -> FusionBatch:
     return replace(batch, **changes)
 
 
-ENSEMBLE = replace(CONFIG, ensemble=True, state_pooling=2, style_mixing=0.8)
+ENSEMBLE = replace(CONFIG, ensemble=True, style_mixing=0.8)
 
 
-@pytest.fixture(params=[CONFIG, BOTH, MEL, ENSEMBLE], ids=["states", "states and mel", "mel", "ensemble"])
+@pytest.fixture(params=[CONFIG, MEL, ENSEMBLE], ids=["states", "mel", "ensemble"])
 def network(request: pytest.FixtureRequest) -> AmserStates:
     torch.manual_seed(0)
     built = as_if_trained(build(request.param))
@@ -96,7 +95,7 @@ def test_an_empty_text_and_no_text_at_all_are_the_same(network: AmserStates) -> 
 
 
 def test_utterances_with_and_without_voice_or_words_may_share_a_batch(network: AmserStates) -> None:
-    silent = replace(wordless(80), encoder_states=np.zeros((0, 512), np.float16))
+    silent = replace(wordless(80), encoder_states=np.zeros((0, 1536), np.float16))
     several = [spoken(90, seed=1), voiceless(150, seed=2), wordless(60, seed=3), silent]
     together, _ = answers(network, several)
     alone = torch.cat([answers(network, [each])[0] for each in several])
@@ -116,10 +115,10 @@ def test_the_weighted_log_probabilities_of_voice_and_text_are_added_where_they_a
 
 
 @torch.inference_mode()
-def test_a_voice_reads_states_or_mel_or_both() -> None:
+def test_a_voice_reads_states_or_mel() -> None:
     torch.manual_seed(0)
     one, other = spoken(121), spoken(121, seed=1)
-    for modalities in (("states",), ("mel",), ("states", "mel")):
+    for modalities in (("states",), ("mel",)):
         network = as_if_trained(build(replace(SMALL, model="voice", modalities=modalities)))
         assert network.modalities == modalities
         logits = network(collate([one])).logits
@@ -141,7 +140,6 @@ def test_an_ensemble_answers_with_the_mean_of_the_probabilities_of_its_members()
     torch.nn.init.normal_(network.statistics.predictor.weight)
     batch = collate([spoken(121), spoken(90, seed=1)])
     expected = network(batch).logits.softmax(1)
-    batch = replace(batch, **pooled_states(batch.states, batch.state_lengths, 2))
     members = (
         network.deep(batch).logits,
         network.shallow(batch).logits,
@@ -174,21 +172,27 @@ def test_mixing_styles_keeps_the_shape_of_a_sequence_and_moves_its_statistics_be
 
 
 @pytest.mark.parametrize("model", ["voice", "amser-states"])
-def test_a_voice_without_states_or_mel_is_refused(model: str) -> None:
-    with pytest.raises(ValueError, match="needs states or mel"):
-        build(replace(SMALL, model=model, modalities=("words", "context")))
+@pytest.mark.parametrize("voice", [(), ("states", "mel")])
+def test_a_voice_that_reads_neither_states_nor_mel_or_both_is_refused(model: str, voice: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="reads states or mel"):
+        build(replace(SMALL, model=model, modalities=(*voice, "words", "context")))
+
+
+def test_an_ensemble_that_reads_the_mel_is_refused() -> None:
+    with pytest.raises(ValueError, match="read states, not mel"):
+        build(replace(MEL, model="voice", ensemble=True))
 
 
 @torch.inference_mode()
 def test_a_joined_network_keeps_the_logits_of_voice_and_text() -> None:
     torch.manual_seed(0)
-    voice = as_if_trained(build(replace(BOTH, model="voice")))
+    voice = as_if_trained(build(replace(ENSEMBLE, model="voice")))
     text = as_if_trained(build(replace(CONFIG, model="text")))
     assert isinstance(voice, VoiceNetwork)
     assert isinstance(text, TextNetwork)
     network = join(voice, text, voice_temperature=2.0, text_temperature=4.0).eval()
     batch = collate([spoken(121), spoken(90, seed=1)])
-    assert network.config == replace(BOTH, model="amser-states")
+    assert network.config == replace(ENSEMBLE, model="amser-states")
     torch.testing.assert_close(network.voice(batch).logits, voice(batch).logits, rtol=0, atol=0)
     torch.testing.assert_close(network.text(batch).logits, text(batch).logits, rtol=0, atol=0)
     assert (float(network.voice_weight), float(network.text_weight)) == (0.5, 0.25)
@@ -232,15 +236,3 @@ def test_a_voice_without_such_layers_needs_no_weights(config: FusionConfig, monk
     before = [value.clone() for value in network.parameters()]
     initialise_from_whisper(network, RECOGNISER)
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
-
-
-def test_pooling_averages_the_real_rows_of_every_few() -> None:
-    states = torch.arange(10.0).reshape(2, 5, 1)
-    pooled = pooled_states(states, torch.tensor([5, 3]), 2)
-    assert pooled["state_lengths"].tolist() == [3, 2]
-    assert pooled["states"][..., 0].tolist() == [[0.5, 2.5, 4.0], [5.5, 7.0, 0.0]]
-
-
-def test_rows_of_states_and_mel_cannot_be_pooled() -> None:
-    with pytest.raises(ValueError, match="cannot be pooled"):
-        build(replace(BOTH, model="voice", state_pooling=2))

@@ -51,7 +51,7 @@ def text_features(tokens: int, width: int) -> TokenFeatures:
 
 
 def states_of(mel: Mel) -> NDArray[np.float16]:
-    states = np.random.default_rng(mel.frames).standard_normal((ceil(trim_pauses(mel.values).shape[1] / 4), 512))
+    states = np.random.default_rng(mel.frames).standard_normal((ceil(trim_pauses(mel.values).shape[1] / 8), 1536))
     return states.astype(np.float16)
 
 
@@ -73,7 +73,7 @@ def test_the_probabilities_of_the_seven_classes_sum_to_one(
 
 def test_words_without_a_voice_have_an_answer(classifier: EmotionClassifier, context_width: int) -> None:
     mel = mel_of(noise(1))
-    emotion = classifier.classify(mel, np.zeros((0, 512), np.float16), reading(5, context_width))
+    emotion = classifier.classify(mel, np.zeros((0, 1536), np.float16), reading(5, context_width))
     assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=1e-9)
 
 
@@ -231,7 +231,7 @@ def calibrated(path: Path, **calibration: Any) -> EmotionClassifier:
 @pytest.mark.parametrize("evidence", ["voice", "text", "voice+text"])
 def test_temperature_and_threshold_are_those_of_what_was_read(tmp_path: Path, evidence: str) -> None:
     mel = mel_of(waveform_of(speakers(1)[0]["path"]))
-    voice = states_of(mel) if "voice" in evidence else np.zeros((0, 512), np.float16)
+    voice = states_of(mel) if "voice" in evidence else np.zeros((0, 1536), np.float16)
     text = reading(3) if "text" in evidence else None
     others = {name: 0.0 for name in ("voice", "text", "voice+text") if name != evidence}
     plain = calibrated(tmp_path / "plain", sure_from={evidence: 0.0}).classify(mel, voice, text)

@@ -48,7 +48,7 @@ def test_more_than_thirty_seconds_are_refused() -> None:
     [
         (utterance(0), "0 frames"),
         (
-            UtteranceFeatures(np.full((80, 9), np.nan), *(np.zeros((0, w), np.float32) for w in (300, 24, 512))),
+            UtteranceFeatures(np.full((80, 9), np.nan), *(np.zeros((0, w), np.float32) for w in (300, 24, 1536))),
             "finite",
         ),
     ],

@@ -56,7 +56,7 @@ def test_the_shortest_and_the_longest_utterance_get_an_answer(network: FusionNet
 
 
 def test_features_that_are_empty_get_a_finite_answer(network: FusionNetwork) -> None:
-    empty = replace(spoken(120, words=0, context=0), encoder_states=np.zeros((0, 512), np.float16))
+    empty = replace(spoken(120, words=0, context=0), encoder_states=np.zeros((0, 1536), np.float16))
     logits, embedding = answers(network, [empty, spoken(120)])
     assert torch.isfinite(logits).all()
     assert torch.isfinite(embedding).all()
@@ -82,7 +82,7 @@ def test_a_network_reads_what_its_paper_reads_and_nothing_else(network: FusionNe
 
 def test_gradients_reach_every_parameter(network: FusionNetwork) -> None:
     torch.manual_seed(0)
-    voiceless = replace(spoken(130), encoder_states=np.zeros((0, 512), np.float16))
+    voiceless = replace(spoken(130), encoder_states=np.zeros((0, 1536), np.float16))
     batch = [voiceless, *(spoken(130 + 10 * seed, words=seed, seed=seed) for seed in range(4))]
     output = network.train()(collate(batch))
     # Plain sums of a normed vector have gradients of zero in places; random weights do not.

@@ -60,7 +60,7 @@ def test_the_states_are_those_of_the_compressed_mel(corpus: Corpus, models: Any,
     assert [id(mel) for mel in models.voice.mels] == [id(mel) for mel in models.asr.mels]
     for each in speech:
         frames = each.log_mel.shape[1]
-        assert each.encoder_states.shape == (-(-frames // 4), 512)
+        assert each.encoder_states.shape == (-(-frames // 8), 1536)
         assert each.encoder_states.dtype == np.float16
         assert (each.encoder_states == frames).all()
 
@@ -73,7 +73,7 @@ def test_features_are_those_of_speech_and_of_its_text(
     np.testing.assert_array_equal(features[3].log_mel, models.asr.mels[3].values)
     assert features[3].words.shape == (2, 300)
     assert features[3].context.shape == (4, synthetic_corpus.CONTEXT_WIDTH)
-    assert features[3].encoder_states.shape == (-(-models.asr.mels[3].frames // 4), 512)
+    assert features[3].encoder_states.shape == (-(-models.asr.mels[3].frames // 8), 1536)
 
 
 def test_without_a_codec_the_mel_is_that_of_the_sound(corpus: Corpus, models: Any, tmp_path: Path) -> None:

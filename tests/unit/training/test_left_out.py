@@ -21,15 +21,9 @@ from training import train
 from training.corpora.teacher import Teacher
 from training.data.dataset import NO_CLASS, LabelledUtterance
 from training.data.extraction import SpeechModels
-from training.data.folds import (
-    Split,
-    folds_within,
-    leave_one_corpus_out,
-    leave_two_corpora_out,
-    two_halves_of_speakers,
-)
+from training.data.folds import Split, folds_within, leave_one_corpus_out, two_halves_of_speakers
 from training.fitting.cross_validation import TrainedNetwork
-from training.fitting.left_out import calibrate, inner_name
+from training.fitting.left_out import Answers, answers_of, calibrate
 from training.fitting.loop import logits_of
 from training.fitting.recipe import Recipe
 from training.fitting.sampling import Draws, possible_classes
@@ -61,17 +55,9 @@ def test_each_corpus_is_left_out_once_and_what_is_always_there_never() -> None:
         assert sorted(each.training + each.test) == list(range(16))
 
 
-def test_a_pair_is_left_out_once_for_both_orders() -> None:
-    splits = leave_two_corpora_out(FOUR_CORPORA, TEACHERS)
-    assert [each.name for each in splits] == ["a+b", "a+c", "b+c"]
-    assert corpora_of(FOUR_CORPORA, splits[1].training) == {"b", "readings"}
-    assert inner_name("abc", "c", "a") == inner_name("abc", "a", "c") == "a+c"
-    assert inner_name("abc", "", "b") == "b"
-
-
-def test_two_corpora_are_too_few_to_calibrate_by_a_third() -> None:
+def test_two_corpora_are_too_few_to_calibrate_by_others() -> None:
     with pytest.raises(ValueError, match="left out: a, b; 3 are needed"):
-        leave_two_corpora_out(FOUR_CORPORA, TEACHERS[:2])
+        leave_one_corpus_out(FOUR_CORPORA, TEACHERS[:2])
 
 
 def test_the_folds_of_one_corpus_have_the_others_in_training() -> None:
@@ -132,24 +118,27 @@ def test_the_threshold_is_the_lowest_confidence_from_which_enough_answers_are_ri
     assert sure_threshold(probabilities, [0, 1, 1, 1, 0], 0.7, [1, 0, 0, 0, 9]) == 0.6
 
 
-def test_a_calibration_is_that_of_the_networks_on_the_corpora_they_did_not_hear() -> None:
+def test_an_answer_is_taken_in_each_view_about_utterances_with_a_class() -> None:
     torch.manual_seed(0)
     recipe = recipe_of()
-    config = recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)
-    random = np.random.default_rng(0)
-    heard = {name: synthetic_corpus.separable(12 * n, name, random, classes=2) for n, name in ((1, "b"), (3, "c"))}
-    heard["c"].append(replace(heard["c"][0], label=NO_CLASS))  # says nothing about confidence
-    networks = {
-        name: TrainedNetwork(Split(1, (), (), (), name), build(config).eval(), 1.0, 0.0, {"training": 1})
-        for name in heard
-    }
-    found = calibrate(recipe, networks, heard)
-    known = {name: [each for each in of if each.label != NO_CLASS] for name, of in heard.items()}
-    logits = np.concatenate(
-        [logits_of(networks[name].network, [each.features["none"] for each in known[name]]) for name in heard]
+    network = build(recipe.network_config(synthetic_corpus.CONTEXT_WIDTH)).eval()
+    heard = synthetic_corpus.separable(12, "b", np.random.default_rng(0))
+    nothing = replace(heard[0], label=NO_CLASS)  # says nothing about confidence
+    found = answers_of(
+        recipe, TrainedNetwork(Split(1, (), (), ()), network, 1.0, 0.0, {"training": 1}), [*heard, nothing]
     )
-    labels = [each.label for name in heard for each in known[name]]
-    weights = [1 / len(known[name]) for name in heard for _ in known[name]]
+    np.testing.assert_array_equal(found.labels, [each.label for each in heard])
+    np.testing.assert_allclose(found.logits, logits_of(network, [each.features["none"] for each in heard]))
+
+
+def test_each_corpus_counts_alike_in_a_calibration() -> None:
+    random = np.random.default_rng(0)
+    small, large = (
+        Answers(random.normal(0, 2, (count, 3)).astype(np.float32), random.integers(0, 3, count)) for count in (30, 300)
+    )
+    found = calibrate([small, large])
+    logits, labels = np.concatenate((small.logits, large.logits)), np.concatenate((small.labels, large.labels)).tolist()
+    weights = [1 / 30] * 30 + [1 / 300] * 300
     assert found.temperature == pytest.approx(fit_temperature(logits, labels, weights))
     assert found.sure_from == sure_threshold(softmax(logits / found.temperature, axis=1), labels, 0.7, weights)
 
@@ -223,8 +212,8 @@ def test_several_corpora_are_left_out_in_turn_and_the_checkpoint_has_the_calibra
     assert {(row["corpus"], row["n"]) for row in rows} == {("a", 8), ("b", 12), ("c", 8), (ALL_LEFT_OUT, 28)}
     assert len(rows) == 8
     kept = {file.stem for file in (tmp_path / "cache").rglob("*.safetensors")}
-    assert kept == {"a", "b", "c", "a+b", "a+c", "b+c"}
-    assert "a+b, amser-plus" in capsys.readouterr().out
+    assert kept == {"a", "b", "c"}
+    assert "a, amser-plus" in capsys.readouterr().out
 
     monkeypatch.setattr(
         "training.fitting.cross_validation.ProcessPoolExecutor.submit", lambda *_: pytest.fail("trained again")

@@ -154,7 +154,7 @@ def test_without_words_no_recogniser_runs_and_every_utterance_is_a_voice_alone(
             assert features.words.shape == (0, 300)
             assert features.context.shape == (0, synthetic_corpus.CONTEXT_WIDTH)
             assert features.log_mel.shape == (80, 1)  # no network of this recipe reads it
-            assert features.encoder_states.shape[1] == 512
+            assert features.encoder_states.shape[1] == 1536
     batch = collate([utterance.features["copy 1"] for utterance in utterances[:5]])
     assert batch.has_voice.all()
     assert not batch.has_text.any()
@@ -188,7 +188,7 @@ def test_what_is_long_is_cropped_in_the_middle_and_in_copies_anywhere() -> None:
     recipe = recipe_of(Teacher(READINGS, label="neutral"), longest_seconds=2.0, waveform={"stretch": 0})
     utterances = load_utterances(open_teachers(recipe), recipe, TextFeatureExtractor())
     rows = {len(features.encoder_states) for each in utterances for features in each.features.values()}
-    assert max(rows) <= 51  # 25 a second
+    assert max(rows) <= 26  # 12.5 a second
     corpus = load_manifest(Path(READINGS), label="neutral")
     keys = {cache_key(corpus, CodecSetting.parse("none"), False, reading=each) for each in (reading, Reading())}
     assert len(keys) == 2
