@@ -31,8 +31,8 @@ class FusionConfig:
         projection_width: width of the embedding for contrastive learning.
         dropout: within branches and attention.
         head_dropout: before the head.
-        modalities: what `models.emotion.amser_states` reads of `mel`, `states`, `words` and `context`; the networks of
-            `models.emotion.published` read what their papers say.
+        modalities: what `models.emotion.amser_states` reads of `mel`, `states`, `words` and `context`, and Amser+ of
+            `mel`, `words` and `context`; the other networks of `models.emotion.published` read what their papers say.
         ensemble: whether the voice of `models.emotion.amser_states` is the average of three: with `state_layers`,
             without them, and a linear layer on the statistics of the states.
         style_mixing: probability that training mixes the statistics of an utterance's states with another one's.

@@ -195,7 +195,7 @@ def with_sentence(features: UtteranceFeatures, sentence: TextFeaturePair) -> Utt
     return replace(features, words=sentence.words, context=sentence.context)
 
 
-def sentence_alone(sentence: TextFeaturePair, state_width: int = 512) -> UtteranceFeatures:
+def sentence_alone(sentence: TextFeaturePair, state_width: int = 1536) -> UtteranceFeatures:
     """Words without a voice."""
     return UtteranceFeatures(NO_SPEECH, sentence.words, sentence.context, np.zeros((0, state_width), np.float16))
 

@@ -35,7 +35,7 @@ EMOTIONS = ("angry", "happy", "neutral")
 SAID = {"angry": "this is so annoying", "happy": "what a lovely day", "neutral": "the train leaves at noon"}
 OLD_WIDTH, NEW_WIDTH, TINY_WIDTH = 32, 48, 128
 CONFIG = FusionConfig(
-    classes=EMOTIONS, model="amser-states", context_width=OLD_WIDTH, state_width=16, state_heads=2, state_layers=1,
+    classes=EMOTIONS, model="amser-states", context_width=OLD_WIDTH, state_width=24, state_heads=2, state_layers=1,
     hidden=16, heads=2, feed_forward=32, layers=1, common_length=8, projection_width=8,
 )  # fmt: skip
 RECIPE: dict[str, Any] = {
@@ -119,7 +119,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPa
     )
 
     def load_models(*, recogniser: str, asr: bool = True) -> SpeechModels:
-        model: Any = SyntheticSpeechModel(16 if recogniser == "whisper-base" else TINY_WIDTH)
+        model: Any = SyntheticSpeechModel(24 if recogniser == "whisper-base" else LAYERS * TINY_WIDTH)
         return SpeechModels(model if asr else None, model)
 
     patched.setenv("AMSER_CACHE", str(folder / "cache"))
@@ -196,7 +196,7 @@ def test_the_classifier_answers_with_it(adapted: Path, new_encoders: dict[str, s
     classifier = EmotionClassifier(adapted, new_encoders)
     mel = Mel(np.zeros((80, 60), np.float16), -1.0, 0.6, "en", "none", None)
     words, context = (TokenFeatures(("a", "b"), np.ones((2, width), np.float32)) for width in (300, NEW_WIDTH))
-    emotion = classifier.classify(mel, np.ones((15, 16), np.float16), TextFeatures("en", words, context))
+    emotion = classifier.classify(mel, np.ones((15, 24), np.float16), TextFeatures("en", words, context))
     assert set(emotion.probabilities) == set(EMOTIONS)
     assert sum(emotion.probabilities.values()) == pytest.approx(1)
 
@@ -312,7 +312,7 @@ def test_another_whisper_gets_another_voice_and_the_text_stays(
     assert "weights: whisper-tiny.en" in printed
 
     network, info = load(output, {**workspace.encoders, "asr": fingerprint("whisper-tiny.en")})
-    assert (network.config.state_width, network.config.state_heads) == (TINY_WIDTH, TINY_WIDTH // HEAD_WIDTH)
+    assert (network.config.state_width, network.config.state_heads) == (LAYERS * TINY_WIDTH, TINY_WIDTH // HEAD_WIDTH)
     kept, present = network_of(old).text.state_dict(), network_of(output).text.state_dict()
     assert all(torch.equal(kept[name], present[name]) for name in kept)
     assert f"{OWN_WORDS}, {adapt.NEW_SPEAKERS}" in info.metrics
