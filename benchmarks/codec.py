@@ -219,11 +219,11 @@ def measure_words(
 
 
 def add_emotions(rows: list[Row], transport: Transport, figures: Row) -> None:
-    """Unweighted accuracy into the row of the same setting and clean speech, or into a new one."""
-    place = (transport.name, transport.setting, CLEAN)
+    """Unweighted accuracy into the row of the same setting and condition, or into a new one."""
+    place = (transport.name, transport.setting, figures["condition"])
     row = next((row for row in rows if (row["transport"], row["setting"], row["condition"]) == place), None)
     if row is None:
-        row = blank_row(transport, CLEAN)
+        row = blank_row(transport, figures["condition"])
         rows.append(row)
     row.update(figures)
 
@@ -316,7 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for measured in measure_words(transports, conditions, speech, noises, transcriber):
         rows += measured
         write_rows(options.json, rows, **about)
-    if bench:
+    for condition in conditions if bench else ():
+        bench.hear(condition, noises)
         for transport in for_emotions:
             add_emotions(rows, transport, bench.measure(transport))
             write_rows(options.json, rows, **about)

@@ -1,14 +1,15 @@
 """Emotions through a transport, for `benchmarks.codec`: as the cluster computes them, by networks of other speakers.
 
-transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → fusion network. The
-networks are those of the recipe's cross-validation, if they are kept: each utterance is judged by the one that was not
-trained on its speaker. Else it is the checkpoint that ships with Amser, which may have been trained on the corpus.
+transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → network. Of a recipe
+on several corpora it is the network that did not hear the corpus, if it is kept; of a recipe on one corpus those of its
+folds, each for speakers who did not train it. Else it is the checkpoint that ships with Amser, which may have been
+trained on the corpus.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measuring.bootstrap import recall_difference
+from benchmarks.measuring.noise import CLEAN, Condition, Noise, mix
 from benchmarks.measuring.transmission import (
     Arrived,
     Transcriber,
@@ -33,23 +35,24 @@ from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, load
 from models.emotion.network import FusionNetwork
 from models.weights import fingerprint
 from models.whisper.voice import VoiceEncoder
-from training.corpora.manifest import Corpus, Record
+from training.corpora.manifest import Corpus, ManifestError, Record
 from training.data.extraction import waveform_of
 from training.data.screening import screen, summary_of
 from training.data.texts import TextFeatureExtractor, TextFeaturePair
 from training.evaluate import protocol_of
+from training.fitting.loading import open_teachers
 from training.fitting.loop import predict
 from training.fitting.recipe import Recipe
 from training.judging.metrics import score
 from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 from training.train import networks_folder
 
-FOLDS, SHIPPED = "fold networks", "shipped checkpoint"
+FOLDS, LEFT_OUT, SHIPPED = "fold networks", "network without the corpus", "shipped checkpoint"
 SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
-class FoldNetwork:
+class Judge:
     """A network, what divides its logits, and a digest of its file."""
 
     network: FusionNetwork
@@ -57,57 +60,70 @@ class FoldNetwork:
     digest: str
 
     @classmethod
-    def read(cls, file: Path, expected: dict[str, str] | None = None) -> FoldNetwork:
+    def read(cls, file: Path, expected: dict[str, str] | None = None) -> Judge:
         """From a checkpoint, which must fit the encoders where they are named."""
         network, info = load(file, expected)
         return cls(network, info.temperature, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
-class FoldNetworks:
+class Judges:
     """Which network judges which utterance.
 
     Attributes:
-        by: `FOLDS` or `SHIPPED`.
+        by: `FOLDS`, `LEFT_OUT` or `SHIPPED`.
         of_fold: by the fold of an utterance; None for the rest.
         remark: how the figures must be read.
     """
 
     by: str
-    of_fold: dict[int | None, FoldNetwork]
+    of_fold: dict[int | None, Judge]
     remark: str
 
-    def network_for(self, record: Record) -> FoldNetwork:
+    def network_for(self, record: Record) -> Judge:
         """The network for an utterance."""
         return self.of_fold[record.fold if self.by == FOLDS else None]
 
 
-def find_fold_networks(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> FoldNetworks:
-    """The networks of the folds, if all are kept, or the checkpoint that comes with Amser.
+def find_judges(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Judges:
+    """The networks that did not hear the utterances, if they are kept, or the checkpoint that comes with Amser.
 
     Raises:
         models.emotion.checkpoint.CheckpointError: the checkpoint does not fit the encoders of the recipe.
     """
-    folds = sorted({record.fold for record in corpus.records if record.fold is not None})
     try:
-        folder = networks_folder(recipe, corpus, extractor)
+        judges = _kept_judges(recipe, corpus, extractor)
         why = "they are not kept"
-    except FileNotFoundError as error:  # what the copies of the training were mixed with
-        folder, why = Path(), str(error)
-    files = {fold: folder / f"fold-{fold}.safetensors" for fold in folds}
-    has_folds = len(folds) > 0 and all(record.fold is not None for record in corpus.records)
-    if has_folds and all(file.is_file() for file in files.values()):
-        remark = "each utterance by the network of cross-validation that was not trained on its speaker"
-        return FoldNetworks(FOLDS, {fold: FoldNetwork.read(file) for fold, file in files.items()}, remark)
+    except (
+        FileNotFoundError,
+        ManifestError,
+    ) as error:  # other corpora of the recipe, or its noise
+        judges, why = None, str(error)
+    if judges is not None:
+        return judges
     expected = {"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints
     try:
-        shipped = FoldNetwork.read(DEFAULT_CHECKPOINT, expected)
+        shipped = Judge.read(DEFAULT_CHECKPOINT, expected)
     except CheckpointError as error:
         raise CheckpointError(
-            f"no networks of the folds ({why}; `python -m training.train` trains them); {error}"
+            f"no networks that did not hear the utterances ({why}; `python -m training.train` trains them); {error}"
         ) from error
-    remark = f"no networks of the folds ({why}); {protocol_of(corpus, load(DEFAULT_CHECKPOINT)[1])}"
-    return FoldNetworks(SHIPPED, {None: shipped}, remark)
+    heard = protocol_of(corpus, load(DEFAULT_CHECKPOINT)[1])
+    return Judges(SHIPPED, {None: shipped}, f"no networks that did not hear the utterances ({why}); {heard}")
+
+
+def _kept_judges(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Judges | None:
+    if len(recipe.teachers) > 1:
+        file = networks_folder(recipe, open_teachers(recipe), extractor) / f"{corpus.name}.safetensors"
+        remark = "all utterances by the network that heard the other corpora of the recipe"
+        return Judges(LEFT_OUT, {None: Judge.read(file)}, remark) if file.is_file() else None
+    folds = sorted({record.fold for record in corpus.records if record.fold is not None})
+    files = {fold: networks_folder(recipe, corpus, extractor) / f"fold-{fold}.safetensors" for fold in folds}
+    has_folds = len(folds) > 0 and all(record.fold is not None for record in corpus.records)
+    if not has_folds or not all(file.is_file() for file in files.values()):
+        return None
+    remark = "each utterance by the network of cross-validation that was not trained on its speaker"
+    return Judges(FOLDS, {fold: Judge.read(file) for fold, file in files.items()}, remark)
 
 
 def every_kth(records: Sequence[Record], limit: int | None) -> list[Record]:
@@ -143,7 +159,7 @@ class EmotionBench:
         limit: int | None = None,
     ) -> None:
         corpus = screen(corpus)
-        self.networks = find_fold_networks(recipe, corpus, extractor)
+        self.networks = find_judges(recipe, corpus, extractor)
         if corpus.unusable:
             self.networks = replace(self.networks, remark=f"{self.networks.remark}; {summary_of(corpus)}")
         self._name = corpus.name
@@ -154,19 +170,31 @@ class EmotionBench:
         self.records = every_kth(known, limit)
         self._truth = np.array([recipe.classes.index(record.emotion) for record in self.records])
         self._speakers = [record.speaker for record in self.records]
+        self._condition, self._utterances = Condition(CLEAN), list[Utterance]()
         self._reference: NDArray[np.bool_] | None = None
 
-    @cached_property
-    def _utterances(self) -> list[Utterance]:
-        return [Utterance.of(waveform_of(record), record.language) for record in self.records]
+    def hear(self, condition: Condition, noises: Mapping[str, Noise]) -> None:
+        """Judge the utterances in a condition from here on; the first transport in it is the reference again.
+
+        Args:
+            condition: what they are mixed with.
+            noises: by the kind of the condition.
+        """
+        self._condition, self._reference, self._utterances = condition, None, []
+        for record in self.records:
+            waveform = waveform_of(record)
+            if condition.kind != CLEAN:
+                noise = noises[condition.kind](record.utterance, record.speaker, waveform.size)
+                waveform = mix(waveform, noise, condition.snr_db)
+            self._utterances.append(Utterance.of(waveform, record.language))
 
     @cached_property
     def _voice(self) -> VoiceEncoder:
         return self._load_voice()
 
     def measure(self, transport: Transport) -> dict[str, Any]:
-        """The figures of a row. Those of the first transport that is measured are what the others are compared with."""
-        arrived = self._transcriber.send(transport, self._utterances, "emotions, words")
+        """The figures of a row. Those of the first transport in a condition are what the others are compared with."""
+        arrived = self._arrived(transport)
         answers = self._probabilities(transport, [each.text for each in arrived]).argmax(1)
         scores = score(self._truth, answers, self._speakers)
         hits = answers == self._truth
@@ -174,6 +202,7 @@ class EmotionBench:
             self._reference = hits
         delta, error = recall_difference(hits, self._reference, self._truth, self._speakers)
         return {
+            "condition": str(self._condition),
             "ua": round(scores.ua.value, 4),
             "ua_low": round(scores.ua.low, 4),
             "ua_high": round(scores.ua.high, 4),
@@ -184,6 +213,14 @@ class EmotionBench:
             "ua_utterances": scores.n,
             "ua_kbps": round(self._kbps(arrived), 4),
         }
+
+    def _arrived(self, transport: Transport) -> list[Arrived]:
+        """With its words where a network reads words: recognising them takes most of the time."""
+        judges = self.networks.of_fold.values()
+        if any({"words", "context"}.intersection(each.network.modalities) for each in judges):
+            return self._transcriber.send(transport, self._utterances, "emotions, words")
+        payloads = (transport.encode(utterance.waveform) for utterance in self._utterances)
+        return [Arrived("", len(payload), transport.elementary_bytes(payload)) for payload in payloads]
 
     def _kbps(self, arrived: Sequence[Arrived]) -> float:
         seconds = sum(utterance.seconds for utterance in self._utterances)

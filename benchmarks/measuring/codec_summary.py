@@ -79,7 +79,7 @@ def measured(rows: Sequence[Row], figure: str) -> list[Row]:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """All figures, a table a condition, and one of emotions. Errors are standard errors."""
+    """All figures, of words and of emotions a table a condition. Errors are standard errors."""
     judged = measured(rows, "wer")
     for condition in dict.fromkeys(row["condition"] for row in judged):
         here = [row for row in judged if row["condition"] == condition]
@@ -92,11 +92,11 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
             made.add_row(f"{row['transport']}:{row['setting']}", *rates, wer, delta)
         yield made
     emotions = measured(rows, "ua")
-    if emotions:
-        by = ", ".join(dict.fromkeys(row["ua_by"] for row in emotions))
-        title = f"emotions of {emotions[0]['ua_corpus']}, {emotions[0]['ua_utterances']} utterances, by {by}"
-        made = table(title, ("transport", "kbit/s", "UA", "95 %", "above PCM"))
-        for row in emotions:
+    for condition in dict.fromkeys(row["condition"] for row in emotions):
+        here = [row for row in emotions if row["condition"] == condition]
+        about = f"{here[0]['ua_corpus']}, {condition}, {here[0]['ua_utterances']} utterances, by {here[0]['ua_by']}"
+        made = table(f"emotions of {about}", ("transport", "kbit/s", "UA", "95 %", "above PCM"))
+        for row in here:
             interval = f"{row['ua_low']:.3f} to {row['ua_high']:.3f}"
             delta = f"{row['ua_delta']:+.3f} ± {row['ua_delta_se']:.3f}"
             figures = (f"{row['ua_kbps']:.2f}", f"{row['ua']:.3f}", interval, delta)

@@ -18,6 +18,7 @@ from benchmarks.measuring.codec_summary import (
     lines,
     measured,
 )
+from benchmarks.measuring.noise import CLEAN
 
 mpl.use("Agg")
 Style = dict[str, dict[str, Any]]  # of each line
@@ -26,12 +27,12 @@ TICKS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # kbit/s
 
 
 def plot(rows: Sequence[Row], beside: Path) -> None:
-    """Write `<name>.png`, and `<name>_ua.png` where emotions were judged."""
+    """Write `<name>.png`, and `<name>_ua.png` where emotions were judged on clean speech."""
     style = _styles(rows)
     judged = measured(rows, "wer")
     if judged:
         _word_errors(judged, style, beside.with_suffix(".png"))
-    emotions = measured(rows, "ua")
+    emotions = [row for row in measured(rows, "ua") if row["condition"] == CLEAN]
     if emotions:
         _emotions(emotions, style, beside.with_name(f"{beside.stem}_ua.png"))
 

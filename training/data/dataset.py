@@ -138,6 +138,7 @@ class SpokenSampler:
         augment: changes to the Mel; None for none, and for networks that read Mel and encoder states side by side.
         substitute: changes to the text; None for none.
         augment_states: changes to the encoder states; None as for the Mel.
+        shares: how often each of `views` is chosen; None for all alike.
     """
 
     utterances: Sequence[LabelledUtterance]
@@ -145,6 +146,7 @@ class SpokenSampler:
     augment: MelAugmentation | None = None
     substitute: Substitution | None = None
     augment_states: StateAugmentation | None = None
+    shares: Sequence[float] | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -158,7 +160,7 @@ class SpokenSampler:
     def draw(self, index: int, random: np.random.Generator) -> Example:
         """See `Sampler.draw`."""
         utterance = self.utterances[index]
-        features = utterance.features[self.views[int(random.integers(len(self.views)))]]
+        features = utterance.features[self.views[int(random.choice(len(self.views), p=self.shares))]]
         if self.substitute is not None:
             features = self.substitute(features, utterance.label, random)
         if self.augment is not None:

@@ -36,7 +36,7 @@ from training.data.dataset import (
     sentence_alone,
 )
 from training.data.pairs import Pairs
-from training.fitting.loading import SentenceBank, training_views
+from training.fitting.loading import SentenceBank, training_views, view_shares
 from training.fitting.loop import (
     Epoch,
     Fitted,
@@ -68,7 +68,12 @@ def train_at_once(
     torch.manual_seed(recipe.stage("training").seed)
     network = build(config)
     sampler = SpokenSampler(
-        training, training_views(recipe), recipe.mel_augmenter(), substitution, recipe.state_augmenter()
+        training,
+        training_views(recipe),
+        recipe.mel_augmenter(),
+        substitution,
+        recipe.state_augmenter(),
+        view_shares(recipe),
     )
     if isinstance(network, VoiceNetwork):
         initialise_from_whisper(network, recipe.recogniser)

@@ -185,6 +185,14 @@ def training_views(recipe: Recipe) -> tuple[str, ...]:
     return (*recipe.views, *(copy_name(copy) for copy in range(recipe.copies)))
 
 
+def view_shares(recipe: Recipe) -> list[float] | None:
+    """How often training draws each of `training_views`; None for all alike."""
+    if recipe.copy_share is None or not recipe.copies:
+        return None
+    plain = [(1 - recipe.copy_share) / len(recipe.views)] * len(recipe.views)
+    return plain + [recipe.copy_share / recipe.copies] * recipe.copies
+
+
 def load_sentences(folder: Path, recipe: Recipe, extractor: TextFeatureExtractor) -> SentenceBank:
     """The sentences of the recipe's classes from a folder with `train.tsv`, `dev.tsv`, `test.tsv` and `labels.txt`."""
     everything = {part: _read(folder, part, recipe) for part in PARTS}

@@ -38,6 +38,7 @@ class Recipe:
         views: codec settings that training draws from, and that validation averages over.
         judged: settings that the test folds are judged at.
         copies: how many augmented copies of the corpus (R20, changes of the waveform) are added to the views.
+        copy_share: share of the draws that are augmented copies; None draws copies and `views` alike.
         copied_at: codec settings that the copies' utterances draw from, so that one checkpoint serves all rates.
         waveform: how the copies are augmented, as in `WaveformAugmentation`; empty for its defaults.
         mel_augmentation: changes to each drawn Mel, as in `MelAugmentation`; None for none.
@@ -75,6 +76,7 @@ class Recipe:
     views: tuple[str, ...] = ("none", "svd-f16:0.125")
     judged: tuple[str, ...] = ("none", "svd-f16:0.125")
     copies: int = 0
+    copy_share: float | None = None
     copied_at: tuple[str, ...] = ("none", "svd-f16:0.125", "svd-f16:0.1875", "svd-f16:0.25", "svd-f16:0.5")
     waveform: Mapping[str, Any] = field(default_factory=dict)
     mel_augmentation: Mapping[str, Any] | None = None
@@ -105,6 +107,8 @@ class Recipe:
             raise ValueError("a recipe names either corpus or corpora, not both")
         if self.longest_seconds is not None and self.longest_seconds < MINIMUM_SECONDS:
             raise ValueError(f"longest_seconds is {self.longest_seconds}; {MINIMUM_SECONDS} s is the least")
+        if self.copy_share is not None and not 0 <= self.copy_share < 1:
+            raise ValueError(f"copy_share is {self.copy_share}; 0 to less than 1 is possible")
         missing = [name for name in TEXT_MODELS if getattr(self, name) is None]
         others = [language for language in self.text_languages if language != ENGLISH]
         if others and missing:
@@ -120,7 +124,7 @@ class Recipe:
         Raises:
             TypeError: a key is unknown or missing.
             ValueError: texts of another language than English have no word vectors or no text encoder; both `corpus`
-                and `corpora` are named, or a weight or label of a corpus is not possible.
+                and `corpora` are named, or a weight, a share or the label of a corpus is not possible.
         """
         values = {name: _tuples(value) for name, value in _content(path).items()}
         for name in TEXT_MODELS:

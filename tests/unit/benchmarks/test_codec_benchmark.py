@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -34,7 +35,7 @@ from benchmarks.measuring.bootstrap import (
     recall_difference,
     word_errors,
 )
-from benchmarks.measuring.codec_emotion import every_kth, find_fold_networks
+from benchmarks.measuring.codec_emotion import every_kth, find_judges
 from benchmarks.measuring.codec_summary import (
     Threshold,
     lines,
@@ -366,14 +367,31 @@ def test_the_network_of_a_fold_judges_its_speakers_if_all_are_kept(
     for fold in (1, 2, 3) if kept else (1, 3):
         (tmp_path / f"fold-{fold}.safetensors").touch()
     monkeypatch.setattr(codec_emotion, "networks_folder", lambda *_: tmp_path)
-    monkeypatch.setattr(codec_emotion.FoldNetwork, "read", lambda file, _=None: file.stem)
+    monkeypatch.setattr(codec_emotion.Judge, "read", lambda file, _=None: file.stem)
     monkeypatch.setattr(codec_emotion, "load", lambda _: (None, SimpleNamespace(corpora=("made",))))
     speaker = cast(TextFeatureExtractor, SimpleNamespace(fingerprints={}))
-    networks = find_fold_networks(Recipe.read(DEFAULT_RECIPE), Corpus("made", records, {}), speaker)
+    networks = find_judges(replace(Recipe.read(DEFAULT_RECIPE), corpora=()), Corpus("made", records, {}), speaker)
     expected = ["fold-1", "fold-2", "fold-3"] if kept else [DEFAULT_CHECKPOINT.stem] * 3
     assert [networks.network_for(record) for record in records] == expected
     assert networks.by == ("fold networks" if kept else "shipped checkpoint")
     assert ("training data" in networks.remark) is not kept
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_of_several_corpora_the_network_that_did_not_hear_this_one_judges_it(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record("1", Path("x"), "sad", "1", 1, "", None)
+    (tmp_path / f"{'made' if kept else 'another'}.safetensors").touch()
+    monkeypatch.setattr(codec_emotion, "networks_folder", lambda *_: tmp_path)
+    monkeypatch.setattr(codec_emotion, "open_teachers", lambda _: [])
+    monkeypatch.setattr(codec_emotion.Judge, "read", lambda file, _=None: file.stem)
+    monkeypatch.setattr(codec_emotion, "load", lambda _: (None, SimpleNamespace(corpora=("made",))))
+    speaker = cast(TextFeatureExtractor, SimpleNamespace(fingerprints={}))
+    judges = find_judges(Recipe.read(DEFAULT_RECIPE), Corpus("made", (record,), {}), speaker)
+    assert judges.network_for(record) == ("made" if kept else DEFAULT_CHECKPOINT.stem)
+    assert judges.by == ("network without the corpus" if kept else "shipped checkpoint")
+    assert ("training data" in judges.remark) is not kept
 
 
 def test_plots_and_summary_are_made_of_rows(tmp_path: Path) -> None:

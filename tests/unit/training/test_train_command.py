@@ -31,6 +31,7 @@ from training.fitting.loading import (
     load_substitution,
     load_utterances,
     training_views,
+    view_shares,
 )
 from training.fitting.loop import predict
 from training.fitting.recipe import Recipe
@@ -279,6 +280,8 @@ def test_utterances_of_the_recipes_classes_come_in_every_view(corpus: Corpus, ex
     recipe = recipe_of(copies=2)
     utterances = load_utterances(corpus, recipe, extractor, settings=["mel-f16"])
     assert training_views(recipe) == ("none", "svd-f16:0.125", "copy 0", "copy 1")
+    assert view_shares(recipe) is None
+    assert view_shares(replace(recipe, copy_share=0.2)) == pytest.approx([0.4, 0.4, 0.1, 0.1])
     assert [utterance.label for utterance in utterances] == [0, 1, 0] * 6
     assert {utterance.speaker for utterance in utterances} == {"s1", "s2", "s3"}
     for utterance in utterances:
