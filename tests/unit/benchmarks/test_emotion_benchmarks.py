@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.emotion import BASELINES, MEASURED, TABLES, Bench, _Folds, _paired_rows, _with_text, across
+from benchmarks.measuring.emotion.corpus_probe import AFTER, BEFORE, WHICH_CORPUS
 from benchmarks.measuring.emotion.cross import (
     COPIES,
     PROBE,
@@ -110,22 +111,24 @@ def four_corpora() -> list[LabelledUtterance]:
 def test_left_out_corpora_have_rows_of_the_network_and_the_probe_and_readings_of_other_readers(tmp_path: Path) -> None:
     data, config = TrainingData(four_corpora()), RECIPE.network_config(synthetic_corpus.CONTEXT_WIDTH)
     rows = cross_rows(Console(quiet=True), RECIPE, config, data, tmp_path / "networks", 1)
-    found = {(row["model"], row["corpus"]) for row in rows if row["protocol"] != READINGS}
+    left_out = [row for row in rows if row["protocol"] not in (READINGS, WHICH_CORPUS)]
+    found = {(row["model"], row["corpus"]) for row in left_out}
     assert found == {(model, name) for model in ("small", PROBE) for name in ("a", "b", "c", ALL_LEFT_OUT)}
-    for row in rows:
-        if row["protocol"] != READINGS:
-            assert row["ua"] > 0.9
-            assert 0 <= row["ua_low"] <= row["ua"] <= row["ua_high"]
-            assert row["risk_coverage"][-1][1] == pytest.approx(1 - row["wa"])
+    for row in left_out:
+        assert row["ua"] > 0.9
+        assert 0 <= row["ua_low"] <= row["ua"] <= row["ua_high"]
+        assert row["risk_coverage"][-1][1] == pytest.approx(1 - row["wa"])
+    told = [(row["model"], row["corpus"]) for row in rows if row["protocol"] == WHICH_CORPUS]
+    assert told == [(BEFORE, "none left out"), (AFTER, "a"), (AFTER, "b"), (AFTER, "c")]
     (readings,) = (row for row in rows if row["protocol"] == READINGS)
     assert (readings["corpus"], readings["condition"]) == ("readings", "none")
     assert (readings["n"], readings["n_speakers"]) == (10, 5)
     assert readings["neutral"] > 0.9
     networks = {file.stem for file in (tmp_path / "networks").glob("*.safetensors")}
-    assert networks == {"a", "b", "c", "a+b", "a+c", "b+c", "readers-1", "readers-2"}
+    assert networks == {"a", "b", "c", "readers-1", "readers-2"}
 
     titles = [str(made.title) for made in tables("cross", rows)]
-    assert len(titles) == 5  # two models, among two sets of classes, and readings
+    assert len(titles) == 6  # two models, among two sets of classes, which corpus it is, and readings
     plot([row | {"table": "cross"} for row in rows], tmp_path / "emotion.json")
     assert (tmp_path / "emotion_risk.png").stat().st_size > 5000
 
