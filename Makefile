@@ -49,8 +49,7 @@ EMOTION = --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotio
 bench train: export AMSER_DATA = $(DATA)
 
 bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESULTS=where rows go); hours on two cores
-	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --conditions clean --json $(RESULTS)/codec.json \
-		--emotion $(DATA)/emotion/ravdess.tsv --emotion-limit 300
+	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --conditions clean --json $(RESULTS)/codec.json
 	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --noise $(DATA)/noise/esc10.tsv \
 		--conditions babble-10db noise-5db --json $(RESULTS)/codec_noise.json
 	$(BIN)/python -m benchmarks.edge --manifest $(SPEECH) --limit 8 --json $(RESULTS)/edge.json
@@ -69,6 +68,9 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
 	$(BIN)/python -m benchmarks.emotion --only cross --json $(RESULTS)/emotion_cross.json
 	$(BIN)/python -m training.train --protocol folds --folds-of ravdess --json $(RESULTS)/emotion_ravdess.json
+	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 4 --transports pcm --noise $(DATA)/noise/esc10.tsv \
+		--conditions clean babble-10db noise-5db --emotion $(DATA)/emotion/ravdess.tsv --emotion-limit 300 \
+		--json $(RESULTS)/codec_emotion.json
 	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only baselines --json $(RESULTS)/emotion.json
 	$(BIN)/python -m benchmarks.fusion_cost --corpus $(DATA)/emotion/ravdess.tsv --json $(RESULTS)/fusion_cost.json
 

@@ -90,7 +90,7 @@ def words(row: Row) -> str:
 
 
 def test_bits_for_words() -> None:
-    clean, babble = tables("Bits for words")
+    clean, babble, _ = tables("Bits for words")
     for name, kbps, share, wer in clean:
         row = transport(rows("codec.json"), name)
         expected = ["256", "100"] if name == "16-bit PCM" else [f"{row['kbps']:.2f}", f"{row['percent_of_pcm']:.2f}"]
@@ -101,10 +101,12 @@ def test_bits_for_words() -> None:
 
 
 def test_emotion_through_transports() -> None:
-    said = dict(re.findall(r"(PCM|`[\w-]+` [\w.]+(?: %)?|Opus 8k) (0\.\d{3})", prose("Bits for words")))
-    judged = [row for row in rows("codec.json") if row["ua"] is not None]
-    assert said == {name: f"{transport(judged, name)['ua']:.3f}" for name in said}
-    assert len(said) == 5
+    *_, emotions = tables("Bits for words")
+    judged = [row for row in rows("codec_emotion.json") if row["ua"] is not None]
+    for name, *cells in emotions:
+        conditions = ("clean", "babble-10db", "noise-5db")
+        assert cells == [f"{transport(judged, name, condition=each)['ua']:.3f}" for each in conditions]
+    assert len(emotions) == 6
 
 
 def test_work_on_the_device() -> None:
