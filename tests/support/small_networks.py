@@ -48,5 +48,6 @@ def answers(network: FusionNetwork, utterances: list[UtteranceFeatures]) -> tupl
 
 
 def spoken(frames: int, words: int = 5, context: int = 7, seed: int = 0) -> UtteranceFeatures:
-    states = np.random.default_rng(seed).standard_normal((-(-frames // FRAMES_IN_A_ROW), STATE_WIDTH)).astype(np.float16)
+    shape = -(-frames // FRAMES_IN_A_ROW), STATE_WIDTH
+    states = np.random.default_rng(seed).standard_normal(shape).astype(np.float16)
     return replace(utterance(frames, words, context, seed), encoder_states=states)
