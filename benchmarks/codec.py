@@ -316,11 +316,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for measured in measure_words(transports, conditions, speech, noises, transcriber):
         rows += measured
         write_rows(options.json, rows, **about)
-    for condition in conditions if bench else ():
-        bench.hear(condition, noises)
-        for transport in for_emotions:
-            add_emotions(rows, transport, bench.measure(transport))
-            write_rows(options.json, rows, **about)
+    if bench:
+        for condition in conditions:
+            bench.hear(condition, noises)
+            for transport in for_emotions:
+                add_emotions(rows, transport, bench.measure(transport))
+                write_rows(options.json, rows, **about)
     plot(rows, options.json)
     for table in codec_summary.tables(rows):
         console.print(table)
