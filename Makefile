@@ -71,6 +71,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 4 --transports pcm --noise $(DATA)/noise/esc10.tsv \
 		--conditions clean babble-10db noise-5db --emotion $(DATA)/emotion/ravdess.tsv --emotion-limit 300 \
 		--json $(RESULTS)/codec_emotion.json
+	$(BIN)/python -m benchmarks.emotion --only pairs four --json $(RESULTS)/emotion_folds.json
 	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only baselines --json $(RESULTS)/emotion.json
 	$(BIN)/python -m benchmarks.fusion_cost --corpus $(DATA)/emotion/ravdess.tsv --json $(RESULTS)/fusion_cost.json
 
