@@ -310,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, UnknownModel, WeightsMissing) as error:
         raise CannotBegin(f"emotions: {error}") from None
     if bench:
-        console.print(f"emotions by {bench.networks.by}: {bench.networks.remark}")
+        console.print(f"emotions by {bench.judge.by}: {bench.judge.remark}")
     about: dict[str, Any] = {"corpus": options.manifest.stem, "weights": options.weights}
     rows: list[Row] = []
     for measured in measure_words(transports, conditions, speech, noises, transcriber):

@@ -1,9 +1,8 @@
-"""Emotions through a transport, for `benchmarks.codec`: as the cluster computes them, by networks of other speakers.
+"""Emotions through a transport, for `benchmarks.codec`: as the cluster computes them.
 
-transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → network. Of a recipe
-on several corpora it is the network that did not hear the corpus, if it is kept; of a recipe on one corpus those of its
-folds, each for speakers who did not train it. Else it is the checkpoint that ships with Amser, which may have been
-trained on the corpus.
+transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → network. It is the
+one that heard the other corpora of the recipe, if it is kept, or else the checkpoint that ships with Amser, which may
+have been trained on the corpus.
 """
 
 from __future__ import annotations
@@ -47,83 +46,57 @@ from training.judging.metrics import score
 from training.source_digest import NETWORKS, SPEECH_FEATURES, TEXT_FEATURES, source_digest
 from training.train import networks_folder
 
-FOLDS, LEFT_OUT, SHIPPED = "fold networks", "network without the corpus", "shipped checkpoint"
+LEFT_OUT, SHIPPED = "network without the corpus", "shipped checkpoint"
 SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A network, what divides its logits, and a digest of its file."""
+    """The network that judges.
+
+    Attributes:
+        network: a network.
+        temperature: what divides its logits.
+        digest: of its file.
+        by: `LEFT_OUT` or `SHIPPED`.
+        remark: how the figures must be read.
+    """
 
     network: FusionNetwork
     temperature: float
     digest: str
-
-    @classmethod
-    def read(cls, file: Path, expected: dict[str, str] | None = None) -> Judge:
-        """From a checkpoint, which must fit the encoders where they are named."""
-        network, info = load(file, expected)
-        return cls(network, info.temperature, hashlib.sha256(file.read_bytes()).hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
-class Judges:
-    """Which network judges which utterance.
-
-    Attributes:
-        by: `FOLDS`, `LEFT_OUT` or `SHIPPED`.
-        of_fold: by the fold of an utterance; None for the rest.
-        remark: how the figures must be read.
-    """
-
     by: str
-    of_fold: dict[int | None, Judge]
     remark: str
 
-    def network_for(self, record: Record) -> Judge:
-        """The network for an utterance."""
-        return self.of_fold[record.fold if self.by == FOLDS else None]
+    @classmethod
+    def read(cls, file: Path, by: str, remark: str, expected: dict[str, str] | None = None) -> Judge:
+        """From a checkpoint, which must fit the encoders where they are named."""
+        network, info = load(file, expected)
+        return cls(network, info.temperature, hashlib.sha256(file.read_bytes()).hexdigest(), by, remark)
 
 
-def find_judges(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Judges:
-    """The networks that did not hear the utterances, if they are kept, or the checkpoint that comes with Amser.
+def find_judge(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Judge:
+    """The network that heard the other corpora of the recipe, if it is kept, or the checkpoint that comes with Amser.
 
     Raises:
         models.emotion.checkpoint.CheckpointError: the checkpoint does not fit the encoders of the recipe.
     """
+    why = "it is not kept"
     try:
-        judges = _kept_judges(recipe, corpus, extractor)
-        why = "they are not kept"
-    except (
-        FileNotFoundError,
-        ManifestError,
-    ) as error:  # other corpora of the recipe, or its noise
-        judges, why = None, str(error)
-    if judges is not None:
-        return judges
+        file = networks_folder(recipe, open_teachers(recipe), extractor) / f"{corpus.name}.safetensors"
+        if file.is_file():
+            return Judge.read(
+                file, LEFT_OUT, "all utterances by the network that heard the other corpora of the recipe"
+            )
+    except (FileNotFoundError, ManifestError) as error:  # other corpora of the recipe, or its noise
+        why = str(error)
+    missing = f"no network that did not hear the corpus ({why}"
     expected = {"asr": fingerprint(recipe.recogniser)} | extractor.fingerprints
     try:
-        shipped = Judge.read(DEFAULT_CHECKPOINT, expected)
+        heard = protocol_of(corpus, load(DEFAULT_CHECKPOINT)[1])
+        return Judge.read(DEFAULT_CHECKPOINT, SHIPPED, f"{missing}); {heard}", expected)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"no networks that did not hear the utterances ({why}; `python -m training.train` trains them); {error}"
-        ) from error
-    heard = protocol_of(corpus, load(DEFAULT_CHECKPOINT)[1])
-    return Judges(SHIPPED, {None: shipped}, f"no networks that did not hear the utterances ({why}); {heard}")
-
-
-def _kept_judges(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) -> Judges | None:
-    if len(recipe.teachers) > 1:
-        file = networks_folder(recipe, open_teachers(recipe), extractor) / f"{corpus.name}.safetensors"
-        remark = "all utterances by the network that heard the other corpora of the recipe"
-        return Judges(LEFT_OUT, {None: Judge.read(file)}, remark) if file.is_file() else None
-    folds = sorted({record.fold for record in corpus.records if record.fold is not None})
-    files = {fold: networks_folder(recipe, corpus, extractor) / f"fold-{fold}.safetensors" for fold in folds}
-    has_folds = len(folds) > 0 and all(record.fold is not None for record in corpus.records)
-    if not has_folds or not all(file.is_file() for file in files.values()):
-        return None
-    remark = "each utterance by the network of cross-validation that was not trained on its speaker"
-    return Judges(FOLDS, {fold: Judge.read(file) for fold, file in files.items()}, remark)
+        raise CheckpointError(f"{missing}; `python -m training.train` trains it); {error}") from error
 
 
 def every_kth(records: Sequence[Record], limit: int | None) -> list[Record]:
@@ -159,9 +132,9 @@ class EmotionBench:
         limit: int | None = None,
     ) -> None:
         corpus = screen(corpus)
-        self.networks = find_judges(recipe, corpus, extractor)
+        self.judge = find_judge(recipe, corpus, extractor)
         if corpus.unusable:
-            self.networks = replace(self.networks, remark=f"{self.networks.remark}; {summary_of(corpus)}")
+            self.judge = replace(self.judge, remark=f"{self.judge.remark}; {summary_of(corpus)}")
         self._name = corpus.name
         self._recipe, self._extractor, self._transcriber = recipe, extractor, transcriber
         self._load_voice = load_voice
@@ -208,7 +181,7 @@ class EmotionBench:
             "ua_high": round(scores.ua.high, 4),
             "ua_delta": round(delta, 4),
             "ua_delta_se": round(error, 4),
-            "ua_by": self.networks.by,
+            "ua_by": self.judge.by,
             "ua_corpus": self._name,
             "ua_utterances": scores.n,
             "ua_kbps": round(self._kbps(arrived), 4),
@@ -216,8 +189,7 @@ class EmotionBench:
 
     def _arrived(self, transport: Transport) -> list[Arrived]:
         """With its words where a network reads words: recognising them takes most of the time."""
-        judges = self.networks.of_fold.values()
-        if any({"words", "context"}.intersection(each.network.modalities) for each in judges):
+        if {"words", "context"}.intersection(self.judge.network.modalities):
             return self._transcriber.send(transport, self._utterances, "emotions, words")
         payloads = (transport.encode(utterance.waveform) for utterance in self._utterances)
         return [Arrived("", len(payload), transport.elementary_bytes(payload)) for payload in payloads]
@@ -236,10 +208,10 @@ class EmotionBench:
                 utterance.digest,
                 identity(transport),
                 text,
-                self.networks.network_for(record).digest,
+                self.judge.digest,
                 encoders,
             )
-            for utterance, text, record in zip(self._utterances, texts, self.records, strict=True)
+            for utterance, text in zip(self._utterances, texts, strict=True)
         ]
         kept = self._transcriber.kept
         values = kept.read(keys)
@@ -259,6 +231,5 @@ class EmotionBench:
         features = UtteranceFeatures(mel.values, pair.words, pair.context, self._voice.encode(mel))
         if record.language not in (None, *self._recipe.text_languages):
             features = voice_alone(features)
-        judge = self.networks.network_for(record)
-        probabilities: list[float] = predict(judge.network, [features], judge.temperature)[0].tolist()
+        probabilities: list[float] = predict(self.judge.network, [features], self.judge.temperature)[0].tolist()
         return probabilities

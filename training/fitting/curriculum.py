@@ -35,7 +35,6 @@ from training.data.dataset import (
     Substitution,
     sentence_alone,
 )
-from training.data.pairs import Pairs
 from training.fitting.loading import SentenceBank, training_views, view_shares
 from training.fitting.loop import (
     Epoch,
@@ -190,7 +189,3 @@ def _mean_accuracy(utterances: Sequence[LabelledUtterance], views: Sequence[str]
         return float(np.mean([unweighted_accuracy(labels, each.argmax(1)) for each in answers]))
 
     return score
-
-
-def _accuracy(network: FusionNetwork, pairs: Pairs) -> float:
-    return unweighted_accuracy(pairs.labels, predict(network, pairs.features).argmax(1))

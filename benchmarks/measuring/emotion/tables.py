@@ -66,11 +66,11 @@ def _of_left_out(rows: Sequence[Row]) -> Iterator[Table]:
     readings = [each for each in rows if each["protocol"] == READINGS]
     if readings:
         shares = ("neutral", "neutral or\nuncertain", "other,\nsure", "other,\np > 0.7")
-        made = table(f"{READINGS}: shares of the answers", ("corpus", "model", "condition", "n", *shares), words=3)
+        made = table(f"{READINGS}: shares of the answers", ("corpus", "condition", "n", *shares), words=2)
         for each in readings:
             names = ("neutral", "neutral_or_uncertain", "emotional_and_sure", "emotional_above_0.7")
             figures = (f"{each[name]:.3f}" for name in names)
-            made.add_row(each["corpus"], each["model"], each["condition"], str(each["n"]), *figures)
+            made.add_row(each["corpus"], each["condition"], str(each["n"]), *figures)
         yield made
 
 

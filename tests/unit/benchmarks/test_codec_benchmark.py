@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -35,7 +35,7 @@ from benchmarks.measuring.bootstrap import (
     recall_difference,
     word_errors,
 )
-from benchmarks.measuring.codec_emotion import every_kth, find_judges
+from benchmarks.measuring.codec_emotion import every_kth, find_judge
 from benchmarks.measuring.codec_summary import (
     Threshold,
     lines,
@@ -57,7 +57,7 @@ from benchmarks.measuring.transmission import Kept, Transcriber, Utterance, iden
 from benchmarks.plots.codec import plot
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER, request_header
 from edge_sim.transports import by_name
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint import DEFAULT_CHECKPOINT, load
 from models.messages import Mel, Transcript
 from training.corpora.manifest import Corpus, Record
 from training.data.texts import TextFeatureExtractor
@@ -360,38 +360,18 @@ def test_every_kth_utterance_is_of_all_speakers_and_classes() -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_network_of_a_fold_judges_its_speakers_if_all_are_kept(
+def test_the_network_that_did_not_hear_the_corpus_judges_it_if_it_is_kept(
     kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = tuple(Record(f"{fold}", Path("x"), "sad", f"{fold}", fold, "", None) for fold in (1, 2, 3))
-    for fold in (1, 2, 3) if kept else (1, 3):
-        (tmp_path / f"fold-{fold}.safetensors").touch()
-    monkeypatch.setattr(codec_emotion, "networks_folder", lambda *_: tmp_path)
-    monkeypatch.setattr(codec_emotion.Judge, "read", lambda file, _=None: file.stem)
-    monkeypatch.setattr(codec_emotion, "load", lambda _: (None, SimpleNamespace(corpora=("made",))))
-    speaker = cast(TextFeatureExtractor, SimpleNamespace(fingerprints={}))
-    networks = find_judges(replace(Recipe.read(DEFAULT_RECIPE), corpora=()), Corpus("made", records, {}), speaker)
-    expected = ["fold-1", "fold-2", "fold-3"] if kept else [DEFAULT_CHECKPOINT.stem] * 3
-    assert [networks.network_for(record) for record in records] == expected
-    assert networks.by == ("fold networks" if kept else "shipped checkpoint")
-    assert ("training data" in networks.remark) is not kept
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_of_several_corpora_the_network_that_did_not_hear_this_one_judges_it(
-    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = Record("1", Path("x"), "sad", "1", 1, "", None)
-    (tmp_path / f"{'made' if kept else 'another'}.safetensors").touch()
+    shutil.copy(DEFAULT_CHECKPOINT, tmp_path / f"{'made' if kept else 'another'}.safetensors")
     monkeypatch.setattr(codec_emotion, "networks_folder", lambda *_: tmp_path)
     monkeypatch.setattr(codec_emotion, "open_teachers", lambda _: [])
-    monkeypatch.setattr(codec_emotion.Judge, "read", lambda file, _=None: file.stem)
-    monkeypatch.setattr(codec_emotion, "load", lambda _: (None, SimpleNamespace(corpora=("made",))))
-    speaker = cast(TextFeatureExtractor, SimpleNamespace(fingerprints={}))
-    judges = find_judges(Recipe.read(DEFAULT_RECIPE), Corpus("made", (record,), {}), speaker)
-    assert judges.network_for(record) == ("made" if kept else DEFAULT_CHECKPOINT.stem)
-    assert judges.by == ("network without the corpus" if kept else "shipped checkpoint")
-    assert ("training data" in judges.remark) is not kept
+    encoders = load(DEFAULT_CHECKPOINT)[1].encoders
+    speaker = cast(TextFeatureExtractor, SimpleNamespace(fingerprints=encoders))
+    judge = find_judge(Recipe.read(DEFAULT_RECIPE), Corpus("made", (), {}), speaker)
+    assert judge.by == ("network without the corpus" if kept else "shipped checkpoint")
+    assert ("it is not kept" in judge.remark) is not kept
+    assert ("nothing trained on this corpus" in judge.remark) is not kept
 
 
 def test_plots_and_summary_are_made_of_rows(tmp_path: Path) -> None:
@@ -408,7 +388,7 @@ def test_plots_and_summary_are_made_of_rows(tmp_path: Path) -> None:
         words = {"kbps": kbps, "percent_of_pcm": kbps / 2.56, "exchange_kbps": kbps + 1, "wer": wer, "wer_se": 0.5}
         words |= {"wer_delta": wer - 4, "wer_delta_se": 0.2, "utterances": 10}
         emotions = {"ua": 0.6, "ua_low": 0.5, "ua_high": 0.7, "ua_delta": 0.0, "ua_delta_se": 0.01}
-        emotions |= {"ua_by": "fold networks", "ua_corpus": "made", "ua_utterances": 10, "ua_kbps": kbps}
+        emotions |= {"ua_by": "network without the corpus", "ua_corpus": "made", "ua_utterances": 10, "ua_kbps": kbps}
         rows.append(blank_row(by_name(name, setting), "clean") | words | emotions)
     rows.append(rows[-1] | {"setting": "0.5", "wer": None, "kbps": None})  # judged on emotions alone
     assert list(lines(rows[:-1])) == ["opus", "opus-60ms", "klt", "svd-f16"]
