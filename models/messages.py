@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 Doubt = Literal["low_confidence", "short", "no_words", "language"]
 """Why a label should not be acted upon; `models.emotion.doubt` says when each is raised."""
 
+Speech = Literal["none", "doubtful", "yes"]
+"""Whether somebody speaks: `none` has no text, `doubtful` has one that may be wrong or invented."""
+
+TranscriptWarning = Literal["language_mismatch"]
+"""What the recogniser did otherwise than asked: `language_mismatch` took the language that it heard."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mel:
@@ -50,11 +56,17 @@ class Transcript:
         text: empty where nothing was said.
         language: ISO 639-1 code, given or detected.
         average_log_probability: mean log-probability of the decoded tokens, at most 0; 0.0 for an empty text.
+        speech: whether somebody speaks.
+        speech_probability: that somebody speaks, 0 to 1, calibrated.
+        warnings: what was done otherwise than asked.
     """
 
     text: str
     language: str
     average_log_probability: float
+    speech: Speech = "yes"
+    speech_probability: float = 1.0
+    warnings: tuple[TranscriptWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
