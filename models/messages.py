@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Doubt = Literal["low_confidence", "short", "no_words", "language"]
+Doubt = Literal["low_confidence", "short", "no_speech", "doubtful_speech", "no_words", "language"]
 """Why a label should not be acted upon; `models.emotion.doubt` says when each is raised."""
 
 Speech = Literal["none", "doubtful", "yes"]
