@@ -85,8 +85,8 @@ class Recognition:
 
     Attributes:
         mel: the speech.
-        transcript: None where no words were recognised.
-        emotion: of voice and words, or of the voice alone.
+        transcript: None where the recogniser was left out.
+        emotion: of voice and words, or of the voice alone; None where nobody speaks.
         left_out: what the answer had to do without: `text`, or `asr` and `text`.
         timings: of computing, and of waiting in all.
         queues: milliseconds of waiting and travelling, by stage.
@@ -94,7 +94,7 @@ class Recognition:
 
     mel: Mel
     transcript: Transcript | None
-    emotion: Emotion
+    emotion: Emotion | None
     left_out: tuple[str, ...]
     timings: Timings
     queues: Mapping[str, float]
@@ -111,7 +111,9 @@ async def recognize(
 ) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
 
-    A stage that can be left out is, where it is not available or would make the answer come too late.
+    A stage that can be left out is, where it is not available or would make the answer come too late. Where nobody
+    speaks, none runs after the recogniser. Where that is doubtful, the words may be invented and the voice alone is
+    classified.
 
     Args:
         envelope: what a device sent.
@@ -132,12 +134,23 @@ async def recognize(
     if effort >= Effort.WORDS:
         words_by = optional.until(RESERVE_AFTER_WORDS)
         transcript = await optional.run(timer.over("asr", stages.transcribe(mel, words_by)), words_by)
-    if transcript is not None and effort is Effort.WHOLE:
+    if transcript is not None and transcript.speech == "none":
+        return Recognition(mel, transcript, None, (), timer.timings(), timer.queues)
+    if transcript is not None and transcript.speech == "yes" and effort is Effort.WHOLE:
         text_by = optional.until(RESERVE_AFTER_TEXT)
         text_features = await optional.run(_text_features(transcript, stages, timer, text_by), text_by)
     emotion = await timer.over("fusion", stages.classify(mel, text_features, transcript, emotions, deadline))
-    missing = ("asr", "text") if transcript is None else ("text",) if text_features is None else emotion.left_out
+    missing = _left_out(transcript, text_features, emotion)
     return Recognition(mel, transcript, emotion, missing, timer.timings(), timer.queues)
+
+
+def _left_out(transcript: Transcript | None, text_features: TextFeatures | None, emotion: Emotion) -> tuple[str, ...]:
+    """What the emotion does without, though it could have been read."""
+    if transcript is None:
+        return ("asr", "text")
+    if transcript.speech == "doubtful" and not transcript.text:
+        return ()
+    return ("text",) if text_features is None else emotion.left_out
 
 
 async def _text_features(transcript: Transcript, stages: Stages, timer: _StageTimer, deadline: float) -> TextFeatures:

@@ -59,12 +59,12 @@ ANSWER_HEADER: Final = (
 ANSWER_BODY: Final = (
     b'{"request_id":"e5fcc075-e301-4a07-887f-2d19d550fb42","emotion":"angry","probabilities":{"angry":0.8312,'
     b'"disgust":0.0021,"fear":0.1381,"happy":0.0194,"neutral":0.0013,"sad":0.0061,"surprise":0.0018},'
-    b'"confidence":0.8312,"uncertain":false,"doubts":[],'
+    b'"confidence":0.8312,"uncertain":false,"doubts":[],"speech":"yes","speech_probability":0.9871,'
     b'"transcript":{"text":"Kids are talking by the door.","language":"en","average_log_probability":-0.3112},'
     b'"input":{"codec":"svd-f16","bytes":9855,"seconds":4.104,"rank":10},'
     b'"timings_ms":{"queue":33.52,"mel":0.31,"asr":190.91,"text_embedding":0.22,"text_encoder":59.81,"fusion":4.93,'
     b'"total":290.1},"models":{"asr":"whisper-base (ctranslate2)","text_embedding":"spacy-en-core-web-md",'
-    b'"text_encoder":"all-mpnet-base-v2","fusion":"amser-states"},"degraded":[]}'
+    b'"text_encoder":"all-mpnet-base-v2","fusion":"amser-states"},"degraded":[],"warnings":[]}'
 )
 ANSWER_DATAGRAM: Final = 8  # bytes a gateway passes on: the label, and seven probabilities of a byte each
 

@@ -18,13 +18,16 @@ from amser.features import AudioError
 from deployments.gateway.admission import Overloaded
 from deployments.gateway.problems import Refusal
 from deployments.pipeline import Recognition
-from models.messages import Doubt, Transcript
+from models.messages import Doubt, Speech, Transcript, TranscriptWarning
 
-NOT_RECOGNISED: Final = Transcript("", "und", 0.0)  # ISO 639: undetermined
+UNDETERMINED: Final = "und"  # ISO 639
 
 
 class TranscriptAnswer(BaseModel):
-    """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`."""
+    """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`.
+
+    Where `speech` is `doubtful`, the text may be wrong or invented.
+    """
 
     text: str
     language: str
@@ -48,20 +51,29 @@ class Answer(BaseModel):
     """Words and emotion of one utterance.
 
     `confidence` is the calibrated probability that `emotion` is right. Where `uncertain` is true, do not act upon it:
-    `doubts` has the reasons (`low_confidence`, `short`, `no_words`, `language`).
+    `doubts` has the reasons (`low_confidence`, `short`, `no_speech`, `doubtful_speech`, `no_words`, `language`).
+
+    `speech` says whether somebody speaks, and `speech_probability` how probable that is; both are null where `degraded`
+    names `asr`. Where nobody does, `emotion` is null, `probabilities` is empty and `confidence` 0.
+
+    `warnings` names what was done otherwise than asked: `language_mismatch` where the speech is not in the language
+    that the request names, and `transcript.language` is what was heard.
     """
 
     request_id: str
-    emotion: str
+    emotion: str | None
     probabilities: dict[str, float]
     confidence: float
     uncertain: bool
     doubts: list[Doubt]
+    speech: Speech | None
+    speech_probability: float | None
     transcript: TranscriptAnswer
     input: InputAnswer
     timings_ms: dict[str, float]
     models: dict[str, str]
     degraded: list[str]
+    warnings: list[TranscriptWarning]
 
 
 _STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
@@ -108,19 +120,18 @@ def answer(
     recognition: Recognition, request_id: str, *, codec: str, received: int, step: int | None, models: dict[str, str]
 ) -> Answer:
     """The document of a request that succeeded."""
-    transcript, emotion = recognition.transcript or NOT_RECOGNISED, recognition.emotion
+    transcript, emotion = recognition.transcript, recognition.emotion
+    doubts: tuple[Doubt, ...] = ("no_speech",) if emotion is None else emotion.doubts
     return Answer(
         request_id=request_id,
-        emotion=emotion.label,
-        probabilities={name: round(value, 4) for name, value in emotion.probabilities.items()},
-        confidence=round(emotion.confidence, 4),
-        uncertain=emotion.uncertain,
-        doubts=list(emotion.doubts),
-        transcript=TranscriptAnswer(
-            text=transcript.text,
-            language=transcript.language,
-            average_log_probability=round(transcript.average_log_probability, 4),
-        ),
+        emotion=emotion.label if emotion else None,
+        probabilities={name: round(value, 4) for name, value in emotion.probabilities.items()} if emotion else {},
+        confidence=round(emotion.confidence, 4) if emotion else 0.0,
+        uncertain=bool(doubts),
+        doubts=list(doubts),
+        speech=transcript.speech if transcript else None,
+        speech_probability=round(transcript.speech_probability, 4) if transcript else None,
+        transcript=_transcript_answer(transcript),
         input=InputAnswer(
             codec=codec,
             bytes=received,
@@ -131,6 +142,17 @@ def answer(
         timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
         models=models,
         degraded=list(recognition.left_out),
+        warnings=list(transcript.warnings) if transcript else [],
+    )
+
+
+def _transcript_answer(transcript: Transcript | None) -> TranscriptAnswer:
+    if transcript is None:
+        return TranscriptAnswer(text="", language=UNDETERMINED, average_log_probability=0.0)
+    return TranscriptAnswer(
+        text=transcript.text,
+        language=transcript.language,
+        average_log_probability=round(transcript.average_log_probability, 4),
     )
 
 

@@ -36,11 +36,15 @@ def doubts_about(
         voice_languages: ISO 639-1 codes that the voice was taught; empty where that is not known, which raises no
             doubt.
     """
+    speech = None if transcript is None else transcript.speech
+    spoken = None if speech == "none" else transcript  # where nobody speaks, words and language mean nothing
     raised: dict[Doubt, bool] = {
         "low_confidence": confidence < sure_from,
         "short": speech_seconds(mel) < MINIMUM_SURE_SECONDS,
-        "no_words": transcript is not None and not has_words(transcript.text),
-        "language": transcript is not None and bool(voice_languages) and transcript.language not in voice_languages,
+        "no_speech": speech == "none",
+        "doubtful_speech": speech == "doubtful",
+        "no_words": spoken is not None and not has_words(spoken.text),
+        "language": spoken is not None and bool(voice_languages) and spoken.language not in voice_languages,
     }
     return tuple(doubt for doubt, holds in raised.items() if holds)
 

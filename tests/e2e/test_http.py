@@ -62,8 +62,8 @@ def test_an_envelope_gets_words_and_an_emotion(client: httpx.Client, clip: Wavef
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
     assert list(answer) == [
-        "request_id", "emotion", "probabilities", "confidence", "uncertain", "doubts", "transcript", "input",
-        "timings_ms", "models", "degraded",
+        "request_id", "emotion", "probabilities", "confidence", "uncertain", "doubts", "speech",
+        "speech_probability", "transcript", "input", "timings_ms", "models", "degraded", "warnings",
     ]  # fmt: skip
     assert str(UUID(answer["request_id"])) == response.headers["amser-request-id"]
     assert set(answer["probabilities"]) == CLASSES
@@ -79,7 +79,9 @@ def test_an_envelope_gets_words_and_an_emotion(client: httpx.Client, clip: Wavef
     assert answer["input"] == {"codec": "svd-f16", "bytes": len(body), "seconds": 2.0, "rank": 10}
     assert answer["models"].keys() >= {"asr", "text_encoder", "fusion"}
     assert answer["models"]["asr"].startswith("whisper-base")
-    assert answer["degraded"] == []
+    assert answer["speech"] == "yes"
+    assert 0.5 < answer["speech_probability"] <= 1
+    assert (answer["degraded"], answer["warnings"]) == ([], [])
 
 
 def test_the_timings_of_the_answer_are_in_the_header_too(client: httpx.Client, good: bytes) -> None:

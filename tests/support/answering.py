@@ -31,6 +31,8 @@ ANSWER = json.dumps(
         "confidence": 0.8312,
         "uncertain": False,
         "doubts": [],
+        "speech": "yes",
+        "speech_probability": 0.9871,
         "transcript": {"text": "Kids are talking by the door.", "language": "en", "average_log_probability": -0.3112},
         "input": {"codec": "klt", "bytes": 985, "seconds": 4.104, "rank": 10},
         "timings_ms": {
@@ -47,6 +49,7 @@ ANSWER = json.dumps(
             "fusion": "amser-states",
         },
         "degraded": ["text_encoder"],
+        "warnings": [],
     }
 ).encode()
 TIMING = b"Server-Timing: queue;dur=33.52, asr;dur=190.91, total;dur=290.1\r\n"

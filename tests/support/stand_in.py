@@ -18,11 +18,24 @@ ANSWER: dict[str, Any] = {
     "confidence": 0.85,
     "uncertain": False,
     "doubts": [],
+    "speech": "yes",
+    "speech_probability": 0.98,
     "transcript": {"text": "Good morning.", "language": "en", "average_log_probability": -0.21},
     "input": {"codec": "svd-f16", "bytes": 1000, "seconds": 1.0, "rank": 10},
     "timings_ms": {"asr": 31.0, "total": 40.5},
     "models": {"asr": "whisper-base"},
     "degraded": [],
+    "warnings": [],
+}
+NO_SPEECH: dict[str, Any] = ANSWER | {
+    "emotion": None,
+    "probabilities": {},
+    "confidence": 0.0,
+    "uncertain": True,
+    "doubts": ["no_speech"],
+    "speech": "none",
+    "speech_probability": 0.02,
+    "transcript": {"text": "", "language": "en", "average_log_probability": 0.0},
 }
 
 

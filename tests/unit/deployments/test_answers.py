@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from ray.serve.exceptions import BackPressureError
 
 from amser import wire
 from deployments.gateway.admission import Overloaded
-from deployments.gateway.answers import answer, refusal, server_timing
+from deployments.gateway.answers import Answer, answer, refusal, server_timing
 from deployments.pipeline import Recognition, Timings
 from deployments.replica.deadline import DeadlinePassed
-from models.messages import Emotion, Mel, Transcript
+from models.messages import Doubt, Emotion, Mel, Speech, Transcript
 
 
 @pytest.mark.parametrize(("within_s", "limit"), [(25.0, "25 s"), (0.5, "0.5 s"), (0.001, "0.001 s")])
@@ -73,11 +74,16 @@ def test_a_deadline_that_passed_at_a_stage_is_504() -> None:
     assert refused.status == 504
 
 
-def answered(emotion: Emotion) -> dict[str, object]:
+WORDS = Transcript("Good morning.", "en", -0.21, "yes", 0.98765)
+
+
+def answered(
+    emotion: Emotion | None, transcript: Transcript | None = WORDS, left_out: tuple[str, ...] = ()
+) -> dict[str, object]:
     """The document that a client gets of it."""
     mel = Mel(np.zeros((80, 40), np.float16), -1.0, 0.4, "en", "klt", None)
     timings = Timings(0, 1, 2, 3, 4, 5, 15)
-    recognition = Recognition(mel, Transcript("", "en", 0.0), emotion, (), timings, {})
+    recognition = Recognition(mel, transcript, emotion, left_out, timings, {})
     document = answer(recognition, "id", codec="klt", received=99, step=22, models={})
     return dict(json.loads(document.model_dump_json()))
 
@@ -93,3 +99,47 @@ def test_an_answer_says_how_sure_it_is_and_why_not() -> None:
 def test_an_answer_without_doubts_is_certain() -> None:
     document = answered(Emotion("happy", {"happy": 0.9, "sad": 0.1}, 0.9))
     assert (document["confidence"], document["uncertain"], document["doubts"]) == (0.9, False, [])
+
+
+@pytest.mark.parametrize("speech", ["doubtful", "yes"])
+def test_an_answer_says_whether_somebody_speaks_and_how_probably(speech: Speech) -> None:
+    document = answered(
+        Emotion("happy", {"happy": 1.0}, 1.0), Transcript("Good morning.", "en", -0.21, speech, 0.65432)
+    )
+    assert (document["speech"], document["speech_probability"]) == (speech, 0.6543)
+    assert document["transcript"] == {"text": "Good morning.", "language": "en", "average_log_probability": -0.21}
+    assert document["warnings"] == []
+
+
+def test_where_nobody_speaks_no_emotion_is_claimed() -> None:
+    document = answered(None, Transcript("", "en", 0.0, "none", 0.01))
+    assert (document["speech"], document["speech_probability"]) == ("none", 0.01)
+    assert (document["emotion"], document["probabilities"], document["confidence"]) == (None, {}, 0.0)
+    assert (document["uncertain"], document["doubts"]) == (True, ["no_speech"])
+    assert document["transcript"] == {"text": "", "language": "en", "average_log_probability": 0.0}
+    assert document["degraded"] == []
+
+
+def test_without_the_recogniser_speech_is_not_known() -> None:
+    document = answered(Emotion("happy", {"happy": 1.0}, 1.0), None, ("asr", "text"))
+    assert (document["speech"], document["speech_probability"], document["warnings"]) == (None, None, [])
+    assert document["transcript"] == {"text": "", "language": "und", "average_log_probability": 0.0}
+    assert document["degraded"] == ["asr", "text"]
+
+
+def test_an_answer_warns_of_a_language_that_the_speech_contradicts() -> None:
+    document = answered(
+        Emotion("happy", {"happy": 1.0}, 1.0), Transcript("Guten Tag", "de", -0.2, warnings=("language_mismatch",))
+    )
+    assert document["warnings"] == ["language_mismatch"]
+
+
+def test_the_documentation_names_every_value() -> None:
+    fields = Answer.model_json_schema()["properties"]
+    assert fields["emotion"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
+    assert fields["speech"]["anyOf"] == [{"enum": ["none", "doubtful", "yes"], "type": "string"}, {"type": "null"}]
+    assert fields["speech_probability"]["anyOf"] == [{"type": "number"}, {"type": "null"}]
+    assert fields["doubts"]["items"]["enum"] == list(get_args(Doubt))
+    assert fields["warnings"]["items"] == {"const": "language_mismatch", "type": "string"}
+    assert Answer.__doc__ is not None
+    assert all(f"`{doubt}`" in Answer.__doc__ for doubt in get_args(Doubt))

@@ -27,10 +27,11 @@ FULL = BackPressureError(num_queued_requests=2, max_queued_requests=1)
 class Cluster:
     """Stages that answer at once, but for those in `trouble`: an error, or seconds that they take."""
 
-    def __init__(self, **trouble: Exception | float) -> None:
+    def __init__(self, said: Transcript = SAID, **trouble: Exception | float) -> None:
         self.asked: list[str] = []
         self.read: TextFeatures | None = None
         self.told: tuple[Transcript | None, tuple[str, ...]] = (None, ())
+        self._said = said
         self._trouble = trouble
 
     def stages(self) -> Stages:
@@ -49,7 +50,7 @@ class Cluster:
 
         return Stages(
             reconstruct=self._stage("mel", MEL),
-            transcribe=self._stage("asr", SAID),
+            transcribe=self._stage("asr", self._said),
             embed=self._stage("embedding", TEXT),
             contextualize=self._stage("text_encoder", TEXT),
             classify=classify,
@@ -101,6 +102,7 @@ async def test_without_a_recogniser_the_emotion_is_of_the_voice_alone(trouble: E
     assert answer.left_out == ("asr", "text")
     assert answer.transcript is None
     assert cluster.told == (None, ())
+    assert answer.emotion is not None
     assert answer.emotion.label == "happy"
     assert answer.timings.asr == 0
     assert "text_encoder" not in cluster.asked
@@ -143,6 +145,44 @@ async def test_the_classes_that_a_client_asks_for_reach_the_classifier() -> None
     cluster = Cluster()
     await ask(cluster, emotions=("happy", "sad"))
     assert cluster.told == (SAID, ("happy", "sad"))
+
+
+@pytest.mark.parametrize("effort", [Effort.WORDS, Effort.WHOLE])
+@pytest.mark.parametrize("strict", [False, True])
+async def test_where_nobody_speaks_nothing_runs_after_the_recogniser(effort: Effort, strict: bool) -> None:
+    nobody = Transcript("", "en", 0.0, "none", 0.01)
+    cluster = Cluster(nobody)
+    answer = await ask(cluster, effort=effort, strict=strict)
+    assert cluster.asked == ["mel", "asr"]
+    assert answer.transcript == nobody
+    assert answer.emotion is None
+    assert answer.left_out == ()
+    assert (answer.timings.text_embedding, answer.timings.text_encoder, answer.timings.fusion) == (0, 0, 0)
+    assert answer.queues.keys() == {"mel", "asr"}
+    assert (answer.timings.mel, answer.timings.asr) == (1, 1)
+
+
+@pytest.mark.parametrize(("text", "left_out"), [("Thank you.", ("text",)), ("", ())])
+@pytest.mark.parametrize("effort", [Effort.WORDS, Effort.WHOLE])
+async def test_where_speech_is_doubtful_the_voice_alone_is_classified(
+    effort: Effort, text: str, left_out: tuple[str, ...]
+) -> None:
+    doubtful = Transcript(text, "en", -0.7, "doubtful", 0.4)
+    cluster = Cluster(doubtful)
+    answer = await ask(cluster, effort=effort)
+    assert cluster.asked == ["mel", "asr", "fusion"]
+    assert cluster.read is None
+    assert cluster.told == (doubtful, ())
+    assert answer.transcript == doubtful
+    assert answer.emotion is not None
+    assert answer.left_out == left_out
+
+
+async def test_speech_without_words_is_classified_as_before() -> None:
+    cluster = Cluster(Transcript("", "en", 0.0, "yes", 0.9))
+    answer = await ask(cluster)
+    assert cluster.read == TextFeatures("en", TEXT, TEXT)
+    assert answer.left_out == ()
 
 
 async def test_a_stage_that_hangs_leaves_time_for_those_after_it() -> None:

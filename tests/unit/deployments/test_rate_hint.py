@@ -11,7 +11,7 @@ from amser.codecs.klt import COARSEST, PROFILES
 from amser.rate_hint import LONGEST, RateHint, Reason, parse
 from deployments.gateway.rate_hint import rate_hint
 from deployments.settings import RateHintSettings
-from models.messages import Transcript
+from models.messages import Speech, Transcript
 
 LOW, STANDARD, ROBUST = (PROFILES[name] for name in ("low", "standard", "robust"))
 SETTINGS = RateHintSettings()
@@ -118,6 +118,13 @@ def test_doubt_asks_for_a_finer_step_and_certainty_for_a_coarser_one(
     step: int | None, transcript: Transcript, hint: RateHint | None
 ) -> None:
     assert rate_hint(step, transcript, SETTINGS) == hint
+
+
+@pytest.mark.parametrize("text", ["", "Thank you."])
+@pytest.mark.parametrize("speech", ["none", "doubtful"])
+def test_a_finer_step_is_not_asked_for_to_hear_noise_better(speech: Speech, text: str) -> None:
+    assert rate_hint(LOW, Transcript(text, "en", -0.8, speech, 0.3), SETTINGS) is None
+    assert rate_hint(ROBUST, Transcript(text, "en", -0.1, speech, 0.3), SETTINGS) is None
 
 
 @given(st.integers(0, COARSEST), st.floats(-3, 0), st.sampled_from(["", "yes", "the train leaves"]))

@@ -70,6 +70,21 @@ def test_a_language_that_the_voice_was_not_taught_is_a_doubt(speech: Mel) -> Non
     assert doubts(speech, foreign, languages=()) == ()  # what was taught is not known
 
 
+@pytest.mark.parametrize(
+    ("transcript", "expected"),
+    [
+        (Transcript("", "nn", 0.0, "none", 0.01), ("no_speech",)),
+        (Transcript("Thank you.", "en", -0.4, "doubtful", 0.4), ("doubtful_speech",)),
+        (Transcript("", "en", 0.0, "doubtful", 0.4), ("doubtful_speech", "no_words")),
+        (Transcript("", "en", 0.0, "yes", 0.9), ("no_words",)),
+    ],
+)
+def test_whether_somebody_speaks_is_doubted_apart_from_the_words(
+    speech: Mel, transcript: Transcript, expected: tuple[str, ...]
+) -> None:
+    assert doubts(speech, transcript) == expected
+
+
 def test_without_a_transcript_neither_words_nor_language_are_doubted(speech: Mel) -> None:
     assert doubts(speech, None) == ()
     assert doubts(speech, None, confidence=0.3) == ("low_confidence",)
@@ -77,5 +92,5 @@ def test_without_a_transcript_neither_words_nor_language_are_doubted(speech: Mel
 
 def test_all_reasons_are_given() -> None:
     scrap = mel_of(waveform_of(speakers(1)[0]["path"])[SAMPLE_RATE : SAMPLE_RATE + 6400])
-    found = doubts(scrap, Transcript("", "ja", 0.0), confidence=0.3)
-    assert found == ("low_confidence", "short", "no_words", "language")
+    found = doubts(scrap, Transcript("", "ja", 0.0, "doubtful", 0.4), confidence=0.3)
+    assert found == ("low_confidence", "short", "doubtful_speech", "no_words", "language")
