@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amser.client.answer import Answer
-from amser.client.turns import costs, costs_shown, emotion
+from amser.client.turns import costs, costs_shown, emotion, words
 from demo.fleet import Result
 from edge_sim.conversation import SpokenTurn
 
@@ -83,7 +83,7 @@ def _cells(answers: Sequence[Answer], width: int) -> tuple[Text | str, ...]:
         return (Text("no answer", style="dim"),)
     answer = answers[0]
     return (
-        Text(answer.text) if answer.text else Text("no words", style="dim"),
+        words(answer),
         emotion(answer),
         *costs(
             answer.bytes_sent,

@@ -12,7 +12,7 @@ class Answer:
     """What the cluster made of an utterance, and what that cost.
 
     Attributes:
-        emotion: the most probable one.
+        emotion: the most probable one; None where nobody speaks.
         probabilities: of all emotions, or of those that the device restricted its answers to.
         confidence: calibrated probability that `emotion` is right.
         doubts: reasons not to act on `emotion`, such as `low_confidence`; empty where it may be acted upon.
@@ -26,9 +26,14 @@ class Answer:
         timings_ms: of the stages in the cluster.
         degraded: stages that the answer had to do without.
         raw: the answer as it came.
+        speech: whether somebody speaks: `none`, `doubtful` (the words may be wrong or invented) or `yes`; None where
+            that is not known: the recogniser was left out, or the cluster is older than 0.5.
+        speech_probability: that somebody speaks; None where that is not known.
+        warnings: what the cluster did otherwise than asked: `language_mismatch` where `language` is what it heard and
+            not what the device named.
     """
 
-    emotion: str
+    emotion: str | None
     probabilities: Mapping[str, float]
     confidence: float
     doubts: tuple[str, ...]
@@ -42,6 +47,9 @@ class Answer:
     timings_ms: Mapping[str, float]
     degraded: tuple[str, ...]
     raw: Mapping[str, Any]
+    speech: str | None = None
+    speech_probability: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def uncertain(self) -> bool:
@@ -69,6 +77,9 @@ def read_answer(
             timings_ms={str(name): float(value) for name, value in raw["timings_ms"].items()},
             degraded=tuple(raw["degraded"]),
             raw=raw,
+            speech=raw.get("speech"),
+            speech_probability=None if (probability := raw.get("speech_probability")) is None else float(probability),
+            warnings=tuple(map(str, raw.get("warnings", ()))),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

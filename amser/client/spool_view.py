@@ -215,4 +215,4 @@ def _answer(stored: str | None) -> Answer | None:
     fields = json.loads(stored)
     if "confidence" not in fields:  # stored by version 0.4, whose cluster raised no doubts
         fields |= {"confidence": fields["probabilities"].get(fields["emotion"], 0.0), "doubts": []}
-    return Answer(**{**fields, "doubts": tuple(fields["doubts"]), "degraded": tuple(fields["degraded"])})
+    return Answer(**fields | {name: tuple(fields.get(name, ())) for name in ("doubts", "degraded", "warnings")})

@@ -68,8 +68,22 @@ def costs(bytes_sent: int, pcm_bytes: int, device_ms: float, answer_ms: float, w
     return (f"{bytes_sent:,}", *between, f"{answer_ms:,.0f}")
 
 
+def words(answer: Answer) -> Text:
+    """The words, and what to know about them; where there are none, why."""
+    nothing = "no speech" if answer.speech == "none" else "no words"
+    shown = Text(answer.text) if answer.text else Text(nothing, style="dim")
+    remarks = ["perhaps no speech"] if answer.speech == "doubtful" else []
+    if "language_mismatch" in answer.warnings:
+        remarks.append(f"heard {answer.language}")
+    if answer.degraded:
+        remarks.append(f"without {', '.join(answer.degraded)}")
+    return shown.append(f" ({'; '.join(remarks)})", style="yellow") if remarks else shown
+
+
 def emotion(answer: Answer) -> Text:
     """The emotion with its confidence; one that should not be acted upon is only named, as a question."""
+    if answer.emotion is None:
+        return Text("none", style="dim")
     if answer.uncertain:
         return Text(f"unsure ({answer.emotion}?)", style="dim")
     return Text.assemble((answer.emotion, "bold"), f" {answer.confidence:.2f}")
@@ -100,7 +114,7 @@ def line(turn: SentTurn) -> Text:
     where = f"{turn.file.name} {turn.start_s:.1f}–{turn.end_s:.1f}: "
     if turn.answer is None:
         return Text.assemble((where, "red"), turn.failure or "")
-    return Text.assemble((where, "dim"), turn.answer.text or "no words", " · ", emotion(turn.answer))
+    return Text.assemble((where, "dim"), words(turn.answer), " · ", emotion(turn.answer))
 
 
 def as_json(turn: SentTurn) -> str:
@@ -125,11 +139,8 @@ def _cells(turn: SentTurn, width: int) -> tuple[Text | str, ...]:
     if turn.answer is None:
         return (Text("no speech", style="dim"),)
     answer = turn.answer
-    words = Text(answer.text) if answer.text else Text("no words", style="dim")
-    if answer.degraded:
-        words.append(f" (without {', '.join(answer.degraded)})", style="yellow")
     return (
-        words,
+        words(answer),
         emotion(answer),
         *costs(answer.bytes_sent, answer.pcm_bytes, answer.device_ms, answer.answer_ms, width),
     )

@@ -38,13 +38,13 @@ class Reply:
     """What came of a clip.
 
     Attributes:
-        text, emotion: of the answer.
+        text, emotion: of the answer; no emotion where nobody speaks.
         degraded: the answer left something out, so it cost less than it should.
         failure: why there is no answer; empty where there is one.
     """
 
     text: str = ""
-    emotion: str = ""
+    emotion: str | None = None
     degraded: bool = False
     failure: str = ""
 

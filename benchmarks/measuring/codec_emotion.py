@@ -1,8 +1,9 @@
 """Emotions through a transport, for `benchmarks.codec`: as the cluster computes them.
 
-transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → network. It is the
-one that heard the other corpora of the recipe, if it is kept, or else the checkpoint that ships with Amser, which may
-have been trained on the corpus.
+transport → log-Mel → encoder states, and the recogniser's text of that log-Mel → text features → network. Where it is
+not sure that somebody speaks, the voice alone is judged (where nobody does, the cluster would claim no emotion). The
+network is the one that heard the other corpora of the recipe, if it is kept, or else the checkpoint that ships with
+Amser, which may have been trained on the corpus.
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ class EmotionBench:
     def measure(self, transport: Transport) -> dict[str, Any]:
         """The figures of a row. Those of the first transport in a condition are what the others are compared with."""
         arrived = self._arrived(transport)
-        answers = self._probabilities(transport, [each.text for each in arrived]).argmax(1)
+        texts = [each.text if each.speech == "yes" else None for each in arrived]
+        answers = self._probabilities(transport, texts).argmax(1)
         scores = score(self._truth, answers, self._speakers)
         hits = answers == self._truth
         if self._reference is None:
@@ -198,8 +200,8 @@ class EmotionBench:
         seconds = sum(utterance.seconds for utterance in self._utterances)
         return 8 * sum(each.elementary_bytes for each in arrived) / seconds / 1000
 
-    def _probabilities(self, transport: Transport, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, classes), kept on disk as the texts are."""
+    def _probabilities(self, transport: Transport, texts: Sequence[str | None]) -> NDArray[np.float32]:
+        """(n, classes), kept on disk as the texts are; None for the voice alone."""
         encoders = [fingerprint(self._recipe.recogniser), self._extractor.fingerprints]
         encoders.append(source_digest(*NETWORKS, *SPEECH_FEATURES, *TEXT_FEATURES))
         keys = [
@@ -222,14 +224,15 @@ class EmotionBench:
             values |= new
         return np.array([values[key] for key in keys], np.float32)
 
-    def _judged(self, transport: Transport, position: int, text: str) -> list[float]:
+    def _judged(self, transport: Transport, position: int, text: str | None) -> list[float]:
         utterance, record = self._utterances[position], self.records[position]
         mel = rebuilt(transport, utterance, transport.encode(utterance.waveform))
-        if text not in self._texts:
-            self._texts |= self._extractor.extract([text])
-        pair = self._texts[text]
+        words = text or ""
+        if words not in self._texts:
+            self._texts |= self._extractor.extract([words])
+        pair = self._texts[words]
         features = UtteranceFeatures(mel.values, pair.words, pair.context, self._voice.encode(mel))
-        if record.language not in (None, *self._recipe.text_languages):
+        if text is None or record.language not in (None, *self._recipe.text_languages):
             features = voice_alone(features)
         probabilities: list[float] = predict(self.judge.network, [features], self.judge.temperature)[0].tolist()
         return probabilities

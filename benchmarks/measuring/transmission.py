@@ -24,7 +24,7 @@ from amser.codecs.klt_tables import digest, tables
 from amser.features import SAMPLE_RATE, Float32, silence_value
 from benchmarks.measuring import console
 from edge_sim.transports import Transport
-from models.messages import Mel, Transcript
+from models.messages import Mel, Speech, Transcript
 from models.weights import cache_folder
 
 AT_ONCE: Final = 8  # utterances of similar length that the recogniser decodes together
@@ -67,11 +67,14 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """What became of an utterance: its words, and the bytes that carried it, with and without their container."""
+    """What became of an utterance: its words, the bytes that carried it, with and without their container, and whether
+    the recogniser heard somebody speak.
+    """
 
     text: str
     payload_bytes: int
     elementary_bytes: int
+    speech: Speech = "yes"
 
 
 class Kept:
@@ -139,7 +142,7 @@ class Transcriber:
         payloads = [transport.encode(utterance.waveform) for utterance in utterances]
         mels = [rebuilt(transport, *each) for each in zip(utterances, payloads, strict=True)]
         return [
-            Arrived(transcript.text, len(payload), transport.elementary_bytes(payload))
+            Arrived(transcript.text, len(payload), transport.elementary_bytes(payload), transcript.speech)
             for transcript, payload in zip(self.recognizer.transcribe(mels), payloads, strict=True)
         ]
 

@@ -303,7 +303,7 @@ def _outcome(status: int, behaviour: str, answer: Mapping[str, Any]) -> str:
         if status == HTTPStatus.OK:
             return f"200 to a client that is {behaviour}"
         return f"{status} {PHRASES.get(status, 'unknown status')}"
-    if status == HTTPStatus.OK and not answer.get("emotion"):
+    if status == HTTPStatus.OK and not answer.get("emotion") and answer.get("speech") != "none":
         return "200 without an emotion"
     return OK
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from amser.client.commands.terminal import OK, columns, complain
 from amser.client.spool_view import Dropped, Result, SpoolError, SpoolView, Waiting
-from amser.client.turns import emotion
+from amser.client.turns import emotion, words
 
 ROWS: Final = 20  # of each table: the newest; --json has all
 
@@ -87,7 +87,7 @@ def _tables(waiting: list[Waiting], results: list[Result], drops: list[Dropped])
             if result.answer is None:
                 rows.add_row(*where, Text(result.failure or "", style="red"), "")
             else:
-                rows.add_row(*where, Text(result.answer.text or "no words"), emotion(result.answer))
+                rows.add_row(*where, words(result.answer), emotion(result.answer))
         yield rows
     if drops:
         rows = _rows(drops, "dropped for", "count", "bytes", "speech\ns", "last")

@@ -339,6 +339,17 @@ def test_what_was_recognised_once_is_not_recognised_again(tmp_path: Path) -> Non
     assert parrot.asked == 6
 
 
+def test_whether_somebody_speaks_is_kept_with_the_words(tmp_path: Path) -> None:
+    class Deaf(Parrot):
+        def transcribe(self, mels: Sequence[Mel]) -> list[Transcript]:
+            return [Transcript("", "en", 0.0, "none", 0.1) for _ in mels]
+
+    utterances, kept = [Utterance.of(white(1, 0.1), "en")], Kept(tmp_path / "kept.sqlite")
+    for recognizer in (Deaf, Parrot):  # the second is not asked
+        (arrived,) = Transcriber(kept, "deaf", recognizer).send(by_name("klt", "low"), utterances, "")
+        assert (arrived.text, arrived.speech) == ("", "none")
+
+
 def test_with_new_tables_everything_is_recognised_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity(by_name("klt", "low"))
     monkeypatch.setattr(transmission, "digest_of_tables", lambda: "retrained")

@@ -152,6 +152,7 @@ def test_without_any_answer_the_benchmark_ends_with_the_reason() -> None:
 def test_emotions_are_compared_where_both_answered() -> None:
     reference = {0: Reply("", "happy"), 1: Reply("", "angry"), 2: Reply("", "sad")}
     assert agreement({**REPLIES, 2: Reply(failure="full")}, reference) == 0.5
+    assert agreement({0: Reply("", None)}, {0: Reply("", None)}) == 1  # nobody speaks
     assert np.isnan(agreement({}, reference))
 
 

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from recordings import DATA, rows
-from stand_in import ANSWER, Response, StandIn, stand_in
+from stand_in import ANSWER, NO_SPEECH, Response, StandIn, stand_in
 from tenacity import wait_none
 
 from amser.client import device as device_module
@@ -68,6 +69,52 @@ def test_an_emotion_not_to_be_acted_upon_is_shown_as_a_question(
     row = next(line for line in capsys.readouterr().out.splitlines() if "call.wav" in line)
     assert "unsure (happy?)" in row
     assert "0.85" not in row
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize(
+    ("changed", "words", "emotion"),
+    [
+        (NO_SPEECH, "no speech", "none"),
+        ({"transcript": {**ANSWER["transcript"], "text": ""}}, "no words", "happy 0.85"),
+        (
+            {"speech": "doubtful", "doubts": ["doubtful_speech"], "degraded": ["text"]},
+            "Good morning. (perhaps no speech; without text)",
+            "unsure (happy?)",
+        ),
+        ({"warnings": ["language_mismatch"]}, "Good morning. (heard en)", "happy 0.85"),
+    ],
+)
+def test_the_table_says_where_nobody_speaks_and_what_is_doubtful(
+    call: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: str,
+    changed: dict[str, Any],
+    words: str,
+    emotion: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with stand_in(Response(body=ANSWER | changed)) as cluster:
+        assert call(cluster.url) == 0
+    table = capsys.readouterr().out.split("1 answered")[0]
+    row = next(line for line in table.splitlines() if "call.wav" in line)
+    assert emotion in row
+    assert "None" not in table
+    shown = table.partition(row)[2].splitlines()  # the words go on below
+    assert words.split() == [*_words_of(row, emotion), *" ".join(shown).split()]
+
+
+def _words_of(row: str, emotion: str) -> list[str]:
+    return row.partition("0.0–1.0")[2].partition(emotion)[0].split()
+
+
+def test_json_has_no_emotion_where_nobody_speaks(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    with stand_in(Response(body=NO_SPEECH)) as cluster:
+        assert call(cluster.url, "--json") == 0
+    turn = json.loads(capsys.readouterr().out)
+    assert (turn["speech"], turn["emotion"], turn["doubts"]) == ("none", None, ["no_speech"])
+    assert turn["bytes_sent"] == len(cluster.received[0].body)
 
 
 def test_the_emotions_to_choose_among_are_passed_on(call: Callable[..., int]) -> None:

@@ -155,6 +155,24 @@ def test_a_result_of_version_0_4_is_read(spool: Spool, path: Path) -> None:
     assert result.answer == replace(THE_ANSWER, doubts=())
 
 
+def test_that_nobody_spoke_is_read_back(spool: Spool) -> None:
+    (spoken,) = fill(spool, 100)
+    nobody = replace(THE_ANSWER, emotion=None, speech="none", speech_probability=0.02, warnings=("language_mismatch",))
+    spool.settle(spoken.utterance_id, nobody)
+    (result,) = spool.results()
+    assert result.answer == nobody
+
+
+def test_a_result_that_does_not_say_whether_somebody_speaks_is_read(spool: Spool, path: Path) -> None:
+    (spoken,) = fill(spool, 100)
+    spool.settle(spoken.utterance_id, THE_ANSWER)
+    with sqlite3.connect(path) as database:
+        added = "'$.speech', '$.speech_probability', '$.warnings'"
+        database.execute(f"UPDATE results SET answer = json_remove(answer, {added})")
+    (result,) = spool.results()
+    assert result.answer == THE_ANSWER
+
+
 def test_one_that_is_refused_for_good_is_kept_with_the_reason(spool: Spool) -> None:
     (spoken,) = fill(spool, 100)
     spool.refuse(spoken.utterance_id, "400 Bad Request")

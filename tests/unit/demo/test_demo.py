@@ -96,13 +96,20 @@ def test_the_summary_counts_answers_failures_speech_and_bytes(conversation: list
 def test_a_turn_that_nobody_should_act_upon_says_so(conversation: list[SpokenTurn]) -> None:
     sure = answered(0, 10.0)
     assert sure.answer is not None
-    results = [sure, replace(sure, turn=1, answer=replace(sure.answer, doubts=("no_words",), text=""))]
+    nobody = replace(sure.answer, emotion=None, doubts=("no_speech",), text="", speech="none")
+    results = [
+        sure,
+        replace(sure, turn=1, answer=replace(sure.answer, doubts=("no_words",), text="")),
+        replace(sure, turn=2, answer=nobody),
+    ]
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(turns_table(results, conversation, 100))
     rows = [line for line in console.export_text().splitlines() if "speaker9" in line]
     assert "sad 0.90" in rows[0]
     assert "no words" in rows[1]
     assert "unsure (sad?)" in rows[1]
+    assert "no speech" in rows[2]
+    assert "none" in rows[2]
 
 
 # --- Devices ----------------------------------------------------------------------------------------------------------

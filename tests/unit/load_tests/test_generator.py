@@ -13,6 +13,7 @@ import gevent
 import numpy as np
 import pytest
 from answering import answering, seen
+from stand_in import NO_SPEECH, Response, stand_in
 
 from amser.wire import unpack
 from load_tests.fleet.arrivals import Constant, schedule
@@ -68,6 +69,22 @@ def test_what_an_answer_says_is_recorded(payloads: Payloads) -> None:
     assert sample.timings_ms == {"queue": 33.52, "asr": 190.91, "total": 290.1}
     assert sample.speech_s == pytest.approx(1.0)
     assert (sample.hardware, sample.radio in {"lte", "wifi", "3g"}) == ("phone", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (NO_SPEECH, "ok"),
+        ({**NO_SPEECH, "speech": "yes"}, "200 without an emotion"),
+        ({}, "200 without an emotion"),
+    ],
+)
+def test_an_answer_without_an_emotion_is_one_where_nobody_speaks(
+    payloads: Payloads, body: dict[str, Any], outcome: str
+) -> None:
+    with stand_in(*[Response(body=body)] * 20) as cluster:
+        samples = run(scenario(rate=5), payloads, cluster.url).statistics.samples
+    assert outcomes(samples) == {outcome: len(samples)}
 
 
 def test_a_generator_that_is_late_hides_nothing(payloads: Payloads) -> None:
