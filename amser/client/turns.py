@@ -81,7 +81,10 @@ def words(answer: Answer) -> Text:
 
 
 def emotion(answer: Answer) -> Text:
-    """The emotion with its confidence; one that should not be acted upon is only named, as a question."""
+    """The emotion with its confidence; one that should not be acted upon is only named, as a question.
+
+    Where nobody speaks it is "none".
+    """
     if answer.emotion is None:
         return Text("none", style="dim")
     if answer.uncertain:

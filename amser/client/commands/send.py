@@ -31,7 +31,8 @@ DESCRIPTION = """\
 Splits audio files at pauses, compresses each utterance, sends it to the
 cluster and prints what came back: words, emotion, bytes against 16-bit PCM,
 time on the device, time to the answer. An emotion that should not be acted
-upon is shown as "unsure (neutral?)"; --json has the reasons. On a terminal
+upon is shown as "unsure (neutral?)"; --json has the reasons. Where nobody
+speaks, the words are "no speech" and the emotion is "none". On a terminal
 under 96 columns the table leaves out per cent and device time; --json has
 them."""
 
