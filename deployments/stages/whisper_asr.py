@@ -14,7 +14,8 @@ from deployments.settings import RecognizerSettings
 from models.device import device
 from models.messages import Mel, Transcript
 from models.whisper.engines import load_engine, served_name
-from models.whisper.recognizer import DIGITAL_SILENCE, WhisperRecognizer
+from models.whisper.fill import DIGITAL_SILENCE
+from models.whisper.recognizer import WhisperRecognizer
 
 
 @serve.deployment

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from whisper.model import AudioEncoder
 
 _DTYPES: Final = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}  # by CTranslate2's number
+_FORMAT: Final = 6  # of the file
+_REVISION: Final = 3  # of its WhisperSpec
 _TEXT_CONTEXT: Final = 448
 _STACKS: Final = ("encoder", "decoder")
 
@@ -38,6 +40,24 @@ def read_arrays(file: Path) -> Arrays:
     return arrays
 
 
+def write_arrays(file: Path, arrays: Arrays) -> None:
+    """Write a `model.bin` that `read_arrays` reads: arrays that share their memory are written once, with aliases."""
+    first: dict[int, str] = {}
+    for name, values in arrays.items():
+        first.setdefault(id(values), name)
+    own = {name: arrays[name] for name in first.values()}
+    aliases = {name: first[id(values)] for name, values in arrays.items() if name not in own}
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<I", _FORMAT) + _packed("WhisperSpec") + struct.pack("<II", _REVISION, len(own)))
+        for name, values in own.items():
+            stream.write(_packed(name) + struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape))
+            number = next(number for number, dtype in _DTYPES.items() if values.dtype == dtype)
+            stream.write(struct.pack("<BI", number, values.nbytes) + values.tobytes())
+        stream.write(struct.pack("<I", len(aliases)))
+        for alias, name in aliases.items():
+            stream.write(_packed(alias) + _packed(name))
+
+
 def load_openai_whisper(model: Path) -> whisper.Whisper:
     """An openai-whisper model, float32 on the CPU, from a folder in CTranslate2's format.
 
@@ -45,7 +65,7 @@ def load_openai_whisper(model: Path) -> whisper.Whisper:
         FileNotFoundError, ValueError: no `model.bin`, or not a Whisper.
     """
     arrays = read_arrays(model / "model.bin")
-    state = {name: torch.from_numpy(values.astype(np.float32)) for name, values in _renamed(arrays)}
+    state = {name: torch.from_numpy(values.astype(np.float32)) for name, values in renamed(arrays)}
     converted = whisper.Whisper(_dimensions(arrays))
     converted.load_state_dict(state)
     heads = json.loads((model / "config.json").read_text())["alignment_heads"]
@@ -73,7 +93,7 @@ def load_audio_encoder(model: Path, layers: int | None = None) -> AudioEncoder:
     wanted = encoder.state_dict().keys()
     state = {
         name.removeprefix("encoder."): torch.from_numpy(values.astype(np.float32))
-        for name, values in _renamed(arrays)
+        for name, values in renamed(arrays)
         if name.startswith("encoder.") and name.removeprefix("encoder.") in wanted
     }
     encoder.load_state_dict(state)
@@ -101,7 +121,8 @@ def _layers(arrays: Arrays, stack: str) -> int:
     return len({name.split("/")[1] for name in arrays if name.startswith(f"{stack}/layer_") and name.count("/") > 2})
 
 
-def _renamed(arrays: Arrays) -> list[tuple[str, NDArray[np.generic]]]:
+def renamed(arrays: Arrays) -> list[tuple[str, NDArray[np.generic]]]:
+    """The arrays by openai-whisper's names: views, so what is written into them is in `arrays` too."""
     pairs: list[tuple[str, NDArray[np.generic]]] = [
         ("encoder.positional_embedding", arrays["encoder/position_encodings/encodings"]),
         ("decoder.positional_embedding", arrays["decoder/position_encodings/encodings"]),
@@ -153,6 +174,10 @@ def _norm(arrays: Arrays, source: str, target: str) -> list[tuple[str, NDArray[n
 
 def _integer(stream: BinaryIO) -> int:
     return int(struct.unpack("<I", stream.read(4))[0])
+
+
+def _packed(name: str) -> bytes:
+    return struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
 
 
 def _name(stream: BinaryIO) -> str:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from models.whisper.allocation import keep_freed_memory
 from models.whisper.engine import Decoded, States
+from models.whisper.judge import hears_short
 
 # CTranslate2 takes AVX-512 on Intel's processors alone, though AMD's have it too. It reads this with its first model.
 if torch.cpu.get_capabilities().get("avx512_vnni"):
@@ -47,6 +48,8 @@ class CTranslate2Engine:
         self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         self.bands: int = self._model.n_mels
         self.multilingual: bool = self._model.is_multilingual
+        self.model = model
+        self.hears_short = hears_short(model)
         self.width: int = self.encode(np.zeros((self.bands, 2), np.float32)).shape[1]
 
     def encode(self, log_mel: NDArray[np.float32]) -> States:
@@ -56,10 +59,10 @@ class CTranslate2Engine:
         encoded: States = np.array(states)[0]
         return encoded
 
-    def detect_languages(self, states: States) -> list[tuple[str, float]]:
-        """See `Engine.detect_languages`."""
+    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+        """See `Engine.language_probabilities`."""
         answers = self._model.detect_language(_view(states))
-        return [(ranked[0][0].strip("<|>"), float(ranked[0][1])) for ranked in answers]
+        return [{token.strip("<|>"): float(probability) for token, probability in ranked} for ranked in answers]
 
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
         """See `Engine.decode`."""
@@ -70,13 +73,14 @@ class CTranslate2Engine:
             max_length=2 * maximum_tokens,  # CTranslate2 gives half of it to the text
             return_scores=True,
             return_no_speech_prob=True,
+            suppress_blank=not self.hears_short,
         )
         return [self._decoded(result) for result in results]
 
     def _decoded(self, result: Any) -> Decoded:
         tokens = tuple(result.sequences_ids[0])
         # The score sums over the tokens and the end, and divides by the tokens alone
-        average = float(result.scores[0]) * len(tokens) / (len(tokens) + 1)
+        average = float(result.scores[0]) * max(1, len(tokens)) / (len(tokens) + 1)
         text = self._tokenizer.decode(list(tokens)).strip()
         return Decoded(text, tokens, average, float(result.no_speech_prob))
 

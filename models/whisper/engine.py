@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -44,20 +45,25 @@ class Engine(Protocol):
         bands: Mel bands of the model's input, 80 or 128.
         width: of an encoder state.
         multilingual: False for the English-only models.
+        hears_short: whether the weights have learnt to decode from the speech alone, without 30 s of context; they may
+            then write nothing at all, where others are not allowed to.
+        model: their folder.
     """
 
     bands: int
     width: int
     multilingual: bool
+    hears_short: bool
+    model: Path
 
     def encode(self, log_mel: NDArray[np.float32]) -> States:
         """(bands, T) with T even and at most 3000 → (T / 2, width), with the positions of the first T frames."""
         ...
 
-    def detect_languages(self, states: States) -> list[tuple[str, float]]:
-        """(B, n, width) → the most probable language of each, as a code of Whisper's, and its probability."""
+    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+        """(B, n, width) → the probability of each language, by Whisper's code, for each utterance."""
         ...
 
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
-        """(B, n, width) → the greedily decoded text of each, in its language."""
+        """(B, n, width) → the greedily decoded text of each, in its language; it may be empty."""
         ...

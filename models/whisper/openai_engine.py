@@ -16,6 +16,7 @@ from whisper.tokenizer import get_tokenizer
 
 from models.whisper.conversion import load_openai_whisper
 from models.whisper.engine import Decoded, States
+from models.whisper.judge import hears_short
 
 
 class OpenAIEngine:
@@ -34,6 +35,8 @@ class OpenAIEngine:
         self.bands: int = self._model.dims.n_mels
         self.width: int = self._model.dims.n_audio_state
         self.multilingual: bool = self._model.is_multilingual
+        self.model = model
+        self.hears_short = hears_short(model)
         self._tokenizer = get_tokenizer(self.multilingual, num_languages=self._model.num_languages)
 
     @torch.inference_mode()
@@ -49,13 +52,12 @@ class OpenAIEngine:
         return states
 
     @torch.inference_mode()
-    def detect_languages(self, states: States) -> list[tuple[str, float]]:
-        """See `Engine.detect_languages`. The library's own detection takes states of 30 s only."""
+    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+        """See `Engine.language_probabilities`. The library's own detection takes states of 30 s only."""
         start = torch.full((len(states), 1), self._tokenizer.sot, device=self._model.device)
         logits = self._model.logits(start, self._tensor(states))[:, 0, list(self._tokenizer.all_language_tokens)]
-        best = logits.float().softmax(dim=-1).max(dim=-1)
         codes = self._tokenizer.all_language_codes
-        return [(codes[int(i)], float(p)) for i, p in zip(best.indices, best.values, strict=True)]
+        return [dict(zip(codes, row.tolist(), strict=True)) for row in logits.float().softmax(dim=-1)]
 
     @torch.inference_mode()
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
@@ -66,7 +68,11 @@ class OpenAIEngine:
         answers: dict[int, Decoded] = {}
         for language, positions in by_language.items():
             options = DecodingOptions(
-                language=language, without_timestamps=True, fp16=self._half, sample_len=maximum_tokens
+                language=language,
+                without_timestamps=True,
+                suppress_blank=not self.hears_short,
+                fp16=self._half,
+                sample_len=maximum_tokens,
             )
             results = _EncodedTask(self._model, options).run(self._tensor(states[positions]))
             answers |= dict(zip(positions, map(_decoded, results), strict=True))

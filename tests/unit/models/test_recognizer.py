@@ -23,7 +23,8 @@ from models.weights import model_path
 from models.whisper.conversion import load_audio_encoder, read_arrays
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.openai_engine import OpenAIEngine
-from models.whisper.recognizer import WhisperRecognizer, loops
+from models.whisper.judge import loops
+from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import LAYERS, VoiceEncoder, pool_states
 
 CLIPS = 4
