@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -28,8 +29,10 @@ from deployments.gateway.answers import Answer, answer, refusal, server_timing
 from deployments.gateway.audio import envelope_of
 from deployments.gateway.preferences import (
     DEADLINE_HEADER,
+    LANGUAGE,
     PREFER_HEADER,
     Preferences,
+    read_language,
     read_preferences,
 )
 from deployments.gateway.problems import PROBLEM_TYPE, Problem, Refusal
@@ -61,7 +64,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         408: "The body did not arrive in time",
         413: "Too many bytes, or too long an utterance",
         415: "Unknown media type, version, codec or audio format",
-        422: "Well-formed but unusable: too short, not finite, rank too high, unknown emotions",
+        422: "Well-formed but unusable: too short, not finite, rank too high, unknown language or emotions",
         429: "The cluster is full, or cannot answer in time: try again after Retry-After",
         503: "A stage is not available",
         504: "The answer was not ready in time",
@@ -142,9 +145,9 @@ class Ingress:
     ) -> Response:
         """The same for an audio file of up to 30 s, for clients without the codec.
 
-        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is a
-        code of the recogniser's; without it the language is detected. `emotions` restricts the answer to some classes,
-        such as `angry,happy,neutral,sad`.
+        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is
+        spoken, such as `en` or `pt-BR`; without it, or with `auto`, the language is detected. `emotions` restricts the
+        answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
         return await self._answer(request, self._from_audio)
@@ -216,11 +219,12 @@ class Ingress:
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, cause, wire.MEDIA_TYPE)
         body = await self._body(request, self._requests.max_bytes)
         envelope = wire.unpack(body, self._requests.limits)
+        envelope = replace(envelope, language=read_language(envelope.language, self._languages))
         return envelope, envelope.codec, len(body)
 
     async def _from_audio(self, request: Request) -> Read:
+        language = read_language(request.query_params.get(LANGUAGE), self._languages)
         body = await self._body(request, self._requests.max_audio_bytes)
-        language = request.query_params.get("language")
         envelope, name = (await self._decoding.run(envelope_of, body, language, self._requests.max_frames)).value
         return envelope, name, len(body)
 
@@ -228,9 +232,6 @@ class Ingress:
         """Refuses what a stage cannot process, before it joins a batch with other requests."""
         if envelope.bands != MEL_BANDS:
             raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
-        if envelope.language is not None and envelope.language not in self._languages:
-            cause = f"the recogniser does not know the language {envelope.language!r}"
-            raise wire.Unusable(cause, f"{', '.join(sorted(self._languages))}; or none, to have it detected")
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
             return await self._run(envelope, Effort.WHOLE, preferences, strict)

@@ -1,12 +1,15 @@
-"""Request preferences: until when a client waits, whether a partial answer will do, and which emotions it may have."""
+"""Request preferences: until when a client waits, whether a partial answer will do, which emotions it may have, and
+which language it says is spoken.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from amser.languages import UnknownLanguage, language_code
 from deployments.gateway.problems import Refusal
 from deployments.replica.deadline import after
 
@@ -15,6 +18,7 @@ PREFER_HEADER: Final = "Prefer"  # RFC 7240
 STRICT: Final = "handling=strict"
 EMOTIONS: Final = "emotions"  # query parameter
 FEWEST_EMOTIONS: Final = 2
+LANGUAGE: Final = "language"  # query parameter, and what an envelope's language is called in a problem document
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,27 @@ def read_preferences(
         within_s = min(longest_s, milliseconds / 1000)
     preferences = headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
     return Preferences(within_s, after(within_s), STRICT in preferences, _emotions(query.get(EMOTIONS), classes))
+
+
+def read_language(written: str | None, known: Set[str]) -> str | None:
+    """The language that a client says is spoken, in the query or in an envelope; None where it is to be detected.
+
+    Args:
+        written: in any form that `amser.languages` reads.
+        known: codes of the languages that the recogniser's model decodes.
+
+    Raises:
+        Refusal: it names no language, or one that is not in `known`.
+    """
+    try:
+        code = language_code(written)
+        cause = f"the recogniser does not know the language {written!r:.40}"
+    except UnknownLanguage as error:
+        code, cause = "", error.cause
+    if code is None or code in known:
+        return code
+    limit = f"{', '.join(sorted(known))}; or none, to have it detected"
+    raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=LANGUAGE)
 
 
 def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """An RFC 9457 problem document; `parameter` is there where a query parameter is wrong, not the body."""
+    """An RFC 9457 problem document; `parameter` is there where what a request asks for is wrong, not the utterance."""
 
     type: str = "about:blank"
     title: str
@@ -32,7 +32,8 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         status: HTTP status.
         cause: what is wrong, in words for the client's developer.
         limit: what would have been accepted.
-        parameter: the query parameter that is wrong; None where it is something else.
+        parameter: the query parameter that is wrong, `language` for that of an envelope too; None where it is something
+            else.
         retry_after_s: when to try again; None where that would not help.
     """
 

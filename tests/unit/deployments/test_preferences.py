@@ -1,12 +1,14 @@
-"""How a client says until when it waits, whether a partial answer will do, and among which emotions to choose."""
+"""How a client says until when it waits, whether a partial answer will do, and which emotions it may have."""
 
 from __future__ import annotations
 
 import pytest
 
-from deployments.gateway.preferences import Preferences, read_preferences
+from deployments.gateway.preferences import Preferences, read_language, read_preferences
 from deployments.gateway.problems import Refusal
 from deployments.replica.deadline import remaining
+from models.weights import model_path
+from models.whisper.vocabulary import languages
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -72,3 +74,41 @@ def test_emotions_that_leave_no_choice_or_are_not_known_are_refused(asked: str) 
     assert refused.value.cause == f"emotions is {asked!r}"
     assert refused.value.problem("id").parameter == "emotions"  # and not the body: another one fares no better
     assert refused.value.limit == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("en", "en"),
+        ("EN", "en"),
+        ("eng", "en"),
+        ("pt-BR", "pt"),
+        ("jv", "jw"),
+        (None, None),
+        ("", None),
+        ("auto", None),
+    ],
+)
+def test_a_language_becomes_the_code_of_the_model(written: str | None, code: str | None) -> None:
+    assert read_language(written, languages(model_path("whisper-base"))) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "cause"),
+    [
+        ("yue", "the recogniser does not know the language 'yue'"),  # large-v3 does
+        ("tlh", "the recogniser does not know the language 'tlh'"),
+        ("English", "the language is 'English'"),
+    ],
+)
+def test_a_language_that_the_model_lacks_is_refused_with_those_that_it_has(written: str, cause: str) -> None:
+    known = languages(model_path("whisper-base"))
+    with pytest.raises(Refusal) as refused:
+        read_language(written, known)
+    problem = refused.value.problem("id")
+    assert (problem.status, problem.detail, problem.parameter) == (422, cause, "language")
+    assert problem.limit == f"{', '.join(sorted(known))}; or none, to have it detected"
+
+
+def test_whether_there_is_cantonese_is_asked_of_the_model() -> None:
+    assert read_language("yue-HK", {"yue", "zh"}) == "yue"
