@@ -1,7 +1,8 @@
 """From the spool to the cluster: in batches while there is a link, with growing pauses while there is none.
 
 A request that breaks or times out may have been worked on. It is sent again all the same: the utterance keeps its id,
-and a spool holds one result an id.
+and a spool holds one result an id. What the cluster refuses for its language is sent again without: no recording is
+given up for a hint.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import httpx
 
 from amser.client.device import (
     BACKOFF_S,
+    LANGUAGE,
     WORTH_A_RETRY,
     Device,
     DeviceSettings,
     Refused,
     SendFailed,
+    Utterance,
 )
 from amser.client.spool import LONGEST_WAIT_S, Spool
 from amser.client.spool_view import Result, Waiting
+from amser.wire import WireError, pack, unpack
 
 LONGEST_LINK_PAUSE_S: Final = 60.0  # a link that is back is noticed within a minute
 LONGEST_OWN_PAUSE_S: Final = 900.0  # of an utterance whose requests keep failing: it gets out of the others' way
@@ -150,10 +154,16 @@ class Delivery:
             try:
                 answer = self._device.send(utterance)
             except SendFailed as error:
-                if not _is_final(error):
+                unhinted = _without_language(utterance) if _is_about_the_language(error) else None
+                if unhinted is not None:
+                    _log.warning("%s: %s; it is sent again without its language", utterance.utterance_id, error)
+                    spool.replace(unhinted)  # due at once, in the next batch
+                    result = None
+                elif _is_final(error):
+                    result = spool.refuse(waiting.utterance_id, str(error))
+                else:
                     self._pause(spool, waiting, error)
                     return
-                result = spool.refuse(waiting.utterance_id, str(error))
             else:
                 result = spool.settle(waiting.utterance_id, replace(answer, attempts=waiting.attempts + 1))
             if self.failures:
@@ -180,6 +190,27 @@ class Delivery:
         if waiting.attempts and not _is_about_the_link(error):  # beyond the link's pause, so that another one is next
             wait_s = pause_s + backoff_s(waiting.attempts, self._source, LONGEST_OWN_PAUSE_S)
         spool.postpone(waiting.utterance_id, wait_s)
+
+
+def _is_about_the_language(error: SendFailed) -> bool:
+    """Whether the cluster refused the language that an envelope names, or may have.
+
+    Clusters older than 0.5 do not say what they refuse with 422. Sent without the language, the utterance is answered,
+    or is refused once more for what is wrong with it.
+    """
+    is_unusable = isinstance(error, Refused) and error.status == httpx.codes.UNPROCESSABLE_ENTITY
+    return is_unusable and error.problem.get("parameter", LANGUAGE) == LANGUAGE
+
+
+def _without_language(utterance: Utterance) -> Utterance | None:
+    """The same utterance under the same id, its language left to the cluster; None where it names none."""
+    try:
+        envelope = unpack(utterance.envelope)
+    except WireError:
+        return None
+    if envelope.language is None:
+        return None
+    return replace(utterance, envelope=pack(replace(envelope, language=None)))
 
 
 def _is_final(error: SendFailed) -> bool:

@@ -195,6 +195,17 @@ class Spool(SpoolView):
         with self._transaction():
             self._db.execute(change, (self._clock() + min(wait_s, LONGEST_WAIT_S), str(utterance_id)))
 
+    def replace(self, utterance: Utterance) -> None:
+        """Counts an attempt after which an utterance is to be sent in another form.
+
+        Args:
+            utterance: in that form, with the id of one that waits. Where it does not (any longer), nothing happens.
+        """
+        change = "UPDATE waiting SET attempts = attempts + 1, envelope = ?, bytes = ? WHERE utterance_id = ?"
+        with self._transaction():
+            row = (utterance.envelope, len(utterance.envelope), str(utterance.utterance_id))
+            self._db.execute(change, row)
+
     def settle(self, utterance_id: UUID, answer: Answer) -> Result | None:
         """Exchanges an utterance for its answer, in one transaction.
 
