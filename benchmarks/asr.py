@@ -19,6 +19,7 @@ from rich.table import Table
 from whisper.normalizers import EnglishTextNormalizer
 
 from amser import codecs
+from amser.client.commands.codec_options import spoken_language
 from amser.features import SAMPLE_RATE, Float32, log_mel, silence_value
 from benchmarks.measuring import command, manifest
 from benchmarks.measuring.console import output, progress, table
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     manifest.add_options(parser, (manifest.PATH, manifest.TEXT))
     add = parser.add_argument
     add("--limit", type=count, metavar="N", help="first N clips only")
-    add("--language", default="en", metavar="CODE", help="ISO 639-1, or auto to detect it (default: %(default)s)")
+    add("--language", type=spoken_language, default="en", metavar="CODE", help="spoken, or auto (default: %(default)s)")
     add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
     add("--engine", choices=ENGINES, nargs="+", default=ENGINES, help="default: all")
     add("--context", choices=get_args(Context), nargs="+", default=["padded", "short"], help="default: padded short")
@@ -117,8 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     recordings = manifest.recordings_of(options)[: options.limit]
     command.require_weights([options.weights])
-    language = None if options.language == "auto" else options.language
-    clips = [read_clip(each, options.codec, language) for each in progress(recordings, "log-Mel and codec")]
+    clips = [read_clip(each, options.codec, options.language) for each in progress(recordings, "log-Mel and codec")]
     audio_seconds = sum(clip.seconds for clip in clips)
     rows: list[Row] = []
     for name in options.engine:

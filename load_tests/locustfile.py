@@ -21,6 +21,7 @@ from locust import User, constant, events, task
 from locust.env import Environment
 from locust.runners import LocalRunner
 
+from amser.client.commands.codec_options import spoken_language
 from load_tests.fleet.connection import DEFAULT_URL, BadUrl, check_reachable
 from load_tests.fleet.locust_fleet import LocustFleet
 from load_tests.fleet.run import UNUSABLE_INPUT, payloads_for
@@ -40,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--seed", type=int, default=0, env_var="AMSER_SEED", help="of schedule and fleet")
     add("--report", type=Path, env_var="AMSER_REPORT", help="folder for record and report of a scenario")
     add("--audio", nargs="+", type=Path, default=(), env_var="AMSER_AUDIO", help="files (default: the sample)")
-    add("--language", default="en", env_var="AMSER_LANGUAGE", help="empty: detected")
+    add("--language", type=spoken_language, default="en", env_var="AMSER_LANGUAGE", help="spoken, or auto")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -55,7 +56,7 @@ def prepare(environment: Environment, **_: Any) -> None:
             check_reachable(environment.host)
         scenario = load_scenario(options.scenario or PATIENT)
         scenario = scenario.adjusted(rate=options.rate, devices=MOST_USERS if closed else None)
-        payloads = payloads_for(scenario, options.seed, options.audio or (), options.language or None)
+        payloads = payloads_for(scenario, options.seed, options.audio or (), options.language)
     except (BadScenario, BadUrl, *UNUSABLE_INPUT) as error:
         raise SystemExit(f"locustfile: {error}") from None
     gevent.sleep(0)  # its clock stood still during the encoding, and `-t` would count from before it

@@ -30,11 +30,13 @@ from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
 from amser.codecs.klt import step_index
 from amser.features import SAMPLE_RATE, Float32
+from amser.languages import language_code
 from amser.rate_hint import RateHint
 from amser.wire import MEDIA_TYPE, Envelope, pack
 
 ROUTE: Final = "/v1/emotion"
 EMOTIONS: Final = "emotions"  # query parameter
+LANGUAGE: Final = "language"  # what a problem document calls the language of an envelope, in `parameter`
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -105,7 +107,8 @@ class DeviceSettings:
         bounds: within which `AUTO` chooses.
         frontend: who computes the log-Mel, one of `amser.client.frontend.FRONTENDS`.
         profile: a name in `amser.features.PROFILES`.
-        language: ISO 639 code that the speaker is known to speak; None has it detected.
+        language: that the speaker is known to speak, as `amser.languages` reads it; becomes Whisper's code. None has it
+            detected.
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
@@ -113,8 +116,8 @@ class DeviceSettings:
         give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
-        ValueError: the URL is none of a cluster, the codec is not known or does not have this setting, or the emotions
-            leave no choice.
+        ValueError: the URL is none of a cluster, the codec is not known or does not have this setting, the language is
+            none, or the emotions leave no choice.
     """
 
     device_id: str = "device-1"
@@ -147,6 +150,7 @@ class DeviceSettings:
             raise ValueError(f"{self.codec} has no {', '.join(sorted(unknown))}, but {', '.join(sorted(takes))}")
         if self.step is not None and self.step != AUTO:
             step_index(self.step)  # raises where there is none
+        object.__setattr__(self, "language", language_code(self.language))
 
 
 @dataclass(frozen=True, slots=True)

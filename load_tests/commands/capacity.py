@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from amser.client.commands.codec_options import spoken_language
 from load_tests.capacity import (
     CONFIDENCE,
     PERCENTILE,
@@ -85,7 +86,7 @@ def add_to(commands: Commands) -> None:
     add("--percentile", type=float, default=PERCENTILE, metavar="P", help="that keeps it (default: %(default)g)")
     add("--scenario", default="steady", metavar="NAME", help="its devices; not its arrivals (default: %(default)s)")
     add("--devices", type=count, metavar="N", help="in the fleet (default: those of the scenario)")
-    add("--language", default="en", metavar="CODE", help="that is spoken; empty: detected (default: %(default)s)")
+    add("--language", type=spoken_language, default="en", metavar="CODE", help="spoken, or auto (default: %(default)s)")
     add("--allow-degraded", action="store_true", help="an answer that left a stage out is no violation")
     add("--confidence", type=float, default=CONFIDENCE, metavar="C", help="default: %(default)g")
     add("--precision", type=float, default=PRECISION, metavar="R", help="share of the rate (default: %(default)g)")
@@ -267,7 +268,7 @@ def _probe(scenario: Scenario, options: argparse.Namespace, tell: Callable[[str]
         while True:
             tell(f"{rate:.4g}/s: {arrivals:,} arrivals, {violations:,} violations so far")
             run = run_scenario(
-                at_rate, options.url, devices=options.devices, seed=next(seeds), language=options.language or None
+                at_rate, options.url, devices=options.devices, seed=next(seeds), language=options.language
             )
             if run.about[INTERRUPTED]:
                 raise KeyboardInterrupt  # what is left of the slice says nothing of its rate

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.markup import escape
 
+from amser.client.commands.codec_options import spoken_language
 from load_tests.commands import FAILED, INTERRUPTED, OK, complain, count, positive
 from load_tests.fleet.connection import DEFAULT_URL, BadUrl, check_reachable
 from load_tests.fleet.generator import MOST_IN_FLIGHT, is_failure
@@ -60,7 +61,7 @@ def add_to(commands: Commands) -> None:
     add("--dashboard", metavar="URL", help="Ray's dashboard, for the running replicas, such as http://127.0.0.1:8265")
     add("--closed", type=count, metavar="N", help="so many devices that wait for their answers; no schedule")
     add("--audio", type=Path, nargs="+", default=(), metavar="FILE", help="speech that is sent (default: the sample)")
-    add("--language", default="en", metavar="CODE", help="that is spoken; empty: detected (default: %(default)s)")
+    add("--language", type=spoken_language, default="en", metavar="CODE", help="spoken, or auto (default: %(default)s)")
     add("--most-in-flight", type=count, default=MOST_IN_FLIGHT, metavar="N", help="default: %(default)s")
     add("--json", action="store_true", help="one JSON object with the summary, instead of the table")
 
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
                 dashboard=options.dashboard,
                 closed=options.closed,
                 audio=options.audio,
-                language=options.language or None,
+                language=options.language,
                 most_in_flight=options.most_in_flight,
                 progress=show,
             )

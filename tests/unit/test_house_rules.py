@@ -132,8 +132,9 @@ def test_a_file_is_short_enough_to_be_read(package: str) -> None:
 
 
 def test_the_signal_path_needs_numpy_scipy_and_a_checksum_alone() -> None:
-    # What a device needs besides; `audio` decodes files with PyAV, `rate_hint` reads a header with http-sf
-    apart = {"client", "audio", "rate_hint.py", "__main__.py"}
+    # What a device needs besides; `audio` decodes files with PyAV, `rate_hint` reads a header with http-sf, `languages`
+    # knows ISO 639 through langcodes
+    apart = {"client", "audio", "rate_hint.py", "languages.py", "__main__.py"}
     files = [file for file in modules("amser") if apart.isdisjoint(file.relative_to(ROOT).parts)]
     needed = {package_of(module) for file in files for module in imports(file)}
     assert needed - set(sys.stdlib_module_names) - {"amser"} <= SIGNAL_PATH_NEEDS

@@ -15,6 +15,7 @@ from amser.codecs.interpolation import DEFAULT_FACTORS, LARGEST_FACTOR
 from amser.codecs.klt import COARSEST, DEFAULT_PROFILE, PROFILES
 from amser.features import MINIMUM_SECONDS, SAMPLE_RATE
 from amser.features import PROFILES as FEATURE_PROFILES
+from amser.languages import UnknownLanguage, language_code
 
 DEFAULTS = DeviceSettings()
 
@@ -54,7 +55,9 @@ def add_codec_options(parser: argparse.ArgumentParser) -> None:
         help=f"of the log-Mel, as the cluster's recogniser takes it: {', '.join(FEATURE_PROFILES)} "
         "(default: %(default)s)",
     )
-    group.add_argument("--language", metavar="CODE", help="that is spoken, such as en (default: detected)")
+    group.add_argument(
+        "--language", type=spoken_language, metavar="CODE", help="spoken, such as en or pt-BR (default: detected)"
+    )
     group.add_argument("--device-id", default=DEFAULTS.device_id, metavar="ID", help="default: %(default)s")
 
 
@@ -82,6 +85,18 @@ def device_settings(options: argparse.Namespace, **more: Any) -> DeviceSettings:
     )
     Device(settings).encode(np.zeros(round(MINIMUM_SECONDS * SAMPLE_RATE), np.float32), datetime.now(UTC))
     return settings
+
+
+def spoken_language(text: str) -> str | None:
+    """The value of a `--language`, as argparse's `type`: Whisper's code; None where it is to be detected.
+
+    Raises:
+        argparse.ArgumentTypeError: it names no language.
+    """
+    try:
+        return language_code(text)
+    except UnknownLanguage as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _codec(options: argparse.Namespace) -> str:
