@@ -145,7 +145,7 @@ async def recognize(
 
 
 def _left_out(transcript: Transcript | None, text_features: TextFeatures | None, emotion: Emotion) -> tuple[str, ...]:
-    """What the emotion does without, though it could have been read."""
+    """See `Recognition`. Where there are no words, none are left out."""
     if transcript is None:
         return ("asr", "text")
     if transcript.speech == "doubtful" and not transcript.text:

@@ -163,14 +163,15 @@ def test_the_language_is_detected_where_none_is_given(client: httpx.Client, clip
     assert answer["transcript"]["text"]
 
 
-def test_silence_is_answered_with_no_words(client: httpx.Client) -> None:
+def test_silence_is_answered_without_words_and_emotion(client: httpx.Client) -> None:
     for response in (
         send(client, wire.pack(envelope_of(silence(2), language=None))),
         send_audio(client, audio_file(silence(2), "wav", "pcm_s16le"), query=""),
     ):
         assert response.status_code == 200
-        assert response.json()["transcript"]["text"] == ""
-        assert response.json()["emotion"] in CLASSES
+        answer = response.json()
+        assert (answer["speech"], answer["transcript"]["text"]) == ("none", "")
+        assert (answer["emotion"], answer["doubts"]) == (None, ["no_speech"])
 
 
 @pytest.mark.usefixtures("still_answers")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ray import serve
-from recordings import envelope_of, silence, speakers, waveform_of
+from recordings import DATA, envelope_of, silence, speakers, waveform_of
 
 from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
@@ -105,8 +105,9 @@ class Body:
 def test_the_pipeline_understands_speech(in_process: list[Recognition]) -> None:
     *speech, quiet = in_process
     assert all(len(recognition.transcript.text.split()) > 2 for recognition in speech)
-    assert quiet.transcript.text == ""
-    for recognition in in_process:
+    assert (quiet.transcript.speech, quiet.transcript.text, quiet.emotion) == ("none", "", None)
+    for recognition in speech:
+        assert recognition.transcript.speech == "yes"
         assert sum(recognition.emotion.probabilities.values()) == pytest.approx(1)
 
 
@@ -127,13 +128,17 @@ def test_local_testing_mode_gives_the_answer_of_the_pipeline(
         assert response.status_code == 200, response.body
         answer = Answer.model_validate_json(response.body)
         assert answer.transcript.text == expected.transcript.text
+        assert answer.speech == expected.transcript.speech
+        assert answer.uncertain is bool(answer.doubts)
+        assert answer.input.bytes == len(body)
+        if expected.emotion is None:
+            assert answer.emotion is None
+            continue
         assert answer.emotion == expected.emotion.label
         assert answer.probabilities == pytest.approx(
             expected.emotion.probabilities, abs=0.03
         )  # served in bfloat16 where the processor has it
-        assert answer.uncertain is bool(answer.doubts)
         assert set(answer.doubts) - {"low_confidence"} == set(expected.emotion.doubts) - {"low_confidence"}
-        assert answer.input.bytes == len(body)
 
 
 @pytest.mark.parametrize(("codec", "step"), [("klt", "low"), ("klt", "robust"), ("interpolation", None)])
@@ -193,10 +198,43 @@ def test_emotions_that_are_not_known_are_refused_with_those_that_are(application
     assert document["limit"] == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"
 
 
-def test_silence_is_never_sure(application: Any, envelopes: list[wire.Envelope]) -> None:
+@pytest.mark.parametrize("language", ["en", "eng"])
+def test_the_language_of_an_envelope_is_understood_as_people_write_it(
+    application: Any, envelopes: list[wire.Envelope], in_process: list[Recognition], language: str
+) -> None:
+    body = wire.pack(replace(envelopes[0], language=language))
+    document = json.loads(application.emotion.remote(Body(body)).result().body)
+    assert document["transcript"]["language"] == "en"
+    assert document["transcript"]["text"] == in_process[0].transcript.text
+
+
+@pytest.mark.parametrize("language", ["EN", "en-US", "auto", ""])
+def test_the_language_of_a_file_is_understood_as_people_write_it(application: Any, language: str) -> None:
+    content = (DATA / speakers(1)[0]["path"]).read_bytes()
+    response = application.emotion_of_audio.remote(Body(content, "audio/flac", language=language)).result()
+    assert response.status_code == 200, response.body
+    assert json.loads(response.body)["transcript"]["language"] == "en"
+
+
+@pytest.mark.parametrize("language", ["yue", "tlh"])
+def test_a_language_that_the_model_lacks_is_refused_with_those_that_it_has(
+    application: Any, envelopes: list[wire.Envelope], language: str
+) -> None:
+    in_envelope = application.emotion.remote(Body(wire.pack(replace(envelopes[0], language=language)))).result()
+    in_query = application.emotion_of_audio.remote(Body(b"not even read", language=language)).result()
+    for response in (in_envelope, in_query):
+        document = json.loads(response.body)
+        assert (response.status_code, document["parameter"]) == (422, "language")
+        assert document["detail"] == f"the recogniser does not know the language '{language}'"
+        assert document["limit"].startswith("af, am, ar, as, az, ba, be,")
+
+
+def test_of_silence_no_emotion_is_claimed(application: Any, envelopes: list[wire.Envelope]) -> None:
     document = json.loads(application.emotion.remote(Body(wire.pack(envelopes[-1]))).result().body)
-    assert document["uncertain"] is True
-    assert "no_words" in document["doubts"]
+    assert (document["speech"], document["emotion"], document["probabilities"]) == ("none", None, {})
+    assert (document["uncertain"], document["doubts"], document["degraded"]) == (True, ["no_speech"], [])
+    assert document["timings_ms"]["asr"] > 0
+    assert document["timings_ms"]["fusion"] == 0
 
 
 def test_every_stage_says_what_it_runs(application: Any) -> None:
