@@ -50,8 +50,8 @@ def language_code(written: str | None) -> str | None:
     if text in DETECT:
         return None
     tag = _TAG.fullmatch(text)
-    language = Language.get(tag[1]).prefer_macrolanguage() if tag else Language()
-    if language.language is None or not language.is_valid():
+    language = Language.get(tag[1]).prefer_macrolanguage() if tag else None
+    if language is None or language.language is None or not language.is_valid():
         raise UnknownLanguage(
             f"the language is {written!r:.40}", "a code such as en or pt-BR; auto or nothing has it detected"
         )

@@ -198,8 +198,9 @@ def _is_about_the_language(error: SendFailed) -> bool:
     Clusters older than 0.5 do not say what they refuse with 422. Sent without the language, the utterance is answered,
     or is refused once more for what is wrong with it.
     """
-    is_unusable = isinstance(error, Refused) and error.status == httpx.codes.UNPROCESSABLE_ENTITY
-    return is_unusable and error.problem.get("parameter", LANGUAGE) == LANGUAGE
+    if not isinstance(error, Refused) or error.status != httpx.codes.UNPROCESSABLE_ENTITY:
+        return False
+    return bool(error.problem.get("parameter", LANGUAGE) == LANGUAGE)
 
 
 def _without_language(utterance: Utterance) -> Utterance | None:
