@@ -107,7 +107,22 @@ class WheelSource(_Entry):
         return f"wheels {self.wheels[0].requirement}{more}"
 
 
-Source = PathSource | HubSource | WheelSource
+class AdapterSource(_Entry):
+    """Low-rank changes that this package carries, put on another model of the store (`models.whisper.adapter`).
+
+    Attributes:
+        adapts: the model that is changed; the files that have no part in it are its own.
+        folder: of this package, with `adapter.safetensors` and the files that only the adapted model has.
+    """
+
+    adapts: str
+    folder: InsidePath
+
+    def __str__(self) -> str:
+        return f"adapter of {self.adapts}"
+
+
+Source = PathSource | HubSource | WheelSource | AdapterSource
 
 
 class Model(_Entry):
@@ -136,6 +151,11 @@ class Model(_Entry):
     @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
+
+    @property
+    def adapts(self) -> str | None:
+        """The model of which this one is an adaptation, if it is one."""
+        return next((source.adapts for source in self.sources if isinstance(source, AdapterSource)), None)
 
     @property
     def fingerprint(self) -> str:

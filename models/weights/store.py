@@ -125,6 +125,9 @@ def fetch(
             _write_stamp(model, folder)
             return "already there, verified"
         named = str(mirror) if mirror else os.environ.get("AMSER_WEIGHTS_FROM") or None
+        if model.adapts:
+            with suppress(FetchFailed):  # another source may have the adapted model whole
+                fetch(model.adapts, store, catalogue, mirror, progress)
         return _fetch_from_sources(model, store, named, progress)
 
 
@@ -233,7 +236,7 @@ def _fetch_from_sources(model: Model, store: Path, mirror: str | None, progress:
             partial.mkdir()
             downloads.mkdir(parents=True, exist_ok=True)
             try:
-                fill(source, model, Workspace(partial, downloads, mirror, progress))
+                fill(source, model, Workspace(partial, downloads, mirror, store, progress))
             except SourceFailed as error:
                 failures.append(f"  {source}: {error}")
                 continue

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from models.whisper.conversion import read_arrays, renamed, write_arrays
+from models.whisper.arrays import read_arrays, renamed, write_arrays
 
 
 def adapt(model: Path, adapter: Path, output: Path) -> None:

@@ -115,7 +115,11 @@ class WhisperRecognizer:
     def _is_doubtful(self, heard: _Heard) -> bool:
         """A text that is not believed is decoded again before it is thrown away; no text at all is not."""
         speech = self._judge.speech(heard.probability)
-        return heard.lost or (speech != "yes" and bool(heard.decoded.text)) or (speech != "none" and not heard.decoded.text)
+        return (
+            heard.lost
+            or (speech != "yes" and bool(heard.decoded.text))
+            or (speech != "none" and not heard.decoded.text)
+        )
 
     def _hear(self, mels: Sequence[Mel], context: Context) -> list[_Heard]:
         states = self._encode(mels, context)

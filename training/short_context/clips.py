@@ -23,6 +23,7 @@ NO_WORDS = "zxx"  # ISO 639-2: no linguistic content
 LONGEST_SECONDS = 29.0
 G722 = ".g722"  # telephone speech of 16 kHz, which soundfile does not read
 PROMPT_SUFFIXES = (G722, ".wav")
+PROMPTS = "prompts-"  # and the voice: a corpus
 NOT_SPOKEN = ("silence", "letters")  # folders of prompts
 
 
@@ -48,7 +49,9 @@ class Clip:
 
     @property
     def name(self) -> str:
-        return f"{self.corpus}-{self.path.parent.name}-{self.path.stem}"
+        """Of this clip alone: prompts of one name stand in several folders."""
+        folder = f"{self.path.parent.name}-" if self.corpus.startswith(PROMPTS) else ""
+        return f"{self.corpus}-{folder}{self.path.stem}"
 
 
 def read_clips(manifests: Iterable[Path]) -> list[Clip]:
@@ -104,7 +107,7 @@ def read_prompts(folders: Iterable[Path]) -> list[Clip]:
         if not files:
             raise ManifestError(f"{folder} has no recordings ({', '.join(PROMPT_SUFFIXES)})")
         language = folder.name[:2].lower()
-        clips += [Clip(file, f"prompts-{folder.name}", folder.name, language, 1) for file in files]
+        clips += [Clip(file, f"{PROMPTS}{folder.name}", folder.name, language, 1) for file in files]
     return clips
 
 

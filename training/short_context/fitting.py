@@ -1,4 +1,4 @@
-"""The student learns: batches of samples of like length, the teacher's words as targets, a moving average at the end."""
+"""The student learns: batches of samples of like length, the teacher's words as targets, averaged adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the student hears and is to write: clips, changed copies, joined and repeated clips, and sounds without speech."""
+"""What the student hears and is to write: clips, changed copies, joined and repeated clips, and sounds."""
 
 from __future__ import annotations
 
@@ -102,7 +102,12 @@ class Samples:
                     yield self._joined(draw, int(place))
                 else:
                     clip, lesson = self._pairs[place]
-                    yield self._heard(draw, self._waveform(clip), clip.language, lesson.tokens, self._soft(clip, lesson))
+                    yield self._heard(
+                        draw, self._waveform(clip), clip.language, lesson.tokens, self._soft(clip, lesson)
+                    )
+
+    def _single(self, draw: np.random.Generator, clip: Clip, lesson: Lesson) -> Sample:
+        return self._heard(draw, self._waveform(clip), clip.language, lesson.tokens, self._soft(clip, lesson))
 
     def _nothing(self, draw: np.random.Generator) -> Sample:
         language = self._languages[draw.integers(len(self._languages))] if draw.random() < 0.5 else "en"

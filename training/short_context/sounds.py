@@ -125,7 +125,9 @@ def _music(draw: Draw, samples: int) -> Float32:
             wave[place : place + length] += envelope * note
         if drum:
             hit = min(samples - place, SAMPLE_RATE // 12)
-            wave[place : place + hit] += draw.standard_normal(hit) * np.exp(-np.arange(hit) / 250.0) * draw.uniform(0, 3)
+            wave[place : place + hit] += (
+                draw.standard_normal(hit) * np.exp(-np.arange(hit) / 250.0) * draw.uniform(0, 3)
+            )
     return wave
 
 

@@ -27,13 +27,13 @@ COMMON: Final = (
     "yes no stop start continue cancel hello goodbye thanks please help open close next back play pause louder quieter "
     "left right up down on off home music news weather morning evening today tomorrow yesterday kitchen light lights "
     "door window alarm timer call message number repeat again maybe sure okay ready wait go come look listen run sorry"
-).split()
+)
 CODES: Final = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa quebec romeo "
     "sierra tango uniform victor whiskey x-ray yankee zulu"
-).split()
-DIGITS: Final = "zero one two three four five six seven eight nine".split()
-TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 UNITS: Final = ("", " dollars", " percent", " minutes", " degrees", " kilometers", " people", " o'clock")
 
 
@@ -48,15 +48,22 @@ def phrases(texts: Sequence[str], many: int, seed: int) -> list[str]:
     draw = random.Random(seed)
     counted = Counter(word for text in texts for word in re.findall(r"[a-z]{2,}", text.lower()))
     vocabulary = sorted(word for word, times in counted.items() if times >= 2)
+    common, codes = COMMON.split(), CODES.split()
     makers = {
-        "words": lambda: draw.choice(vocabulary if draw.random() < 0.7 and vocabulary else COMMON),
+        "words": lambda: draw.choice(vocabulary if draw.random() < 0.7 and vocabulary else common),
         "numbers": lambda: _number(draw),
-        "spelled": lambda: ", ".join(draw.choice(vocabulary or COMMON)[:6].upper()),
-        "codes": lambda: " ".join(draw.choices(CODES, k=draw.randint(1, 3)) + draw.choices(DIGITS, k=draw.randint(0, 2))),
-        "phrases": lambda: " ".join(draw.choice(texts).lower().split()[: draw.randint(2, 5)]) if texts else "thank you",
+        "spelled": lambda: ", ".join(draw.choice(vocabulary or common)[:6].upper()),
+        "codes": lambda: " ".join(
+            [*draw.choices(codes, k=draw.randint(1, 3)), *draw.choices(DIGITS, k=draw.randint(0, 2))]
+        ),
+        "phrases": lambda: " ".join(draw.choice(texts or common).lower().split()[: draw.randint(2, 5)]),
     }
     kinds = draw.choices(list(SHARES), list(SHARES.values()), k=many)
-    return [makers[kind]().capitalize() + "." for kind in kinds]
+    return [_sentence(makers[kind]()) for kind in kinds]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _number(draw: random.Random) -> str:

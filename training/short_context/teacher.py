@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from whisper.tokenizer import get_tokenizer
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from amser.features import log_mel
 from models.weights import cache_folder, fingerprint, model_path
 from models.whisper.conversion import load_openai_whisper
 from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.engine import CONTEXT_FRAMES, MAXIMUM_TOKENS
+from models.whisper.engine import CONTEXT_FRAMES, MAXIMUM_TOKENS, Decoded, States
 from models.whisper.fill import DIGITAL_SILENCE
+from models.whisper.judge import loops
 from training.short_context.clips import Clip, waveform_of
 
 LIKELIEST: Final = 32  # tokens of which the probability is kept, at each place
@@ -55,8 +56,6 @@ class Lesson:
 
 def believed(lesson: Lesson) -> bool:
     """Whether a text is good enough to teach: likely, of speech, and without a loop."""
-    from models.whisper.judge import loops
-
     return (
         len(lesson.tokens) > 0
         and lesson.average_log_probability >= LEAST_LOG_PROBABILITY
@@ -127,29 +126,27 @@ class _Teacher:
             states = self._engine.encode(np.maximum(padded, DIGITAL_SILENCE))[None]
             limit = min(MAXIMUM_TOKENS, 20 + 12 * mel.shape[1] // 100)
             decoded = self._engine.decode(states, [clip.language], limit)[0]
-            self._keep(clip, states, list(decoded.tokens), decoded.average_log_probability, decoded.no_speech_probability)
+            self._keep(clip, states, decoded)
 
     @torch.inference_mode()
-    def _keep(
-        self, clip: Clip, states: NDArray[np.float32], tokens: list[int], likelihood: float, no_speech: float
-    ) -> None:
+    def _keep(self, clip: Clip, states: States, decoded: Decoded) -> None:
         tokenizer = self._tokenizer
         prompt = prompt_of(tokenizer, clip.language)
-        row = torch.tensor([[*prompt, *tokens]])
+        row = torch.tensor([[*prompt, *decoded.tokens]])
         logits = self._whisper.logits(row, torch.from_numpy(states))[0].softmax(-1)
         places = torch.cat([logits[:1], logits[len(prompt) - 1 :]])
         best = places.topk(LIKELIEST)
         np.savez(
             _file(self._folder, clip),
-            tokens=np.array(tokens, np.int32),
+            tokens=np.array(decoded.tokens, np.int32),
             likeliest=best.indices.numpy().astype(np.int32),
             probabilities=best.values.numpy().astype(np.float16),
-            average_log_probability=np.array(likelihood),
-            no_speech_probability=np.array(no_speech),
+            average_log_probability=np.array(decoded.average_log_probability),
+            no_speech_probability=np.array(decoded.no_speech_probability),
         )
 
 
-def prompt_of(tokenizer: object, language: str) -> list[int]:
+def prompt_of(tokenizer: Tokenizer, language: str) -> list[int]:
     """The start of a text: start, language, transcribe, no timestamps."""
     return [
         tokenizer.sot,

@@ -20,7 +20,8 @@ from whisper.normalizers import EnglishTextNormalizer
 from amser.features import SAMPLE_RATE, trim_pauses
 from models.messages import Mel, Transcript
 from models.weights import model_path
-from models.whisper.conversion import load_audio_encoder, read_arrays
+from models.whisper.arrays import read_arrays
+from models.whisper.conversion import load_audio_encoder
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.openai_engine import OpenAIEngine
 from models.whisper.judge import loops
