@@ -156,7 +156,7 @@ class Samples:
         changed: float = CHANGED,
     ) -> Sample:
         if draw.random() < changed:
-            waveform = _mixed(draw, self._augmentation(waveform, int(draw.integers(2**31))), self._recordings)
+            waveform = mixed(draw, self._augmentation(waveform, int(draw.integers(2**31))), self._recordings)
         codec = CodecSetting.parse(str(draw.choice(list(CODECS), p=list(CODECS.values()))))
         mel = compressed_mel(waveform, codec)
         low, high = LONG_TAIL if draw.random() < LONG_TAILS else USUAL_TAIL
@@ -173,15 +173,15 @@ class Samples:
         return kept
 
 
-def _mixed(draw: np.random.Generator, waveform: Float32, recordings: Sequence[Path]) -> Float32:
-    """Half of the time with a sound behind it."""
-    if draw.random() < 0.5:
+def mixed(draw: np.random.Generator, waveform: Float32, recordings: Sequence[Path], often: float = 0.5) -> Float32:
+    """A waveform (n,), so often with a sound behind it that is 0 to 25 dB weaker."""
+    if draw.random() >= often:
         return waveform
     noise = np.resize(sound(draw, recordings), len(waveform))
     ratio = 10 ** (-draw.uniform(*SNR) / 20)
     noise = noise * (ratio * np.sqrt(np.mean(waveform**2)) / max(1e-6, float(np.sqrt(np.mean(noise**2)))))
-    mixed = waveform + noise
-    return np.asarray(mixed / max(1.0, float(np.abs(mixed).max())), np.float32)
+    louder = waveform + noise
+    return np.asarray(louder / max(1.0, float(np.abs(louder).max())), np.float32)
 
 
 _NOTHING: Final = np.zeros(0, np.float32)

@@ -1,0 +1,167 @@
+"""`python -m training.short_context --manifest FILE …`: teach Whisper to decode from the speech alone.
+
+The teacher is the same Whisper on the padded 30 s; no transcripts are needed. Speakers of the folds 1 to 3 of each
+manifest teach, those of fold 4 fit the judge of speech, and those of fold 5 are left for `benchmarks.words`. What comes
+out is a folder with `adapter.safetensors` and `speech.json`, from which the weight catalogue makes the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from whisper.tokenizer import get_tokenizer
+
+from models.weights import WeightsMissing, cache_folder, model_path
+from models.whisper.adapter import adapt
+from models.whisper.conversion import load_openai_whisper
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.judge import FILE, OF_OTHER_WEIGHTS
+from models.whisper.recognizer import WhisperRecognizer
+from training.corpora.manifest import ManifestError
+from training.data.waveform_augmentation import WaveformAugmentation
+from training.outputs import RUNS, OutputExists, new_file
+from training.short_context.adapter import RANK
+from training.short_context.clips import FOLDS, LANGUAGE, Clip, read_clips, read_prompts, some_of_each
+from training.short_context.fitting import LEARNING_RATE, Fit, fit
+from training.short_context.judging import fit_judge, items_of
+from training.short_context.samples import Samples
+from training.short_context.sounds import recordings_in
+from training.short_context.spoken import phrases, speak
+from training.short_context.teacher import believed, lessons_of
+
+ADAPTER: Final = "adapter.safetensors"
+MODEL: Final = "model.bin"
+TEACHING: Final = (1, 2, 3)  # folds
+FITTING: Final = 4  # fold of the judge
+MOST_JUDGED: Final = 60  # clips of a corpus
+SOUNDS: Final = 600  # that the judge is fitted on
+AUGMENTATION: Final = WaveformAugmentation(
+    pitch=0.2, stretch=0.3, noise=0.2, gain=0.3, reverberation=0.4, equalizer=0.3, telephone=0.25, far=0.2
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    adapter, speech = options.output / ADAPTER, options.output / FILE
+    try:
+        for file in (adapter, speech):
+            new_file(file, options.force)
+        options.output.mkdir(parents=True, exist_ok=True)
+        _teach(options, adapter)
+        _fit_judge(options, adapter, speech)
+    except (ManifestError, OutputExists, WeightsMissing) as error:
+        print(f"training.short_context: {error}", file=sys.stderr)
+        return 2
+    Console().print(f"{adapter} and {speech} are written; hash them into the weight catalogue to serve them")
+    return 0
+
+
+def _teach(options: argparse.Namespace, adapter: Path) -> None:
+    """The adapter."""
+    given = read_clips(options.manifest)
+    clips = [clip for clip in given if clip.fold in TEACHING]
+    texts = [clip.text for clip in clips if clip.text and clip.language == LANGUAGE]
+    clips += read_prompts(options.prompts)
+    if options.spoken:
+        clips += speak(phrases(texts, options.spoken, options.seed), cache_folder() / "short-context" / "spoken")
+    clips = some_of_each(clips, options.most, options.seed)
+    lessons = lessons_of(clips, options.weights, options.threads)
+    pairs = [(clip, lesson) for clip, lesson in zip(clips, lessons, strict=True) if lesson and believed(lesson)]
+    if not pairs:
+        raise ManifestError("the teacher believes no text of these recordings, so there is nothing to learn")
+    Console().print(_table(clips, [clip for clip, _ in pairs]))
+    model = load_openai_whisper(model_path(options.weights))
+    samples = Samples(
+        [clip for clip, _ in pairs],
+        [lesson for _, lesson in pairs],
+        [file for fold in TEACHING for file in sounds_of(options.noise, fold)],
+        AUGMENTATION,
+        get_tokenizer(True, num_languages=model.num_languages),
+    )
+    settings = Fit(options.steps, options.learning_rate, RANK, options.seed)
+    fit(model, samples.drawn(np.random.default_rng(options.seed)), settings, adapter)
+
+
+def _fit_judge(options: argparse.Namespace, adapter: Path, speech: Path) -> None:
+    """The judge of the adapted weights, which are made in a folder that does not stay."""
+    clips = [clip for clip in read_clips(options.manifest) if clip.fold == FITTING]
+    clips = some_of_each(clips, MOST_JUDGED, options.seed)
+    lessons = lessons_of(clips, options.weights, options.threads)
+    tokenizer = get_tokenizer(True)
+    heard = [
+        (clip, tokenizer.decode(lesson.tokens.tolist()))
+        for clip, lesson in zip(clips, lessons, strict=True)
+        if lesson and believed(lesson)
+    ]
+    with TemporaryDirectory() as folder:
+        model = adapted_model(model_path(options.weights), adapter, Path(folder))
+        recognizer = WhisperRecognizer(CTranslate2Engine(model))
+        draw = np.random.default_rng(options.seed)
+        items = items_of(*zip(*heard, strict=True), sounds_of(options.noise, FITTING), SOUNDS, draw)
+        judge = fit_judge(recognizer, items)
+    speech.write_text(json.dumps({"hears_short": True, "judge": asdict(judge)}, indent=1) + "\n")
+
+
+def adapted_model(model: Path, adapter: Path, folder: Path) -> Path:
+    """A folder of a model with an adapter put on it, for trials; the judge is that of other weights."""
+    for file in model.iterdir():
+        if file.name != MODEL and file.is_file():
+            shutil.copyfile(file, folder / file.name)
+    adapt(model / MODEL, adapter, folder / MODEL)
+    judge = json.loads(OF_OTHER_WEIGHTS.read_text()) | {"hears_short": True}
+    (folder / FILE).write_text(json.dumps(judge))
+    return folder
+
+
+def sounds_of(folder: Path | None, fold: int) -> list[Path]:
+    """Every fifth recording of a folder, for each fold others."""
+    return recordings_in(folder)[fold - 1 :: FOLDS] if folder else []
+
+
+def _table(clips: Sequence[Clip], believed_clips: Sequence[Clip]) -> Table:
+    table = Table("corpus", "clips", "whose text teaches", title="What teaches")
+    heard, kept = (Counter(clip.corpus for clip in some) for some in (clips, believed_clips))
+    for corpus in sorted(heard):
+        table.add_row(corpus, str(heard[corpus]), str(kept[corpus]))
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.short_context",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--manifest", type=Path, nargs="+", required=True, metavar="FILE", help="speech: path, speaker, language, fold")
+    add("--prompts", type=Path, nargs="*", default=[], metavar="DIR", help="prompts of one voice, as fr_CA_f_June")
+    add("--noise", type=Path, metavar="DIR", help="recordings in which nobody speaks")
+    add("--spoken", type=int, default=300, metavar="N", help="phrases of a synthetic voice (%(default)s; 0: none)")
+    add("--most", type=int, default=500, metavar="N", help="clips of a corpus (default: %(default)s)")
+    add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
+    add("--steps", type=int, default=1500, metavar="N", help="of the optimiser (default: %(default)s)")
+    add("--learning-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="default: %(default)s")
+    add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
+    add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")
+    add("--output", type=Path, default=RUNS / "short-context", metavar="DIR", help="default: %(default)s")
+    add("--force", action="store_true", help="replace the files of an earlier run")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
