@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, sparse
 
+from amser.channels import mix_down
 from amser.errors import SignalError
 
 Float32 = NDArray[np.float32]
@@ -30,7 +31,6 @@ FRAMES_AT_ONCE: Final = 128  # keeps the spectra in the cache and off fresh page
 MINIMUM_SECONDS: Final = 0.1
 MINIMUM_FRAMES: Final = 10  # what MINIMUM_SECONDS gives
 RESAMPLED_FROM: Final = (4_000, 192_000)  # Hz; a rate out of a file's header decides how long the filter is
-CANCELLED_BELOW: Final = 0.25  # of the power that the mean of unrelated channels has
 
 POWER_FLOOR: Final = 1e-10  # below it a band counts as silent
 DYNAMIC_RANGE: Final = 8.0  # decades below the utterance's loudest cell that are kept
@@ -237,13 +237,12 @@ def long_enough(samples: int) -> None:
         raise AudioTooShort(f"the audio lasts {samples / SAMPLE_RATE:.4g} s", f"{MINIMUM_SECONDS} s or more")
 
 
-def to_mono(samples: ArrayLike) -> Float32:
-    """Mean of the channels as float32; integer PCM is scaled to ±1.
-
-    Channels in opposite phase, as a miswired cable makes them, cancel in the mean: the loudest of them is taken alone.
+def to_mono(samples: ArrayLike, rate: int = SAMPLE_RATE) -> Float32:
+    """The channels that speak, averaged, as float32 (`amser.channels.mix_down`); integer PCM is scaled to ±1.
 
     Args:
         samples: shape (samples,) or (samples, channels); floating point, int16, int32, or uint8 (centre 128).
+        rate: samples per second.
 
     Raises:
         UnsupportedAudio: another shape or sample type.
@@ -253,7 +252,7 @@ def to_mono(samples: ArrayLike) -> Float32:
         raise UnsupportedAudio(f"the samples have shape {pcm.shape}", "(samples,) or (samples, channels)")
     with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 becomes infinite: `validate` refuses it
         scaled = _full_scale(pcm)
-        return scaled if scaled.ndim == 1 else _mean_or_loudest(scaled)
+        return scaled if scaled.ndim == 1 else mix_down(scaled, rate)
 
 
 def resample(waveform: ArrayLike, rate: int, to: int = SAMPLE_RATE) -> Float32:
@@ -279,16 +278,6 @@ def resample(waveform: ArrayLike, rate: int, to: int = SAMPLE_RATE) -> Float32:
     divisor = math.gcd(rate, to)
     resampled: NDArray[Any] = signal.resample_poly(samples, to // divisor, rate // divisor)
     return resampled.astype(np.float32, copy=False)
-
-
-def _mean_or_loudest(channels: Float32) -> Float32:
-    """(samples, channels) → (samples,)."""
-    mean: Float32 = channels.mean(axis=1, dtype=np.float32)
-    powers: NDArray[np.float64] = np.einsum("ij,ij->j", channels, channels, dtype=np.float64)
-    # The mean of n channels that have nothing in common has 1/n of their mean power
-    if np.dot(mean, mean) < CANCELLED_BELOW * powers.mean() / len(powers):
-        return np.ascontiguousarray(channels[:, powers.argmax()])
-    return mean
 
 
 def _full_scale(pcm: NDArray[Any]) -> Float32:

@@ -17,6 +17,7 @@ import training
 ROOT = Path(training.__file__).resolve().parents[1]  # of the packages
 
 SPEECH_FEATURES = (
+    "amser.channels",
     "amser.features",
     "amser.codecs",
     "models.whisper",

@@ -170,7 +170,7 @@ def _load(recognizer: str, beam_size: int | None, threads: int, everyone: thread
 
 def _answer(content: bytes, language: str | None) -> dict[str, Any]:
     samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    return _loaded.recognize(resample(to_mono(samples), rate), language)
+    return _loaded.recognize(resample(to_mono(samples, rate), rate), language)
 
 
 def _pool(recognizer: str, beam_size: int | None, arrangement: Arrangement) -> Executor:

@@ -303,7 +303,7 @@ def waveform_of(record: Record) -> NDArray[np.float32]:
     """Samples (n,) at 16 kHz of a record; raises ManifestError where there are none."""
     try:
         samples, rate = soundfile.read(record.audio, dtype="float32", always_2d=True)
-        return resample(to_mono(samples), rate)
+        return resample(to_mono(samples, rate), rate)
     except (soundfile.LibsndfileError, AudioError) as error:
         raise ManifestError(f"{record.audio}: {error}") from error
 

@@ -74,7 +74,7 @@ def fault_of(file: Path) -> str | None:
         lowest, highest = RESAMPLED_FROM
         if not lowest <= rate <= highest:
             return UNREADABLE
-        waveform = to_mono(samples)
+        waveform = to_mono(samples, rate)
     except (soundfile.SoundFileError, AudioError, OSError):
         return UNREADABLE
     seconds = len(waveform) / rate
