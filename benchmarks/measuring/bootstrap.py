@@ -41,6 +41,23 @@ def per_cent(errors: Integers | NDArray[np.float64], words: Integers) -> tuple[f
     return 100 * float(errors.sum() / words.sum()), float(resampled.std(ddof=1))
 
 
+def interval(errors: Integers, words: Integers, speakers: Sequence[str]) -> tuple[float, float]:
+    """Between which 100 · Σ errors / Σ words lies in 95 % of resamples: of speakers, or of one speaker's utterances.
+
+    Args:
+        errors, words: (n,) of each utterance.
+        speakers: (n,) names. Resamples draw speakers with all their utterances.
+    """
+    names, speaker = np.unique(np.asarray(speakers, str), return_inverse=True)
+    if len(names) > 1:
+        of_speaker = (np.arange(len(names))[:, None] == speaker).astype(np.int64)  # (speakers, n)
+        errors, words = of_speaker @ errors, of_speaker @ words
+    counts = draws(len(words))
+    resampled = 100 * (counts @ errors) / np.maximum(counts @ words, 1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def recall_difference(
     hits: NDArray[np.bool_], reference: NDArray[np.bool_], truth: Integers, speakers: Sequence[str]
 ) -> tuple[float, float]:

@@ -131,12 +131,13 @@ class Recordings:
     def __call__(self, name: str, speaker: str | None, samples: int) -> Float32:  # noqa: ARG002 - the Protocol's
         """See `Noise`."""
         random = _random(name)
-        recording = _without_padding(self.files[int(random.integers(len(self.files)))])
+        recording = without_padding(self.files[int(random.integers(len(self.files)))])
         return looped(recording, samples, int(random.integers(recording.size)))
 
 
 @cache
-def _without_padding(file: Path) -> Float32:
+def without_padding(file: Path) -> Float32:
+    """A recording (n,), 16 kHz, without the quiet at its ends. Raises ManifestError: silent, or unreadable."""
     recording = read_file(file)
     loud = np.flatnonzero(np.abs(recording) > QUIET_END * np.abs(recording).max())
     if not loud.size:

@@ -1,0 +1,1 @@
+"""What `benchmarks.words` speaks, joins, plays and scores."""
