@@ -26,9 +26,10 @@ LOUDEST_FRAMES: Final = 12  # 0.2 s: a click is shorter, and is not what loudnes
 HEARD: Final = 25.0  # dB below the loudest 0.2 s: what is softer is a pause
 LEAST_MOVEMENT: Final = 1.5  # dB; 260 recordings of speech have more, and 518 of 520 with noise 10 dB below it
 FAR_LESS: Final = 0.4  # of the movement in another channel
-FEWEST_PAIRS: Final = 6  # windows to compare
-SHORTEST_SECONDS: Final = 0.5  # shorter channels are not judged
+FEWEST_PAIRS: Final = 6  # of windows that are compared
+FEWEST_FRAMES: Final = 30  # 0.5 s: less is not judged
 OPPOSITE: Final = -0.1  # correlation below which a channel is inverted; unrelated channels are nearer to 0
+LEAST_DIFFERENCE: Final = 0.03  # of the power of the sum; what a lossy codec makes differ is less
 
 
 def mix_down(channels: Float32, rate: int) -> Float32:
@@ -50,11 +51,15 @@ def mix_down(channels: Float32, rate: int) -> Float32:
         channels = channels[:, finite]
     if (channels == channels[:, :1]).all() or not finite.any():
         return _mean(channels)
-    spectra = [spectrum_of(channel, rate) for channel in channels.T]
-    kept = _speaking(spectra, rate) if len(channels) >= SHORTEST_SECONDS * rate else list(range(len(spectra)))
+    peaks = np.maximum(np.abs(channels).max(axis=0), np.finfo(np.float32).tiny).astype(np.float64)
+    spectra = [spectrum_of(channel, rate, float(peak)) for channel, peak in zip(channels.T, peaks, strict=True)]
+    kept = _speaking([movement(spectrum, rate) for spectrum in spectra])
     powers = np.einsum("ij,ij->j", channels, channels, dtype=np.float64)
-    loudest = spectra[max(kept, key=powers.__getitem__)]
-    signs = np.array([-1 if _correlation(spectra[each], loudest) < OPPOSITE else 1 for each in kept], np.float32)
+    loudest = max(kept, key=powers.__getitem__)
+    signs = np.ones(len(kept), np.float32)
+    for place, each in enumerate(kept):
+        if each != loudest and _opposite(spectra[loudest], spectra[each], peaks[each] / peaks[loudest], rate):
+            signs[place] = -1
     if len(kept) == len(spectra) and (signs > 0).all():
         return _mean(channels)
     return _mean(channels[:, kept] * signs)
@@ -70,6 +75,8 @@ def movement(spectrum: Complex64, rate: int) -> float:
     Returns:
         `LEAST_MOVEMENT` where there is too little to be judged.
     """
+    if len(spectrum) < FEWEST_FRAMES:
+        return LEAST_MOVEMENT
     power = spectrum.real**2 + spectrum.imag**2
     levels = _decibels(power @ _bands(rate))  # (frames, bands)
     loudness = _decibels(power.sum(axis=1))
@@ -87,29 +94,46 @@ def movement(spectrum: Complex64, rate: int) -> float:
     return math.sqrt(max(0.0, later**2 - at_once**2))
 
 
-def spectrum_of(channel: Float32, rate: int) -> Complex64:
-    """(samples,) → (frames, bins): the part of the spectrum in which speech is, at a peak of 1 in the waveform."""
+def spectrum_of(channel: Float32, rate: int, peak: float = 1.0) -> Complex64:
+    """(samples,) → (frames, bins): the part of the spectrum in which speech is, of the channel divided by `peak`."""
     length = _window_length(rate)
     padded = np.pad(channel, (0, max(0, length - channel.size)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, length)[:: length // 2]
-    peak = max(float(np.abs(channel).max()), float(np.finfo(np.float32).tiny))
     spectrum: Complex64 = fft.rfft(windows * (np.hanning(length) / peak).astype(np.float32), axis=1)
     first, *_, end = _edges(rate)
     return np.ascontiguousarray(spectrum[:, first:end])
 
 
-def _speaking(spectra: list[Complex64], rate: int) -> list[int]:
-    """The positions of the channels that are kept."""
-    movements = [movement(spectrum, rate) for spectrum in spectra]
+def _speaking(movements: list[float]) -> list[int]:
+    """The positions of those that are kept."""
     least = min(LEAST_MOVEMENT, FAR_LESS * max(movements))
     return [position for position, each in enumerate(movements) if each >= least]
+
+
+def _opposite(loudest: Complex64, other: Complex64, level: float, rate: int) -> bool:
+    """Whether a channel, its spectrum times `level`, is to be inverted before it is added to the loudest.
+
+    Two wires of a balanced line carry the voice in opposite phase and a noise in the same: the noise may be louder, and
+    the channels alike. Then their difference speaks and their sum does not.
+    """
+    if _correlation(loudest, other) < OPPOSITE:
+        return True
+    other = other * np.float32(level)
+    total, difference = loudest + other, loudest - other
+    if _power(difference) < LEAST_DIFFERENCE * _power(total):
+        return False
+    return _speaking([movement(total, rate), movement(difference, rate)]) == [1]
 
 
 def _correlation(one: Complex64, other: Complex64) -> float:
     """From −1 to 1, of spectra whose amplitudes are replaced by their roots: a hum is loud in a few bins alone."""
     one, other = (each / np.sqrt(np.abs(each) + np.finfo(np.float32).tiny) for each in (one, other))
-    power = np.vdot(one, one).real * np.vdot(other, other).real
+    power = _power(one) * _power(other)
     return float(np.vdot(one, other).real / math.sqrt(power)) if power else 0.0
+
+
+def _power(spectrum: Complex64) -> float:
+    return float(np.vdot(spectrum, spectrum).real)
 
 
 def _mean(channels: Float32) -> Float32:
