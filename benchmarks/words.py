@@ -172,6 +172,7 @@ class Bench:
         systems = list(self.systems)
         if case.part == AGREEMENT:
             references = self.listeners.hear(self.reference, mels, label)
+            self._keep_texts(case, self.reference, references)
         elif case.part != SOUNDS and case.hint != "wrong":
             systems.append(self.reference)
         rows = []

@@ -63,15 +63,16 @@ def synthesised(kind: str, seconds: float, level: float, seed: int) -> Float32:
     Args:
         kind: of `KINDS`.
         seconds: of it.
-        level: dB of the root mean square below full scale; peaks are clipped.
+        level: dB of the root mean square below full scale; lower where peaks would leave -1 to 1.
         seed: another one, another noise or melody.
 
     Returns:
         float32 (n,), 16 kHz, within -1 to 1.
     """
     samples = KINDS[kind](round(seconds * SAMPLE_RATE), np.random.default_rng((seed, zlib.crc32(kind.encode()))))
-    gain = 10 ** (level / 20) / max(float(np.sqrt(np.square(samples).mean())), 1e-9)
-    return np.clip(gain * samples, -1, 1).astype(np.float32)
+    loudest = 1 / max(float(np.abs(samples).max()), 1e-9)
+    gain = min(loudest, 10 ** (level / 20) / max(float(np.sqrt(np.square(samples).mean())), 1e-9))
+    return (gain * samples).astype(np.float32)
 
 
 def _silence(seconds: float) -> Float32:
