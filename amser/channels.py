@@ -77,7 +77,7 @@ def movement(spectrum: Complex64, rate: int) -> float:
     """
     if len(spectrum) < FEWEST_FRAMES:
         return LEAST_MOVEMENT
-    power = spectrum.real**2 + spectrum.imag**2
+    power: Float32 = np.square(np.abs(spectrum))
     levels = _decibels(power @ _bands(rate))  # (frames, bands)
     loudness = _decibels(power.sum(axis=1))
     peak = np.partition(loudness, -LOUDEST_FRAMES)[-LOUDEST_FRAMES]
@@ -118,8 +118,8 @@ def _opposite(loudest: Complex64, other: Complex64, level: float, rate: int) -> 
     """
     if _correlation(loudest, other) < OPPOSITE:
         return True
-    other = other * np.float32(level)
-    total, difference = loudest + other, loudest - other
+    levelled = (other * np.float32(level)).astype(np.complex64, copy=False)
+    total, difference = loudest + levelled, loudest - levelled
     if _power(difference) < LEAST_DIFFERENCE * _power(total):
         return False
     return _speaking([movement(total, rate), movement(difference, rate)]) == [1]
