@@ -13,7 +13,8 @@ from deployments.stages.roberta import Roberta
 from deployments.stages.text_embedding import TextEmbedding
 from deployments.stages.whisper_asr import WhisperASR
 from models.emotion import checkpoint, prior
-from models.resolve import Resolved, resolve
+from models.resolve import resolve
+from models.weights import adapted_from
 from models.whisper.engines import served_name
 from models.whisper.vocabulary import languages
 
@@ -30,8 +31,11 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
     Raises:
         models.emotion.prior.PriorError: the prior does not fit the classes of the network.
     """
-    models = _resolve_all(settings)
-    asr, words, context = models["asr"], models["words"], models["context"]
+    asr, words, context = (
+        resolve(name) for name in (settings.recognizer.weights, settings.word_vectors, settings.text_encoder.model)
+    )
+    voice = resolve(adapted_from(settings.recognizer.weights))  # the emotion network has learnt from its states
+    encoders = {"asr": voice.fingerprint, "words": words.fingerprint, "context": context.fingerprint}
     encoder = settings.text_encoder
     return {
         "mel": (MelReconstruction, (settings.requests.limits,)),
@@ -42,8 +46,8 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
             FusionClassifier,
             (
                 settings.fusion_checkpoint,
-                {role: model.fingerprint for role, model in models.items()},
-                asr.location,
+                encoders,
+                voice.location,
                 gpu,
                 prior.shares(settings.emotion_prior, emotion_classes(settings)),
             ),
@@ -70,11 +74,3 @@ def emotion_classes(settings: Settings) -> tuple[str, ...]:
 def spoken_languages(settings: Settings) -> frozenset[str]:
     """Codes of the languages that the recogniser's model decodes."""
     return languages(Path(resolve(settings.recognizer.weights).location))
-
-
-def _resolve_all(settings: Settings) -> dict[str, Resolved]:
-    return {
-        "asr": resolve(settings.recognizer.weights),
-        "words": resolve(settings.word_vectors),
-        "context": resolve(settings.text_encoder.model),
-    }

@@ -87,6 +87,15 @@ def fingerprint(name: str, catalogue: Path = CATALOGUE) -> str:
     return lookup(name, catalogue).fingerprint
 
 
+def adapted_from(name: str, catalogue: Path = CATALOGUE) -> str:
+    """The model of which a model of the catalogue is an adaptation, else the same name.
+
+    An adaptation leaves the lower layers of the encoder as they were: what reads their states reads those of either.
+    """
+    model = load(catalogue).get(name)
+    return model.adapts if model and model.adapts else name
+
+
 def fetch(
     name: str,
     store: Path | None = None,

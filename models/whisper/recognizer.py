@@ -33,14 +33,27 @@ LEAST_OF_HEARD: Final = 0.8  # probability of the likeliest language
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """What is known of an utterance between encoding and answer."""
+class Heard:
+    """One decoding of an utterance.
+
+    Attributes:
+        decoded: the text.
+        language: in which it was decoded.
+        warnings: what was done otherwise than asked.
+        evidence: the signs of speech.
+        probability: that somebody speaks.
+    """
 
     decoded: Decoded
     language: str
     warnings: tuple[TranscriptWarning, ...]
-    lost: bool
-    probability: float  # that somebody speaks
+    evidence: Evidence
+    probability: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether the text has no end, or loops."""
+        return bool(self.evidence.lost)
 
 
 class WhisperRecognizer:
@@ -104,15 +117,15 @@ class WhisperRecognizer:
         return longer.frames - shorter.frames <= LENGTHS_TOGETHER
 
     def _transcribe_together(self, mels: Sequence[Mel]) -> list[Transcript]:
-        answers = self._hear(mels, self._context)
+        answers = self.hear(mels, self._context)
         if self._context == "short":
             for position, answer in enumerate(answers):
                 if self._is_doubtful(answer):
-                    (again,) = self._hear([mels[position]], "padded")
+                    (again,) = self.hear([mels[position]], "padded")
                     answers[position] = max(answer, again, key=lambda heard: (not heard.lost, heard.probability))
         return [self._transcript(answer) for answer in answers]
 
-    def _is_doubtful(self, heard: _Heard) -> bool:
+    def _is_doubtful(self, heard: Heard) -> bool:
         """A text that is not believed is decoded again before it is thrown away; no text at all is not."""
         speech = self._judge.speech(heard.probability)
         return (
@@ -121,17 +134,18 @@ class WhisperRecognizer:
             or (speech != "none" and not heard.decoded.text)
         )
 
-    def _hear(self, mels: Sequence[Mel], context: Context) -> list[_Heard]:
+    def hear(self, mels: Sequence[Mel], context: Context) -> list[Heard]:
+        """One decoding of utterances together, whatever it is worth: `transcribe` without a second pass."""
         states = self._encode(mels, context)
         languages = self._languages(mels, states)
         seconds = [mel.seconds for mel in mels]
         decoded = self._engine.decode(states, [spoken.code for spoken in languages], most_tokens(max(seconds)))
         return [self._judged(*parts) for parts in zip(decoded, languages, seconds, strict=True)]
 
-    def _judged(self, decoded: Decoded, spoken: _Spoken, seconds: float) -> _Heard:
+    def _judged(self, decoded: Decoded, spoken: _Spoken, seconds: float) -> Heard:
         evidence = Evidence.of(decoded, seconds, spoken.likeliest)
         probability = self._judge.probability(evidence)
-        return _Heard(decoded, spoken.code, spoken.warnings, bool(evidence.lost), probability)
+        return Heard(decoded, spoken.code, spoken.warnings, evidence, probability)
 
     def _encode(self, mels: Sequence[Mel], context: Context) -> States:
         """(B, n, width): the states of the speech and of the silence behind it."""
@@ -152,7 +166,7 @@ class WhisperRecognizer:
             for mel, probabilities in zip(mels, self._engine.language_probabilities(states), strict=True)
         ]
 
-    def _transcript(self, heard: _Heard) -> Transcript:
+    def _transcript(self, heard: Heard) -> Transcript:
         speech = "doubtful" if heard.lost else self._judge.speech(heard.probability)
         text = "" if speech == "none" or heard.lost else heard.decoded.text
         return Transcript(

@@ -76,10 +76,10 @@ def _teach(options: argparse.Namespace, adapter: Path) -> None:
     given = read_clips(options.manifest)
     clips = [clip for clip in given if clip.fold in TEACHING]
     texts = [clip.text for clip in clips if clip.text and clip.language == LANGUAGE]
-    clips += read_prompts(options.prompts)
+    clips = some_of_each(clips, options.most, options.seed)
+    clips += some_of_each(read_prompts(options.prompts), options.most_prompts, options.seed)
     if options.spoken:
         clips += speak(phrases(texts, options.spoken, options.seed), cache_folder() / "short-context" / "spoken")
-    clips = some_of_each(clips, options.most, options.seed)
     lessons = lessons_of(clips, options.weights, options.threads)
     pairs = [(clip, lesson) for clip, lesson in zip(clips, lessons, strict=True) if lesson and believed(lesson)]
     if not pairs:
@@ -152,9 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", type=Path, nargs="*", default=[], metavar="DIR", help="prompts of one voice, as fr_CA_f_June")
     add("--noise", type=Path, metavar="DIR", help="recordings in which nobody speaks")
     add("--spoken", type=int, default=300, metavar="N", help="phrases of a synthetic voice (%(default)s; 0: none)")
-    add("--most", type=int, default=500, metavar="N", help="clips of a corpus (default: %(default)s)")
+    add("--most", type=int, default=330, metavar="N", help="clips of a corpus (default: %(default)s)")
+    add("--most-prompts", type=int, default=140, metavar="N", help="prompts of a voice (default: %(default)s)")
     add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
-    add("--steps", type=int, default=1500, metavar="N", help="of the optimiser (default: %(default)s)")
+    add("--steps", type=int, default=2000, metavar="N", help="of the optimiser (default: %(default)s)")
     add("--learning-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
     add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")

@@ -112,14 +112,13 @@ def read_prompts(folders: Iterable[Path]) -> list[Clip]:
 
 
 def some_of_each(clips: Sequence[Clip], most: int, seed: int) -> list[Clip]:
-    """At most so many clips of each corpus, drawn, in a drawn order in which the corpora are mixed."""
+    """At most so many clips of each corpus, drawn; a corpus's own draw does not depend on the others."""
     by_corpus: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         by_corpus[clip.corpus].append(clip)
-    draw = random.Random(seed)
-    chosen = [clip for corpus in by_corpus.values() for clip in draw.sample(corpus, min(most, len(corpus)))]
-    draw.shuffle(chosen)
-    return chosen
+    return [
+        clip for corpus in by_corpus.values() for clip in random.Random(seed).sample(corpus, min(most, len(corpus)))
+    ]
 
 
 def waveform_of(clip: Clip) -> NDArray[np.float32]:
