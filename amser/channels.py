@@ -99,9 +99,9 @@ def spectrum_of(channel: Float32, rate: int, peak: float = 1.0) -> Complex64:
     length = _window_length(rate)
     padded = np.pad(channel, (0, max(0, length - channel.size)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, length)[:: length // 2]
-    spectrum: Complex64 = fft.rfft(windows * (np.hanning(length) / peak).astype(np.float32), axis=1)
+    spectrum = fft.rfft(windows * (np.hanning(length) / peak).astype(np.float32), axis=1)
     first, *_, end = _edges(rate)
-    return np.ascontiguousarray(spectrum[:, first:end])
+    return spectrum[:, first:end].astype(np.complex64)
 
 
 def _speaking(movements: list[float]) -> list[int]:
@@ -127,12 +127,13 @@ def _opposite(loudest: Complex64, other: Complex64, level: float, rate: int) -> 
 
 def _correlation(one: Complex64, other: Complex64) -> float:
     """From −1 to 1, of spectra whose amplitudes are replaced by their roots: a hum is loud in a few bins alone."""
-    one, other = (each / np.sqrt(np.abs(each) + np.finfo(np.float32).tiny) for each in (one, other))
-    power = _power(one) * _power(other)
-    return float(np.vdot(one, other).real / math.sqrt(power)) if power else 0.0
+    tiny = np.finfo(np.float32).tiny
+    first, second = (each / np.sqrt(np.abs(each) + tiny) for each in (one, other))
+    power = _power(first) * _power(second)
+    return float(np.vdot(first, second).real / math.sqrt(power)) if power else 0.0
 
 
-def _power(spectrum: Complex64) -> float:
+def _power(spectrum: NDArray[np.complexfloating]) -> float:
     return float(np.vdot(spectrum, spectrum).real)
 
 
