@@ -24,7 +24,6 @@ from models.whisper.arrays import read_arrays
 from models.whisper.conversion import load_audio_encoder
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.openai_engine import OpenAIEngine
-from models.whisper.judge import loops
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import LAYERS, VoiceEncoder, pool_states
 
@@ -241,27 +240,6 @@ def test_a_mel_of_other_sizes_is_refused(recognizer: WhisperRecognizer, bands: i
     mel = Mel(np.zeros((bands, frames), np.float16), -1.5, frames / 100, "en", "none", None)
     with pytest.raises(ValueError, match=rf"{bands} bands and {frames} frames.*80 bands and up to 3000"):
         recognizer.transcribe([mel])
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"),
-    [
-        ([], False),
-        (list(range(40)), False),
-        ([5, 5, 5], False),  # "no, no, no" may be meant
-        ([1, 2, *[5] * 7], False),
-        ([1, 2, *[5] * 8], True),
-        ([9, *[1, 2] * 3], False),
-        ([9, *[1, 2] * 4], True),
-        ([9, *[1, 2, 3] * 3], True),
-        ([9, *[1, 2, 3] * 2], False),
-        ([*[1, 2, 3] * 4, 9], False),  # it went on
-        (list(range(24)) * 3, True),
-        (list(range(25)) * 3, False),
-    ],
-)
-def test_a_loop_is_what_a_text_ends_with_three_times_or_more(tokens: list[int], expected: bool) -> None:
-    assert loops(tokens) is expected
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 24, 149])
