@@ -125,7 +125,10 @@ def _adapt(source: AdapterSource, model: Model, workspace: Workspace) -> None:
     for file in model.files:
         place = _place(workspace.target, file.path)
         if file.path == ADAPTED:
-            adapt(base / ADAPTED, own / ADAPTER, place)
+            try:
+                adapt(base / ADAPTED, own / ADAPTER, place)
+            except ValueError as error:
+                raise SourceFailed(str(error)) from error
         else:
             shutil.copyfile((own if (own / file.path).is_file() else base) / file.path, place)
     workspace.progress(model.bytes, model.bytes)

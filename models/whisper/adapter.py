@@ -35,7 +35,7 @@ def adapt(model: Path, adapter: Path, output: Path) -> None:
     matrices = dict(renamed(arrays))  # views: what is changed in them changes in `arrays`
     for name in sorted({name.rpartition(".")[0] for name in changes}):
         down, up = changes[f"{name}.down"], changes[f"{name}.up"]
-        if name not in matrices or matrices[name].shape != (len(up), down.shape[1]):
+        if name not in matrices or matrices[name].shape != (len(up), down.shape[1]) or up.shape[1] != len(down):
             raise ValueError(f"{adapter}: {name} is not a matrix of {model}, or of another size")
         matrices[name][:] = _sum(matrices[name], up, down)
     write_arrays(output, arrays)

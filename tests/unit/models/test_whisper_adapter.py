@@ -147,6 +147,7 @@ def test_the_base_is_not_touched_and_the_same_bytes_come_twice(base: Path, adapt
         ("encoder.blocks.2.attn.query.weight", (WIDTH, RANK), (RANK, WIDTH)),  # there are two layers
         ("encoder/layer_1/ffn/linear_1/weight", (WIDTH, RANK), (RANK, 4 * WIDTH)),  # CTranslate2's name
         (QUERY, (WIDTH, RANK), (RANK, 2 * WIDTH)),
+        (QUERY, (WIDTH, RANK), (RANK + 1, WIDTH)),
         (QUERY, (3 * WIDTH, RANK), (RANK, WIDTH)),  # of query, key and value together
         ("encoder.ln_post.weight", (WIDTH, RANK), (RANK, WIDTH)),  # no matrix
     ],
