@@ -79,8 +79,8 @@ class CTranslate2Engine:
 
     def _decoded(self, result: Any) -> Decoded:
         tokens = tuple(result.sequences_ids[0])
-        # The score sums over the tokens and the end, and divides by the tokens alone
-        average = float(result.scores[0]) * max(1, len(tokens)) / (len(tokens) + 1)
+        # The score sums over the tokens and the end, and divides by the tokens alone: there is none of an empty text
+        average = float(result.scores[0]) * len(tokens) / (len(tokens) + 1) if tokens else 0.0
         text = self._tokenizer.decode(list(tokens)).strip()
         return Decoded(text, tokens, average, float(result.no_speech_prob))
 

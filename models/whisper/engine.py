@@ -28,7 +28,7 @@ class Decoded:
     Attributes:
         text: without leading or trailing space.
         tokens: the text's tokens, without the prompt and the end.
-        average_log_probability: mean over the tokens, end included.
+        average_log_probability: mean over the tokens, end included; 0 for an empty text.
         no_speech_probability: that of Whisper's no-speech token at the first position, 0 to 1.
     """
 

@@ -94,6 +94,6 @@ def _decoded(result: DecodingResult) -> Decoded:
     return Decoded(
         text=result.text.strip(),
         tokens=tuple(result.tokens),
-        average_log_probability=result.avg_logprob,
+        average_log_probability=result.avg_logprob if result.tokens else 0.0,
         no_speech_probability=result.no_speech_prob,
     )

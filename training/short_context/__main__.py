@@ -25,10 +25,11 @@ from rich.table import Table
 from whisper.tokenizer import get_tokenizer
 
 from models.weights import WeightsMissing, cache_folder, model_path
+from models.weights.sources import sha256_of
 from models.whisper.adapter import adapt
 from models.whisper.conversion import load_openai_whisper
 from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.judge import FILE, OF_OTHER_WEIGHTS
+from models.whisper.judge import FILE, OF_OTHER_WEIGHTS, Judge
 from models.whisper.recognizer import WhisperRecognizer
 from training.corpora.manifest import ManifestError
 from training.data.waveform_augmentation import WaveformAugmentation
@@ -44,6 +45,7 @@ from training.short_context.teacher import believed, lessons_of
 
 ADAPTER: Final = "adapter.safetensors"
 MODEL: Final = "model.bin"
+UNTOUCHED: Final = "untouched"
 TEACHING: Final = (1, 2, 3)  # folds
 FITTING: Final = 4  # fold of the judge
 MOST_JUDGED: Final = 60  # clips of a corpus
@@ -58,17 +60,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     adapter, speech = options.output / ADAPTER, options.output / FILE
+    teaches, adapted = options.judge_only is None, options.judge_only != UNTOUCHED
     try:
-        for file in (adapter, speech):
+        for file in (adapter, speech) if teaches else (speech,):
             new_file(file, options.force)
         options.output.mkdir(parents=True, exist_ok=True)
-        _teach(options, adapter)
-        _fit_judge(options, adapter, speech)
-    except (ManifestError, OutputExists, WeightsMissing) as error:
+        if teaches:
+            _teach(options, adapter)
+        with TemporaryDirectory() as folder:
+            model = model_path(options.weights)
+            if adapted:
+                model = adapted_model(model, adapter, Path(folder))
+            judge = _fitted_judge(options, model)
+            speech.write_text(json.dumps({"hears_short": adapted, "judge": asdict(judge)}, indent=1) + "\n")
+            if adapted:
+                shutil.copyfile(speech, model / FILE)
+                Console().print(_catalogue_lines(model), highlight=False)
+    except (ManifestError, OutputExists, WeightsMissing, FileNotFoundError) as error:
         print(f"training.short_context: {error}", file=sys.stderr)
         return 2
-    Console().print(f"{adapter} and {speech} are written; hash them into the weight catalogue to serve them")
     return 0
+
+
+def _catalogue_lines(model: Path) -> str:
+    """The files of the adapted model, as the weight catalogue names them."""
+    lines = ["    files:"]
+    for file in sorted(model.iterdir()):
+        lines += [
+            f"      - path: {file.name}",
+            f"        bytes: {file.stat().st_size}",
+            f"        sha256: {sha256_of(file)}",
+        ]
+    return "\n".join(lines)
 
 
 def _teach(options: argparse.Namespace, adapter: Path) -> None:
@@ -97,8 +120,8 @@ def _teach(options: argparse.Namespace, adapter: Path) -> None:
     fit(model, samples.drawn(np.random.default_rng(options.seed)), settings, adapter)
 
 
-def _fit_judge(options: argparse.Namespace, adapter: Path, speech: Path) -> None:
-    """The judge of the adapted weights, which are made in a folder that does not stay."""
+def _fitted_judge(options: argparse.Namespace, model: Path) -> Judge:
+    """The judge of the weights in a folder."""
     clips = [clip for clip in read_clips(options.manifest) if clip.fold == FITTING]
     clips = some_of_each(clips, MOST_JUDGED, options.seed)
     lessons = lessons_of(clips, options.weights, options.threads)
@@ -108,13 +131,10 @@ def _fit_judge(options: argparse.Namespace, adapter: Path, speech: Path) -> None
         for clip, lesson in zip(clips, lessons, strict=True)
         if lesson and believed(lesson)
     ]
-    with TemporaryDirectory() as folder:
-        model = adapted_model(model_path(options.weights), adapter, Path(folder))
-        recognizer = WhisperRecognizer(CTranslate2Engine(model))
-        draw = np.random.default_rng(options.seed)
-        items = items_of(*zip(*heard, strict=True), sounds_of(options.noise, FITTING), SOUNDS, draw)
-        judge = fit_judge(recognizer, items)
-    speech.write_text(json.dumps({"hears_short": True, "judge": asdict(judge)}, indent=1) + "\n")
+    recognizer = WhisperRecognizer(CTranslate2Engine(model))
+    draw = np.random.default_rng(options.seed)
+    items = items_of(*zip(*heard, strict=True), sounds_of(options.noise, FITTING), SOUNDS, draw)
+    return fit_judge(recognizer, items)
 
 
 def adapted_model(model: Path, adapter: Path, folder: Path) -> Path:
@@ -160,6 +180,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
     add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")
     add("--output", type=Path, default=RUNS / "short-context", metavar="DIR", help="default: %(default)s")
+    add(
+        "--judge-only",
+        choices=("adapted", UNTOUCHED),
+        help="fit the judge alone: of the adapter that is in the folder, or of the weights as they are",
+    )
     add("--force", action="store_true", help="replace the files of an earlier run")
     return parser
 

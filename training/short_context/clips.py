@@ -126,7 +126,7 @@ def waveform_of(clip: Clip) -> NDArray[np.float32]:
     if clip.path.suffix == G722:
         return _g722(clip.path)
     samples, rate = soundfile.read(clip.path, dtype="float32", always_2d=True)
-    return validate(resample(to_mono(samples), rate))[: round(LONGEST_SECONDS * SAMPLE_RATE)]
+    return validate(resample(to_mono(samples, rate), rate))[: round(LONGEST_SECONDS * SAMPLE_RATE)]
 
 
 def _g722(file: Path) -> NDArray[np.float32]:
