@@ -1,6 +1,7 @@
-"""Words and what they cost: both engines, padded and short context, before and after the codec.
+"""Words and what they cost: weights, engines, padded and short context, before and after the codec.
 
     python -m benchmarks.asr --manifest SPEECH.tsv
+    python -m benchmarks.asr --manifest SPEECH.tsv --weights whisper-base-short whisper-base --context short
 
 WER is jiwer's on text that Whisper's English normaliser has levelled; seconds are CPU time of this process, log-Mel and
 codec left out. `--batch-size` is how many texts are decoded together: a CPU replica takes as many by default.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, get_args
 
 import jiwer
@@ -93,10 +95,10 @@ def load_engine(name: str, weights: str, threads: int) -> Engine:
 
 def rows_table(rows: Sequence[Row], title: str) -> Table:
     """The rows as they are printed."""
-    made = table(title, ("engine", "context", "codec", "WER %", "CPU s", "speech s\nper CPU s"), words=3)
+    made = table(title, ("weights", "engine", "context", "codec", "WER %", "CPU s", "speech s\nper CPU s"), words=4)
     for row in rows:
         speed = f"{row['audio_seconds'] / max(row['cpu_seconds'], 1e-9):.1f}"
-        made.add_row(*(str(row[key]) for key in ("engine", "context", "codec", "wer", "cpu_seconds")), speed)
+        made.add_row(*(str(row[key]) for key in ("weights", "engine", "context", "codec", "wer", "cpu_seconds")), speed)
     return made
 
 
@@ -108,7 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--limit", type=count, metavar="N", help="first N clips only")
     add("--language", type=spoken_language, default="en", metavar="CODE", help="spoken, or auto (default: %(default)s)")
-    add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
+    add(
+        "--weights",
+        nargs="+",
+        default=["whisper-base"],
+        metavar="NAME",
+        help="of the catalogue (default: whisper-base)",
+    )
     add("--engine", choices=ENGINES, nargs="+", default=ENGINES, help="default: all")
     add("--context", choices=get_args(Context), nargs="+", default=["padded", "short"], help="default: padded short")
     add("--codec", nargs="+", default=CODECS, metavar="C", help="codec:rate, or none (default: %(default)s)")
@@ -117,18 +125,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = command.parse(parser, arguments)
 
     recordings = manifest.recordings_of(options)[: options.limit]
-    command.require_weights([options.weights])
+    command.require_weights(options.weights)
     clips = [read_clip(each, options.codec, options.language) for each in progress(recordings, "log-Mel and codec")]
     audio_seconds = sum(clip.seconds for clip in clips)
     rows: list[Row] = []
-    for name in options.engine:
-        engine = load_engine(name, options.weights, options.threads)
+    for weights, name in product(options.weights, options.engine):
+        engine = load_engine(name, weights, options.threads)
         for context in options.context:
             recognizer = WhisperRecognizer(engine, context, options.batch_size)
             for setting in options.codec:
-                wer, cpu = measure(recognizer, clips, setting, f"{name}, {context}, {setting}")
+                label = f"{weights}, {name}, {context}, {setting}"
+                wer, cpu = measure(recognizer, clips, setting, label)
                 rows.append(
                     {
+                        "weights": weights,
                         "engine": name,
                         "context": context,
                         "codec": setting,
@@ -139,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "batch_size": options.batch_size,
                     }
                 )
-                write_rows(options.json, rows, weights=options.weights)
+                write_rows(options.json, rows)
     output().print(rows_table(rows, f"Words, {options.manifest.name}, {len(clips)} utterances"))
 
 
