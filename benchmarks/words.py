@@ -22,8 +22,8 @@ from typing import Any, Final, get_args
 from benchmarks.measuring import command
 from benchmarks.measuring.command import CannotBegin
 from benchmarks.measuring.console import output
-from benchmarks.measuring.manifest import NOISE, PATH, SPEECH, TEXT, data_file, read_manifest
-from benchmarks.measuring.noise import CLEAN, Condition, Noise, Recordings
+from benchmarks.measuring.manifest import NOISE, PATH, SPEECH, TEXT, data_file
+from benchmarks.measuring.noise import CLEAN, Condition, Recordings
 from benchmarks.measuring.report import write_rows
 from benchmarks.measuring.words import figures
 from benchmarks.measuring.words.listening import (
@@ -37,7 +37,7 @@ from benchmarks.measuring.words.listening import (
 )
 from benchmarks.measuring.words.padded import folder_of
 from benchmarks.measuring.words.recorded import SPEAKER, clips_twice, in_noise, joined_clips, of_readers
-from benchmarks.measuring.words.sounds import sounds
+from benchmarks.measuring.words.sounds import recordings_of, sounds
 from benchmarks.measuring.words.spoken import Voice, repeats, sentences
 from benchmarks.measuring.words.tables import (
     AGREEMENT,
@@ -109,6 +109,8 @@ class Bench:
             self._speech()
         if RECORDINGS in options.only:
             self._conditions()
+        if {RECORDINGS, SOUNDS} & {*options.only}:
+            self._noise()
         if AGREEMENT in options.only:
             self._of_agreement()
 
@@ -140,11 +142,11 @@ class Bench:
             yield Case(REPEATS, REPEATS, self._some_of_each(made), codec)
 
     def _recordings(self) -> Iterator[Case]:
-        noises = self._noise()
+        noise = Recordings(self._noise())
         for manifest in self._speech():
             utterances = thinned(self._read(manifest, (PATH, SPEAKER, TEXT)), self.options.limit)
             for condition in self._conditions():
-                mixed = [in_noise(each, condition, noises) for each in utterances]
+                mixed = [in_noise(each, condition, noise) for each in utterances]
                 for codec in self.options.codec or CODECS:
                     yield Case(RECORDINGS, manifest.stem, mixed, codec, str(condition))
             for hint in HINTS[1:]:
@@ -158,7 +160,7 @@ class Bench:
             yield Case(AGREEMENT, manifest.stem, utterances, hint="detected")
 
     def _sounds(self) -> Iterator[Case]:
-        utterances = self._some_of_each(sounds(self._noise_manifest(), self.options.seed))
+        utterances = self._some_of_each(sounds(self._noise(), self.options.seed))
         for codec in self.options.codec or CODECS[:1]:
             for hint in ("detected", "told"):
                 yield Case(SOUNDS, SOUNDS, utterances, codec, hint=hint)
@@ -235,9 +237,9 @@ class Bench:
         file = self.options.noise or data_file(NOISE)
         return file if self.options.noise or (file and file.is_file()) else None
 
-    def _noise(self) -> Noise:
+    def _noise(self) -> list[Path]:
         manifest = self._noise_manifest()
-        return Recordings([each.path for each in read_manifest(manifest)] if manifest else [])
+        return recordings_of(manifest, self.options.readers) if manifest else []
 
     def _conditions(self) -> list[Condition]:
         """Raises CannotBegin where noise is named and there is none."""
@@ -323,7 +325,14 @@ def _parser() -> argparse.ArgumentParser:
         help="whose padded text is agreed with (%(default)s)",
     )
     add("--only", choices=PARTS, nargs="+", default=PARTS, help="default: all parts")
-    add("--readers", type=count, nargs="+", default=READERS, metavar="FOLD", help="folds of the speakers (default: 5)")
+    add(
+        "--readers",
+        type=count,
+        nargs="+",
+        default=READERS,
+        metavar="FOLD",
+        help="folds, of noises too (default: 5)",
+    )
     add("--limit", type=count, default=LIMIT, metavar="N", help="every k-th of a set, N at most (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of voice, joins and sounds (default: %(default)s)")
     add("--codec", nargs="+", metavar="C", help=f"default: {' '.join(CODECS)} for recordings, fewer for other parts")

@@ -65,7 +65,7 @@ def in_noise(utterance: Utterance, condition: Condition, noise: Noise) -> Uttera
 
 def clips_twice(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Each short clip in two equal takes, half a second or a second apart in turn."""
-    made = []
+    made: list[Utterance] = []
     for utterance in utterances:
         if len(utterance.load()) <= TWICE_SECONDS * SAMPLE_RATE:
             gap = GAPS[len(made) % len(GAPS)]

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from amser.features import SAMPLE_RATE, Float32
-from benchmarks.measuring.manifest import read_manifest
+from benchmarks.measuring.manifest import ManifestError, read_manifest
 from benchmarks.measuring.noise import looped, without_padding
 from benchmarks.measuring.words.utterance import LONGEST_SECONDS, Utterance
+from training.short_context.clips import FOLDS
+from training.short_context.sounds import recordings_in
 
 SECONDS: Final = (0.3, 1.0, 3.0, 8.0, 15.0, LONGEST_SECONDS)
 LEVELS: Final = (-45, -25, -10)  # dB of the root mean square below full scale
-SEEDS: Final = 2  # of each kind, length and level
+SEEDS: Final = 2  # of each kind or recording, length and level
 RECORDED: Final = "recording"
 SILENCE: Final = "silence"
 SEMITONE: Final = 2 ** (1 / 12)
@@ -34,11 +36,11 @@ Samples = NDArray[np.float64]
 Synthesis = Callable[[int, np.random.Generator], Samples]
 
 
-def sounds(noise: Path | None, seed: int = 0) -> list[Utterance]:
+def sounds(recordings: Sequence[Path], seed: int = 0) -> list[Utterance]:
     """All of them, as utterances without a text, of which the speaker is the sound.
 
     Args:
-        noise: manifest of recordings; None leaves them out.
+        recordings: without speech; `recordings_of` has those that taught nothing.
         seed: another one, other noises.
     """
     made = [
@@ -49,12 +51,27 @@ def sounds(noise: Path | None, seed: int = 0) -> list[Utterance]:
         for number in range(SEEDS)
     ]
     made += [Utterance(SILENCE, partial(_silence, seconds), "", SILENCE) for seconds in SECONDS]
-    recordings = read_manifest(noise) if noise else []
-    for place, each in enumerate(recordings):
-        for number in range(SEEDS):
-            seconds = SECONDS[(place + 3 * number) % len(SECONDS)]
-            made.append(Utterance(RECORDED, partial(_recorded, each.path, seconds, seed + number), "", each.path.stem))
+    made += [
+        Utterance(RECORDED, partial(_recorded, file, seconds, seed + number), "", file.stem)
+        for file in recordings
+        for seconds in SECONDS
+        for number in range(SEEDS)
+    ]
     return made
+
+
+def recordings_of(manifest: Path, folds: Sequence[int]) -> list[Path]:
+    """The recordings of a manifest in some folds, as `training.short_context` has them: every fifth of their folder.
+
+    Raises:
+        ManifestError: it cannot be used, or has none in these folds.
+    """
+    files = {each.path for each in read_manifest(manifest)}
+    folders = sorted({file.parent for file in files})
+    chosen = [file for folder in folders for fold in folds for file in recordings_in(folder)[fold - 1 :: FOLDS]]
+    if not (kept := [file for file in chosen if file in files]):
+        raise ManifestError(f"{manifest}: no recording is in the folds {', '.join(map(str, folds))}")
+    return kept
 
 
 def synthesised(kind: str, seconds: float, level: float, seed: int) -> Float32:
@@ -104,11 +121,12 @@ def _hum(samples: int, draw: np.random.Generator) -> Samples:
     overtones = range(1, 8)
     phases = draw.uniform(0, 2 * np.pi, len(overtones))
     tones = [np.sin(2 * np.pi * mains * n * time + phase) / n for n, phase in zip(overtones, phases, strict=True)]
-    return np.sum(tones, axis=0)
+    return _sum(tones)
 
 
 def _tone(samples: int, draw: np.random.Generator) -> Samples:
-    return np.sin(2 * np.pi * np.exp(draw.uniform(np.log(100), np.log(4000))) * _time(samples))
+    hertz = float(np.exp(draw.uniform(np.log(100), np.log(4000))))
+    return np.sin(2 * np.pi * hertz * _time(samples))
 
 
 def _chirp(samples: int, draw: np.random.Generator) -> Samples:
@@ -124,6 +142,11 @@ def _clicks(samples: int, draw: np.random.Generator) -> Samples:
     places = draw.integers(0, samples, max(1, round(3 * samples / SAMPLE_RATE)))
     clicks[places] = draw.uniform(0.3, 1, len(places))
     return lfilter([1.0], [1.0, -0.6], clicks)
+
+
+def _sum(sounds: Sequence[Samples]) -> Samples:
+    total: Samples = np.sum(sounds, axis=0)
+    return total
 
 
 def _time(samples: int) -> Samples:
@@ -145,7 +168,7 @@ def plucked(hertz: float, samples: int, draw: np.random.Generator) -> Samples:
 
 def _chords(samples: int, draw: np.random.Generator) -> Samples:
     def chord(length: int, beat: int, key: float) -> Samples:
-        return np.sum([plucked(key * SEMITONE**tone, length, draw) for tone in CHORDS[beat % len(CHORDS)]], axis=0)
+        return _sum([plucked(key * SEMITONE**tone, length, draw) for tone in CHORDS[beat % len(CHORDS)]])
 
     return _in_beats(samples, draw, draw.uniform(0.5, 1.2), chord)
 
@@ -154,7 +177,7 @@ def _melody(samples: int, draw: np.random.Generator) -> Samples:
     def note(length: int, _: int, key: float) -> Samples:
         hertz, time = 2 * key * SEMITONE ** draw.choice(SCALE), _time(length)
         tones = [np.sin(2 * np.pi * hertz * overtone * time) / overtone**2 for overtone in (1, 2, 3, 4)]
-        return np.exp(-3 * time) * np.sum(tones, axis=0)
+        return np.exp(-3 * time) * _sum(tones)
 
     return _in_beats(samples, draw, draw.uniform(0.2, 0.5), note)
 

@@ -93,7 +93,7 @@ def sentences(voice: Voice) -> list[Utterance]:
     made += [_said(voice, "code words", text, text) for text in CODE_WORDS]
     for pieces in PAUSED:
         text = " ".join(pieces)
-        pauses = voice.random(text).uniform(*PAUSES, len(pieces) - 1)
+        pauses = [float(pause) for pause in voice.random(text).uniform(*PAUSES, len(pieces) - 1)]
         made.append(Utterance("pauses", partial(_paused, voice, pieces, pauses), text, speaker_of(text)))
     return made
 
@@ -103,8 +103,8 @@ def repeats(voice: Voice) -> list[Utterance]:
     made = []
     for sentence in REPEATED:
         for gap in GAPS:
-            for takes in ((0, 1), (0, 0)):
-                made.append(_repeated(voice, f"twice, {gap:g} s apart", sentence, takes, gap))
+            for second in (1, 0):
+                made.append(_repeated(voice, f"twice, {gap:g} s apart", sentence, [0, second], gap))
     for sentence in REPEATED_OFTEN:
         for count in OFTEN:
             gap = float(voice.random(sentence, count).uniform(*OFTEN_GAPS))

@@ -14,6 +14,7 @@ from amser.features import SAMPLE_RATE
 from benchmarks import words
 from benchmarks.measuring.bootstrap import interval
 from benchmarks.measuring.command import CannotBegin
+from benchmarks.measuring.manifest import ManifestError
 from benchmarks.measuring.noise import Condition, Recordings
 from benchmarks.measuring.transmission import Kept
 from benchmarks.measuring.words import figures
@@ -22,13 +23,14 @@ from benchmarks.measuring.words.padded import PaddedReference
 from benchmarks.measuring.words.recorded import clips_twice, in_noise, joined_clips, of_readers
 from benchmarks.measuring.words.scoring import loops, takes, units, without_grouping
 from benchmarks.measuring.words.sentences import SINGLE_WORDS
-from benchmarks.measuring.words.sounds import KINDS, LEVELS, SECONDS, sounds, synthesised
+from benchmarks.measuring.words.sounds import KINDS, LEVELS, SECONDS, recordings_of, sounds, synthesised
 from benchmarks.measuring.words.spoken import LONGEST_REPEATED, Voice, repeats, sentences
 from benchmarks.measuring.words.utterance import Utterance, joined, thinned
 from models.messages import Transcript
 from models.weights import cache_folder, model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from training.short_context.clips import read_clips
+from training.short_context.sounds import recordings_in
 
 SPEECH = recordings.DATA / "speech" / "librispeech.tsv"
 NOISE = recordings.DATA / "noise" / "esc10.tsv"
@@ -217,7 +219,7 @@ def test_a_sound_depends_on_its_kind_length_level_and_seed_alone(kind: str) -> N
 
 
 def test_the_set_of_sounds_has_every_kind_at_every_length_and_level() -> None:
-    made = sounds(None)
+    made = sounds([])
     assert {each.kind for each in made} == {*KINDS, "silence"}
     assert sum(each.kind == "hum" for each in made) == len(SECONDS) * len(LEVELS) * 2
     assert all(each.text == "" for each in made)
@@ -226,12 +228,18 @@ def test_the_set_of_sounds_has_every_kind_at_every_length_and_level() -> None:
     assert not any(each.any() for each in silent)
 
 
-def test_recordings_of_noise_are_cut_or_repeated() -> None:
-    recorded = [each for each in sounds(NOISE) if each.kind == "recording"]
-    assert len(recorded) == 2 * 20
-    lengths = [len(each.load()) / SAMPLE_RATE for each in recorded[:12]]
-    assert lengths == [0.3, 8.0, 1.0, 15.0, 3.0, 30.0, 8.0, 0.3, 15.0, 1.0, 30.0, 3.0]
-    assert np.array_equal(recorded[2].load(), sounds(NOISE)[-38].load())
+def test_recordings_of_noise_are_those_that_taught_nothing_cut_or_repeated() -> None:
+    files = recordings_of(NOISE, [5])
+    assert len(files) == 4
+    assert set(files) == set(recordings_in(recordings.DATA / "noise" / "esc10")[4::5])
+    assert len(recordings_of(NOISE, [1, 2, 3, 4, 5])) == 20
+    recorded, again = ([each for each in sounds(files) if each.kind == "recording"] for _ in range(2))
+    assert len(recorded) == 4 * len(SECONDS) * 2
+    assert [len(each.load()) / SAMPLE_RATE for each in recorded[:12:2]] == list(SECONDS)
+    assert np.array_equal(recorded[4].load(), again[4].load())
+    assert not np.array_equal(recorded[4].load(), recorded[5].load())
+    with pytest.raises(ManifestError, match="no recording is in the folds 31"):
+        recordings_of(NOISE, [31])
 
 
 def test_the_voice_says_the_same_in_every_run_and_another_take_otherwise() -> None:
@@ -300,7 +308,7 @@ def test_a_clip_twice_and_clips_joined() -> None:
 
 
 def test_noise_depends_on_the_name_of_the_recording() -> None:
-    noise = Recordings([recordings.DATA / row["path"] for row in recordings.rows("noise/esc10.tsv")])
+    noise = Recordings(recordings_of(NOISE, [5]))
     first, second = of_readers(SPEECH, [5])[:2]
     loud = in_noise(first, Condition.parse("noise-5db"), noise)
     assert np.array_equal(loud.load(), in_noise(first, Condition.parse("noise-5db"), noise).load())
