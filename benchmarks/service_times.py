@@ -76,6 +76,8 @@ class TimedEngine:
     def __init__(self, engine: CTranslate2Engine) -> None:
         self._engine = engine
         self.bands, self.width, self.multilingual = engine.bands, engine.width, engine.multilingual
+        self.hears_short, self.model = engine.hears_short, engine.model
+        self._detected_ms = 0.0  # of languages, which belongs to the text that is decoded next
         self.encoded_ms: list[float] = []
         self.decoded: list[tuple[float, tuple[int, ...]]] = []  # milliseconds, and the tokens of each text
 
@@ -84,12 +86,13 @@ class TimedEngine:
         self.encoded_ms.append(milliseconds)
         return states
 
-    def detect_languages(self, states: States) -> list[tuple[str, float]]:
-        return self._engine.detect_languages(states)
+    def language_probabilities(self, states: States) -> list[dict[str, float]]:
+        self._detected_ms, probabilities = timed(lambda: self._engine.language_probabilities(states))
+        return probabilities
 
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
         milliseconds, texts = timed(lambda: self._engine.decode(states, languages, maximum_tokens))
-        self.decoded.append((milliseconds, tuple(len(text.tokens) for text in texts)))
+        self.decoded.append((self._detected_ms + milliseconds, tuple(len(text.tokens) for text in texts)))
         return texts
 
 
