@@ -60,7 +60,8 @@ def read_clips(manifests: Iterable[Path]) -> list[Clip]:
     Without a fold, every fifth speaker of a manifest's sorted names is in the same one.
 
     Raises:
-        ManifestError: a manifest cannot be read, lacks a column, or names files that are not there.
+        ManifestError: a manifest cannot be read, lacks a column, has a fold that is no number, or names files that are
+            not there.
     """
     return [clip for manifest in manifests for clip in _read(manifest)]
 
@@ -77,18 +78,25 @@ def _read(manifest: Path) -> list[Clip]:
     if root is None:
         raise ManifestError(f"{rows[0]['path']} is not beside or above {manifest}")
     fold_of = {name: 1 + place % FOLDS for place, name in enumerate(sorted({row["speaker"] for row in rows}))}
-    return [
-        Clip(
-            root / row["path"],
-            manifest.stem,
-            row["speaker"],
-            row.get("language") or LANGUAGE,
-            int(row.get("fold") or fold_of[row["speaker"]]),
-            row.get("text"),
-        )
-        for row in rows
-        if row.get("language") != NO_WORDS
-    ]
+    try:
+        clips = [
+            Clip(
+                root / row["path"],
+                manifest.stem,
+                row["speaker"],
+                row.get("language") or LANGUAGE,
+                int(row.get("fold") or fold_of[row["speaker"]]),
+                row.get("text"),
+            )
+            for row in rows
+            if row.get("language") != NO_WORDS
+        ]
+    except ValueError as error:
+        raise ManifestError(f"{manifest}: a fold is not a number: {error}") from error
+    missing = next((clip.path for clip in clips if not clip.path.is_file()), None)
+    if missing:
+        raise ManifestError(f"{missing}, of {manifest}, is not there")
+    return clips
 
 
 def read_prompts(folders: Iterable[Path]) -> list[Clip]:

@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from amser.features import SAMPLE_RATE, resample, to_mono
+from training.corpora.manifest import ManifestError
 
 Float32 = NDArray[np.float32]
 Draw = np.random.Generator
@@ -25,8 +26,15 @@ RECORDING_SUFFIXES: Final = (".flac", ".ogg", ".wav")
 
 
 def recordings_in(folder: Path) -> list[Path]:
-    """The audio files of a folder, in the order of their names."""
-    return sorted(file for file in folder.rglob("*") if file.suffix in RECORDING_SUFFIXES)
+    """The audio files of a folder, in the order of their names.
+
+    Raises:
+        ManifestError: there are none.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix in RECORDING_SUFFIXES)
+    if not files:
+        raise ManifestError(f"{folder} has no recordings ({', '.join(RECORDING_SUFFIXES)})")
+    return files
 
 
 def sound(draw: Draw, recordings: Sequence[Path]) -> Float32:

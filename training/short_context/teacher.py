@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
@@ -118,7 +119,7 @@ class _Teacher:
         for clip in clips:
             try:
                 mel = log_mel(waveform_of(clip))
-            except ValueError:
+            except (ValueError, soundfile.LibsndfileError):
                 np.savez(_file(self._folder, clip), unusable=np.array(True))
                 continue
             padded = np.full((len(mel), CONTEXT_FRAMES), mel.max() - 2.0, np.float32)
