@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from whisper.tokenizer import get_tokenizer
 
-from models.weights import WeightsMissing, cache_folder, model_path
+from models.weights import UnknownModel, WeightsMissing, cache_folder, model_path
 from models.weights.sources import sha256_of
 from models.whisper.adapter import adapt
 from models.whisper.conversion import load_openai_whisper
@@ -64,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for file in (adapter, speech) if teaches else (speech,):
             new_file(file, options.force)
+        model = model_path(options.weights)
         options.output.mkdir(parents=True, exist_ok=True)
         if teaches:
             _teach(options, adapter)
         with TemporaryDirectory() as folder:
-            model = model_path(options.weights)
             if adapted:
                 model = adapted_model(model, adapter, Path(folder))
             judge = _fitted_judge(options, model)
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if adapted:
                 shutil.copyfile(speech, model / FILE)
                 Console().print(_catalogue_lines(model), highlight=False)
-    except (ManifestError, OutputExists, WeightsMissing, FileNotFoundError) as error:
+    except (ManifestError, OutputExists, UnknownModel, WeightsMissing, FileNotFoundError) as error:
         print(f"training.short_context: {error}", file=sys.stderr)
         return 2
     return 0
@@ -131,6 +131,8 @@ def _fitted_judge(options: argparse.Namespace, model: Path) -> Judge:
         for clip, lesson in zip(clips, lessons, strict=True)
         if lesson and believed(lesson)
     ]
+    if not heard:
+        raise ManifestError(f"the teacher believes no text of fold {FITTING}, so no judge can be fitted")
     recognizer = WhisperRecognizer(CTranslate2Engine(model))
     draw = np.random.default_rng(options.seed)
     items = items_of(*zip(*heard, strict=True), sounds_of(options.noise, FITTING), SOUNDS, draw)
@@ -140,7 +142,7 @@ def _fitted_judge(options: argparse.Namespace, model: Path) -> Judge:
 def adapted_model(model: Path, adapter: Path, folder: Path) -> Path:
     """A folder of a model with an adapter put on it, for trials; the judge is that of other weights."""
     for file in model.iterdir():
-        if file.name != MODEL and file.is_file():
+        if file.name != MODEL and not file.name.startswith(".") and file.is_file():  # nor the store's own notes
             shutil.copyfile(file, folder / file.name)
     adapt(model / MODEL, adapter, folder / MODEL)
     judge = json.loads(OF_OTHER_WEIGHTS.read_text()) | {"hears_short": True}

@@ -21,6 +21,7 @@ from amser.features import Float32
 from models.messages import Mel
 from models.whisper.judge import Evidence, Judge
 from models.whisper.recognizer import WhisperRecognizer
+from training.corpora.manifest import ManifestError
 from training.data.extraction import CodecSetting, compressed_mel
 from training.short_context.clips import Clip, waveform_of
 from training.short_context.samples import mixed
@@ -65,7 +66,11 @@ def _compressed(draw: np.random.Generator, waveform: Float32, language: str) -> 
 
 
 def fit_judge(recognizer: WhisperRecognizer, items: Sequence[Item]) -> Judge:
-    """A judge for the weights of a recogniser, whose own judge does not matter."""
+    """A judge for the weights of a recogniser, whose own judge does not matter.
+
+    Raises:
+        ManifestError: there are no sounds, or no speech whose text is right.
+    """
     rows, labels = [], []
     for mel, text in track(items, "what the judge sees"):
         heard = recognizer.hear([mel], "short")[0]
@@ -73,6 +78,8 @@ def fit_judge(recognizer: WhisperRecognizer, items: Sequence[Item]) -> Judge:
             continue
         rows.append(list(asdict(heard.evidence).values()))
         labels.append(text is not None)
+    if len(set(labels)) < 2:
+        raise ManifestError("the weights write no text of speech well enough, so no judge can be fitted")
     signs, said = np.array(rows), np.array(labels)
     scale = signs.std(axis=0) + 1e-6
     regression = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000).fit(signs / scale, said)
