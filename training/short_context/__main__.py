@@ -135,7 +135,8 @@ def _fitted_judge(options: argparse.Namespace, model: Path) -> Judge:
         raise ManifestError(f"the teacher believes no text of fold {FITTING}, so no judge can be fitted")
     recognizer = WhisperRecognizer(CTranslate2Engine(model))
     draw = np.random.default_rng(options.seed)
-    items = items_of(*zip(*heard, strict=True), sounds_of(options.noise, FITTING), SOUNDS, draw)
+    clips, texts = [clip for clip, _ in heard], [text for _, text in heard]
+    items = items_of(clips, texts, sounds_of(options.noise, FITTING), SOUNDS, draw)
     return fit_judge(recognizer, items)
 
 

@@ -79,7 +79,7 @@ def fit(model: whisper.Whisper, samples: Iterator[Sample], settings: Fit, output
         for step in range(settings.steps):
             loss = loss_of(model, next(batch))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(learning, CLIP_NORM)
             optimizer.step()
             schedule.step()

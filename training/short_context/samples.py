@@ -59,7 +59,7 @@ class Sample:
 
     @property
     def frames(self) -> int:
-        return self.mel.shape[1] + self.tail
+        return int(self.mel.shape[1]) + self.tail
 
 
 class Samples:
@@ -101,13 +101,11 @@ class Samples:
                 elif kind < SOUNDS + JOINED:
                     yield self._joined(draw, int(place))
                 else:
-                    clip, lesson = self._pairs[place]
-                    yield self._heard(
-                        draw, self._waveform(clip), clip.language, lesson.tokens, self._soft(clip, lesson)
-                    )
+                    yield self._single(draw, *self._pairs[place])
 
     def _single(self, draw: np.random.Generator, clip: Clip, lesson: Lesson) -> Sample:
-        return self._heard(draw, self._waveform(clip), clip.language, lesson.tokens, self._soft(clip, lesson))
+        tokens = lesson.tokens.tolist()
+        return self._heard(draw, self._waveform(clip), clip.language, tokens, self._soft(clip, lesson))
 
     def _nothing(self, draw: np.random.Generator) -> Sample:
         language = self._languages[draw.integers(len(self._languages))] if draw.random() < 0.5 else "en"

@@ -55,7 +55,7 @@ def _one(draw: Draw, samples: int, recordings: Sequence[Path]) -> Float32:
 
 
 def _recorded(draw: Draw, samples: int, recordings: Sequence[Path]) -> Float32:
-    content, rate = soundfile.read(recordings[draw.integers(len(recordings))], dtype="float32", always_2d=True)
+    content, rate = soundfile.read(recordings[int(draw.integers(len(recordings)))], dtype="float32", always_2d=True)
     mono = resample(to_mono(content), rate)
     start = int(draw.integers(len(mono)))
     return np.take(mono, np.arange(start, start + samples), mode="wrap")
@@ -85,7 +85,8 @@ def _hum(draw: Draw, samples: int) -> Float32:
     seconds = np.arange(samples) / SAMPLE_RATE
     base = draw.choice([50.0, 60.0, 100.0, 120.0]) * draw.uniform(0.98, 1.02)
     wave = sum(draw.random() / n * np.sin(2 * np.pi * (base * n * seconds + draw.random())) for n in range(1, 12))
-    return (wave + 0.05 * draw.random() * draw.standard_normal(samples)).astype(np.float32)
+    hum: Float32 = (wave + 0.05 * draw.random() * draw.standard_normal(samples)).astype(np.float32)
+    return hum
 
 
 def _tone(draw: Draw, samples: int) -> Float32:
@@ -141,7 +142,8 @@ def _music(draw: Draw, samples: int) -> Float32:
 
 def _silence(draw: Draw, samples: int) -> Float32:
     """Digital silence, or the last bit of a converter."""
-    return (draw.choice([0.0, 1.0]) * draw.integers(-1, 2, samples) / 32768).astype(np.float32)
+    made: Float32 = (draw.choice([0.0, 1.0]) * draw.integers(-1, 2, samples) / 32768).astype(np.float32)
+    return made
 
 
 _COMPUTED: Final[tuple[Callable[[Draw, int], Float32], ...]] = (

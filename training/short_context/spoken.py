@@ -7,7 +7,7 @@ import importlib.metadata
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +49,7 @@ def phrases(texts: Sequence[str], many: int, seed: int) -> list[str]:
     counted = Counter(word for text in texts for word in re.findall(r"[a-z]{2,}", text.lower()))
     vocabulary = sorted(word for word, times in counted.items() if times >= 2)
     common, codes = COMMON.split(), CODES.split()
-    makers = {
+    makers: dict[str, Callable[[], str]] = {
         "words": lambda: draw.choice(vocabulary if draw.random() < 0.7 and vocabulary else common),
         "numbers": lambda: _number(draw),
         "spelled": lambda: ", ".join(draw.choice(vocabulary or common)[:6].upper()),
