@@ -29,7 +29,7 @@ class RecognizerSettings(_Settings):
 
     engine: EngineName = "ctranslate2"
     """Who runs the networks: CTranslate2 (int8 on a CPU), or the reference implementation."""
-    weights: str = "whisper-base"
+    weights: str = "whisper-base-short"
     """Name in the weight catalogue, in CTranslate2's format; both engines read it."""
     context: Literal["short", "padded"] = "short"
     """Encode the speech alone, or 30 s always as Whisper's authors do."""

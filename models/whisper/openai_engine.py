@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import whisper
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu
-from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask
+from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask, SequenceRanker
 from whisper.tokenizer import get_tokenizer
 
 from models.whisper.conversion import load_openai_whisper
@@ -83,8 +84,19 @@ class OpenAIEngine:
         return tensor.half() if self._half else tensor
 
 
-class _EncodedTask(DecodingTask):  # type: ignore[misc]  # the library has no types
+class _Only(SequenceRanker):  # type: ignore[misc]  # the library has no types
+    """Takes the one text there is; the library's ranker divides by its length, which may be 0."""
+
+    def rank(self, tokens: list[list[Tensor]], sum_logprobs: list[list[float]]) -> list[int]:  # noqa: ARG002
+        return [0] * len(tokens)
+
+
+class _EncodedTask(DecodingTask):  # type: ignore[misc]
     """The library's decoding, from encoder states of any length in place of a log-Mel of 30 s."""
+
+    def __init__(self, model: whisper.Whisper, options: DecodingOptions) -> None:
+        super().__init__(model, options)
+        self.sequence_ranker = _Only()
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:
         return mel

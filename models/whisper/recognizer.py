@@ -28,8 +28,9 @@ SILENCE_BEFORE_FILL: Final = 200  # the same for weights whose context is filled
 LENGTHS_TOGETHER: Final = 200  # frames between the shortest and the longest of a batch: the rest is silence
 
 # A hint that the speech contradicts: the language that is heard is taken
-MOST_OF_HINT: Final = 0.01  # probability of the language of the hint
-LEAST_OF_HEARD: Final = 0.8  # probability of the likeliest language
+MOST_OF_HINT: Final = 0.005  # probability of the language of the hint
+LEAST_OF_HEARD: Final = 0.9  # probability of the likeliest language
+LEAST_SECONDS: Final = 1.0  # a word alone may sound like another language
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class WhisperRecognizer:
         if not self._engine.multilingual:
             return [_Spoken("en", 1.0, ())] * len(mels)
         return [
-            _spoken(mel.language, probabilities)
+            _spoken(mel, probabilities)
             for mel, probabilities in zip(mels, self._engine.language_probabilities(states), strict=True)
         ]
 
@@ -188,12 +189,14 @@ class _Spoken:
     warnings: tuple[TranscriptWarning, ...]
 
 
-def _spoken(hint: str | None, probabilities: dict[str, float]) -> _Spoken:
+def _spoken(mel: Mel, probabilities: dict[str, float]) -> _Spoken:
+    hint = mel.language
     heard = max(probabilities, key=probabilities.__getitem__)
     likeliest = probabilities[heard]
     if hint is None:
         return _Spoken(heard, likeliest, ())
-    if likeliest >= LEAST_OF_HEARD and probabilities[hint] <= MOST_OF_HINT:
+    contradicted = likeliest >= LEAST_OF_HEARD and probabilities[hint] <= MOST_OF_HINT
+    if contradicted and mel.seconds >= LEAST_SECONDS:
         return _Spoken(heard, likeliest, ("language_mismatch",))
     return _Spoken(hint, likeliest, ())
 

@@ -14,7 +14,7 @@ from models.whisper.recognizer import WhisperRecognizer
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base")), batch_size=4)
+    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")), batch_size=4)
 
 
 def doubts(recognizer: WhisperRecognizer, mels: list[Mel]) -> list[tuple[Doubt, ...]]:

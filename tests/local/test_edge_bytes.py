@@ -44,7 +44,7 @@ def mel(envelope: wire.Envelope) -> Mel:
 
 @pytest.fixture(scope="module")
 def transcript(mel: Mel) -> Transcript:
-    model = model_path("whisper-base")
+    model = model_path("whisper-base-short")
     return WhisperRecognizer(CTranslate2Engine(model)).transcribe([mel])[0]
 
 

@@ -34,7 +34,7 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 
-MODELS = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
+MODELS = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-mpnet-base-v2")
 STAGES = {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 
 

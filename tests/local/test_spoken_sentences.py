@@ -33,7 +33,7 @@ ERRORS = 0.2  # of the words, at most: the voice is clear
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[Transcript, Emotion]]:
     """What the pipeline's models make of each sentence, one after another as in service."""
-    whisper = model_path("whisper-base")
+    whisper = model_path("whisper-base-short")
     recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
     words = WordVectors(model_path("spacy-en-core-web-md"))
     context = ContextEncoder(model_path("all-mpnet-base-v2"))

@@ -16,7 +16,7 @@ from models.whisper.recognizer import WhisperRecognizer
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base")))
+    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")))
 
 
 def text_of(recognizer: WhisperRecognizer, waveform: Waveform) -> str:

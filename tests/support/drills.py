@@ -20,7 +20,7 @@ import yaml
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
-MODELS: Final = ("whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2")
+MODELS: Final = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-mpnet-base-v2")
 POLL_S: Final = 0.05
 PIECE: Final = 65_536  # bytes
 HEAD_ENDS: Final = b"\r\n\r\n"

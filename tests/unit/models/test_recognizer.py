@@ -36,7 +36,7 @@ SILENT_NOISES = ("rain", "sea_waves", "clock_tick", "helicopter", "chainsaw", "f
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    return model_path("whisper-base")
+    return model_path("whisper-base-short")
 
 
 @pytest.fixture(scope="module")

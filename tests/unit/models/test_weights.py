@@ -22,7 +22,7 @@ from shelf import CONFIG, FILES, MODEL_BIN, Shelf, empty_shelf, put, sha256
 from models import weights
 from models.weights import FetchFailed, WeightsMissing, fingerprint, model_path
 from models.weights import store as weight_store
-from models.weights.catalogue import HubSource, PathSource, WheelSource, load
+from models.weights.catalogue import AdapterSource, HubSource, PathSource, WheelSource, load
 
 
 @pytest.fixture
@@ -398,14 +398,15 @@ def test_a_fingerprint_names_the_contents_and_not_the_source(shelf: Shelf) -> No
 
 def test_the_default_set_is_what_the_cluster_and_the_demo_need() -> None:
     assert {name for name, model in load().items() if model.default} == {
-        "whisper-base", "spacy-en-core-web-md", "all-mpnet-base-v2", "silero-vad", "sample-conversation"
+        "whisper-base", "whisper-base-short",
+        "spacy-en-core-web-md", "all-mpnet-base-v2", "silero-vad", "sample-conversation"
     }  # fmt: skip
 
 
 def test_every_model_can_be_had_without_a_hub_and_every_hub_source_is_pinned_to_a_commit() -> None:
     for name, model in load().items():
         assert model.sources[0] == PathSource(path=name)
-        assert isinstance(model.sources[1], WheelSource)
+        assert isinstance(model.sources[1], WheelSource | AdapterSource)
         for source in model.sources:
             if isinstance(source, HubSource):
                 assert len(bytes.fromhex(source.revision)) == 20
