@@ -16,13 +16,11 @@ from itertools import product
 from typing import Any, get_args
 
 import jiwer
-import numpy as np
 from rich.table import Table
 from whisper.normalizers import EnglishTextNormalizer
 
-from amser import codecs
 from amser.client.commands.codec_options import spoken_language
-from amser.features import SAMPLE_RATE, Float32, log_mel, silence_value
+from amser.features import SAMPLE_RATE
 from benchmarks.measuring import command, manifest
 from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.manifest import Recording
@@ -34,6 +32,7 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.engine import Engine
 from models.whisper.openai_engine import OpenAIEngine
 from models.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
+from training.data.extraction import CodecSetting, compressed_mel
 
 ENGINES = ("ctranslate2", "openai-whisper")
 CODECS = ("none", "svd-f16:0.125")
@@ -53,19 +52,8 @@ class Clip:
 def read_clip(recording: Recording, settings: Sequence[str], language: str | None) -> Clip:
     """Audio → log-Mel → codec → log-Mel, for each codec setting. Raises ManifestError where it cannot be read."""
     waveform = recording.waveform()
-    mel = log_mel(waveform)
-    seconds = len(waveform) / SAMPLE_RATE
-    return Clip(recording.text, seconds, {setting: _through(mel, setting, seconds, language) for setting in settings})
-
-
-def _through(mel: Float32, setting: str, seconds: float, language: str | None) -> Mel:
-    name, _, rate = setting.partition(":")
-    rank = None
-    if name != "none":
-        encoded = codecs.encode(mel, name, rate=float(rate) if rate else None)
-        rank = encoded.rank
-        mel = codecs.decode(encoded.codec, encoded.payload, bands=mel.shape[0], frames=mel.shape[1])
-    return Mel(mel.astype(np.float16), silence_value(mel), seconds, language, name, rank)
+    mels = {setting: compressed_mel(waveform, CodecSetting.parse(setting), language) for setting in settings}
+    return Clip(recording.text, len(waveform) / SAMPLE_RATE, mels)
 
 
 def measure(recognizer: WhisperRecognizer, clips: Sequence[Clip], setting: str, label: str) -> tuple[float, float]:
