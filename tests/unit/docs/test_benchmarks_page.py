@@ -139,6 +139,35 @@ def test_words_and_their_cost() -> None:
         assert cells == [f"{plain['wer']:.2f}", f"{compressed['wer']:.2f}", f"{plain['cpu_seconds']:.0f}"]
 
 
+def test_the_cost_of_words_of_weights_that_hear_short() -> None:
+    for file, (_, seconds, *cells) in zip(
+        ("asr_short_ravdess.json", "asr_short_librispeech.json"), tables("Words and their cost")[1], strict=True
+    ):
+        short, filled = (of(rows(file), weights=weights) for weights in ("whisper-base-short", "whisper-base"))
+        assert seconds == f"{short['audio_seconds'] / short['utterances']:.1f}"
+        ratio = filled["cpu_seconds"] / short["cpu_seconds"]
+        assert cells == [f"{short['cpu_seconds']:.2f}", f"{filled['cpu_seconds']:.2f}", f"{ratio:.1f}"]
+
+
+def test_words_of_recordings() -> None:
+    codecs = {"uncompressed": "none", "`klt` standard": "klt:standard", "`svd-f16` 12.5 %": "svd-f16:0.125"}
+    conditions = {"clean": "clean", "noise at 10 dB": "noise-10db"}
+    systems = (("whisper-base-short", "short"), ("whisper-base", "short"), ("whisper-base", "reference"))
+    heard = [row for row in rows("words_recordings.json") if row["part"] == "recordings" and row["hint"] == "told"]
+    for codec, condition, *cells in tables("Words lost and invented")[1]:
+        chosen = [
+            of(heard, weights=weights, context=context, codec=codecs[codec], condition=conditions[condition])
+            for weights, context in systems
+        ]
+        assert cells == [f"{row['wer']:.2f} [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" for row in chosen]
+
+
+def test_no_sound_became_a_text() -> None:
+    row = of(rows("words_sounds.json"), set="all")
+    assert f"of {row['utterances']} sounds" in prose("Words lost and invented")
+    assert row["false_speech"] == 0
+
+
 def test_serving() -> None:
     for system, (_, *cells) in zip(SYSTEMS, tables("Serving")[0], strict=True):
         speed, read = of(rows("serving.json"), system=system), of(rows("serving_words.json"), system=system)
