@@ -25,7 +25,7 @@ Context = Literal["short", "padded"]
 BATCH_SIZE: Final = 4  # texts decoded together on a CPU
 SILENCE_AFTER_SPEECH: Final = 50  # frames that are encoded behind the speech
 SILENCE_BEFORE_FILL: Final = 200  # the same for weights whose context is filled
-LENGTHS_TOGETHER: Final = 100  # frames between the shortest and the longest of a batch: silence, of which little is good
+LENGTHS_TOGETHER: Final = 100  # frames between the shortest and the longest of a batch; long silence hides short speech
 
 # A hint that the speech contradicts: the language that is heard is taken
 MOST_OF_HINT: Final = 0.005  # probability of the language of the hint
