@@ -60,8 +60,8 @@ def application(settings: Settings) -> Any:
 @pytest.fixture(scope="module")
 def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
     """The pipeline over the models themselves, with no deployment around them."""
-    whisper, vectors, mpnet = (model_path(name) for name in MODELS)
-    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
+    whisper, hears_short, vectors, mpnet = (model_path(name) for name in MODELS)
+    recognizer, voice = WhisperRecognizer(CTranslate2Engine(hears_short)), VoiceEncoder(whisper)
     words, context = WordVectors(vectors), ContextEncoder(mpnet)
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
 

@@ -40,6 +40,7 @@ NOT_RUN = {
     r"python -m training.corpora ravdess .*": "RAVDESS must be downloaded by the reader",
     r"python -m training.evaluate .*": "takes a minute of the recogniser; tests/unit/training run it",
     r"python -m training\.(train|adapt) .*": "takes hours, and a corpus of the reader's",
+    r"python -m training\.short_context .*": "takes an hour, and corpora of the reader's",
     r"python -m load_tests run soak .*": "takes half an hour, and Ray's dashboard",
     r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
     r"python -m benchmarks\..*": "takes minutes to hours",
