@@ -162,6 +162,18 @@ def test_words_of_recordings() -> None:
         assert cells == [f"{row['wer']:.2f} [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" for row in chosen]
 
 
+def test_repeats_and_sentences() -> None:
+    section = tables("Words lost and invented")
+    for name, *cells in section[2]:
+        short, padded = (of(rows("words_repeats.json"), set=name, context=each) for each in ("short", "reference"))
+        counts = (short["takes"], short["takes_missing"], padded["takes_missing"])
+        assert cells == [*map(str, counts), f"{short['wer']:.2f}", f"{padded['wer']:.2f}"]
+    for name, *cells in section[3]:
+        short, padded = (of(rows("words_sentences.json"), set=name, context=each) for each in ("short", "reference"))
+        counts = (short["utterances"], short["empty"], padded["empty"])
+        assert cells == [*map(str, counts), f"{short['wer']:.2f}", f"{padded['wer']:.2f}"]
+
+
 def test_no_sound_became_a_text() -> None:
     row = of(rows("words_sounds.json"), set="all")
     assert f"of {row['utterances']} sounds" in prose("Words lost and invented")
