@@ -57,7 +57,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 		--transport pcm:16-bit flac:5 mp3:16k aac:16k interpolation:4x2 opus:16k svd-f16:0.125 svd-i8:0.25 opus:8k \
 		klt:standard klt:low
 	$(BIN)/python -m benchmarks.asr --manifest $(SPEECH) --limit 112 --batch-size 8 --json $(RESULTS)/asr.json
-	$(BIN)/python -m benchmarks.words --weights whisper-base --reference-weights whisper-base \
+	$(BIN)/python -m benchmarks.words --weights whisper-base-short whisper-base --reference-weights whisper-base \
 		--json $(RESULTS)/words.json
 	$(BIN)/python -m benchmarks.serving --manifest $(SPEECH) --limit 60 --clients 8 --rounds 3 --arrangement 2x1 \
 		--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json

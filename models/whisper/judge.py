@@ -26,6 +26,7 @@ FEWEST_MOST_TOKENS: Final = 10
 LONGEST_LOOP: Final = 24  # tokens that are said again
 FEWEST_REPEATS: Final = 3
 SHORTEST_LOOPING: Final = 8  # tokens in all the repeats: "no, no, no" may be meant
+FASTEST_REPEATS: Final = 9.0  # tokens a second that somebody may speak who says the same thing over and over
 LEAST_PROBABILITY: Final = 1e-4  # a logit of it is taken
 
 
@@ -129,9 +130,6 @@ def loops(tokens: Sequence[int]) -> bool:
         if len(tail) == length * repeats and tail == tail[:length] * repeats:
             return True
     return False
-
-
-FASTEST_REPEATS: Final = 9.0  # tokens a second that somebody may speak who says the same thing over and over
 
 
 def is_lost(decoded: Decoded, seconds: float) -> bool:
