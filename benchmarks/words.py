@@ -36,7 +36,14 @@ from benchmarks.measuring.words.listening import (
     mels_of,
 )
 from benchmarks.measuring.words.padded import folder_of
-from benchmarks.measuring.words.recorded import SPEAKER, clips_twice, in_noise, joined_clips, of_readers
+from benchmarks.measuring.words.recorded import (
+    SPEAKER,
+    clips_twice,
+    in_noise,
+    in_other_languages,
+    joined_clips,
+    of_readers,
+)
 from benchmarks.measuring.words.sounds import recordings_of, sounds
 from benchmarks.measuring.words.spoken import Voice, repeats, sentences
 from benchmarks.measuring.words.tables import (
@@ -158,6 +165,10 @@ class Bench:
             for codec in self.options.codec or CODECS_OF_AGREEMENT:
                 yield Case(AGREEMENT, manifest.stem, utterances, codec)
             yield Case(AGREEMENT, manifest.stem, utterances, hint="detected")
+        if self.options.languages:
+            others = in_other_languages(self.options.languages, self.options.seed, self.options.threads)
+            for language, places in figures.by_kind(others).items():
+                yield Case(AGREEMENT, language, [others[place] for place in places])
 
     def _sounds(self) -> Iterator[Case]:
         utterances = self._some_of_each(sounds(self._noise(), self.options.seed))
@@ -340,6 +351,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--speech", type=Path, nargs="+", metavar="TSV", help=f"path, speaker, text ({' '.join(SPEECH_MANIFESTS)})")
     names = " ".join(AGREEMENT_MANIFESTS)
     add("--agreement", type=Path, nargs="+", metavar="TSV", help=f"path and speaker, better also language ({names})")
+    spoken = "phrases in each of five languages that taught nothing, by synthetic voices (default: none)"
+    add("--languages", type=count, metavar="N", help=spoken)
     add("--noise", type=Path, metavar="TSV", help=f"recordings, a column path (default: {NOISE} in the folder {DATA})")
     add("--texts", type=Path, metavar="FILE", help="where every text goes, a JSON object a line (default: nowhere)")
     add("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help="texts decoded together (%(default)s)")

@@ -1,8 +1,8 @@
 """`python -m training.short_context --manifest FILE …`: teach Whisper to decode from the speech alone.
 
-The teacher is the same Whisper on the padded 30 s; no transcripts are needed. Speakers of the folds 1 to 3 of each
-manifest teach, those of fold 4 fit the judge of speech, and those of fold 5 are left for `benchmarks.words`. What comes
-out is a folder with `adapter.safetensors` and `speech.json`, from which the weight catalogue makes the model.
+The teacher is the same Whisper on the padded 30 s; no transcripts are needed. Speakers of fold 4 of each manifest fit
+the judge of speech, those of fold 5 are left for `benchmarks.words`, and all others teach. What comes out is a folder
+with `adapter.safetensors` and `speech.json`, from which the weight catalogue makes the model.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from training.short_context.adapter import RANK
 from training.short_context.clips import FOLDS, LANGUAGE, Clip, read_clips, read_prompts, some_of_each
 from training.short_context.fitting import LEARNING_RATE, Fit, fit
 from training.short_context.judging import fit_judge, items_of
+from training.short_context.languages import phrases_in_languages, speak_languages
 from training.short_context.samples import Samples
 from training.short_context.sounds import recordings_in
 from training.short_context.spoken import phrases, speak
@@ -46,9 +47,11 @@ from training.short_context.teacher import believed, lessons_of
 ADAPTER: Final = "adapter.safetensors"
 MODEL: Final = "model.bin"
 UNTOUCHED: Final = "untouched"
-TEACHING: Final = (1, 2, 3)  # folds
 FITTING: Final = 4  # fold of the judge
+REPORTED: Final = 5  # fold of the benchmarks
+TEACHING_SOUNDS: Final = (1, 2, 3)  # folds of the recordings in which nobody speaks
 MOST_JUDGED: Final = 60  # clips of a corpus
+JUDGED_IN_LANGUAGES: Final = 4  # phrases in each language
 SOUNDS: Final = 600  # that the judge is fitted on
 AUGMENTATION: Final = WaveformAugmentation(
     pitch=0.2, stretch=0.3, noise=0.2, gain=0.3, reverberation=0.4, equalizer=0.3, telephone=0.25, far=0.2
@@ -97,22 +100,25 @@ def _catalogue_lines(model: Path) -> str:
 def _teach(options: argparse.Namespace, adapter: Path) -> None:
     """The adapter."""
     given = read_clips(options.manifest)
-    clips = [clip for clip in given if clip.fold in TEACHING]
+    clips = [clip for clip in given if clip.fold not in (FITTING, REPORTED)]
     texts = [clip.text for clip in clips if clip.text and clip.language == LANGUAGE]
     clips = some_of_each(clips, options.most, options.seed)
     clips += some_of_each(read_prompts(options.prompts), options.most_prompts, options.seed)
     if options.spoken:
         clips += speak(phrases(texts, options.spoken, options.seed), cache_folder() / "short-context" / "spoken")
+    if options.languages:
+        clips += _spoken_in_languages(options, options.languages, options.seed)
     lessons = lessons_of(clips, options.weights, options.threads)
-    pairs = [(clip, lesson) for clip, lesson in zip(clips, lessons, strict=True) if lesson and believed(lesson)]
-    if not pairs:
+    pairs = [(clip, lesson) for clip, lesson in zip(clips, lessons, strict=True) if lesson]
+    taught = [clip for clip, lesson in pairs if believed(lesson)]
+    if not taught:
         raise ManifestError("the teacher believes no text of these recordings, so there is nothing to learn")
-    Console().print(_table(clips, [clip for clip, _ in pairs]))
+    Console().print(_table(clips, taught))
     model = load_openai_whisper(model_path(options.weights))
     samples = Samples(
         [clip for clip, _ in pairs],
         [lesson for _, lesson in pairs],
-        [file for fold in TEACHING for file in sounds_of(options.noise, fold)],
+        [file for fold in TEACHING_SOUNDS for file in sounds_of(options.noise, fold)],
         AUGMENTATION,
         get_tokenizer(True, num_languages=model.num_languages),
     )
@@ -120,10 +126,17 @@ def _teach(options: argparse.Namespace, adapter: Path) -> None:
     fit(model, samples.drawn(np.random.default_rng(options.seed)), settings, adapter)
 
 
+def _spoken_in_languages(options: argparse.Namespace, many: int, seed: int) -> list[Clip]:
+    folder = cache_folder() / "short-context" / "languages"
+    return speak_languages(phrases_in_languages(many, seed), folder, options.threads)
+
+
 def _fitted_judge(options: argparse.Namespace, model: Path) -> Judge:
     """The judge of the weights in a folder."""
     clips = [clip for clip in read_clips(options.manifest) if clip.fold == FITTING]
     clips = some_of_each(clips, MOST_JUDGED, options.seed)
+    if options.languages:  # by the voices that teach, but other phrases
+        clips += _spoken_in_languages(options, JUDGED_IN_LANGUAGES, options.seed + 1)
     lessons = lessons_of(clips, options.weights, options.threads)
     tokenizer = get_tokenizer(True)
     heard = [
@@ -175,10 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompts", type=Path, nargs="*", default=[], metavar="DIR", help="prompts of one voice, as fr_CA_f_June")
     add("--noise", type=Path, metavar="DIR", help="recordings in which nobody speaks")
     add("--spoken", type=int, default=300, metavar="N", help="phrases of a synthetic voice (%(default)s; 0: none)")
+    add("--languages", type=int, default=20, metavar="N", help="phrases in each of 52 languages (%(default)s; 0: none)")
     add("--most", type=int, default=330, metavar="N", help="clips of a corpus (default: %(default)s)")
     add("--most-prompts", type=int, default=140, metavar="N", help="prompts of a voice (default: %(default)s)")
     add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
-    add("--steps", type=int, default=1600, metavar="N", help="of the optimiser (default: %(default)s)")
+    add("--steps", type=int, default=3000, metavar="N", help="of the optimiser (default: %(default)s)")
     add("--learning-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
     add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")

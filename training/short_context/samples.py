@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from training.data.extraction import CodecSetting, compressed_mel
 from training.data.waveform_augmentation import WaveformAugmentation
 from training.short_context.clips import LONGEST_SECONDS, Clip, waveform_of
 from training.short_context.sounds import sound
-from training.short_context.teacher import LIKELIEST, Lesson, prompt_of
+from training.short_context.teacher import LIKELIEST, Lesson, believed, prompt_of
 
 # Shares of what is drawn: one clip, several clips behind each other, a sound without speech
 JOINED: Final = 0.25
@@ -27,12 +27,14 @@ MOST_JOINED: Final = 8
 PAUSES: Final = (0.1, 2.0)  # seconds between joined clips
 CHANGED: Final = 0.3  # share that passes through a room, noise and a line
 SNR: Final = (0.0, 25.0)  # decibels of speech over a sound behind it
-CODECS: Final = {"none": 0.45, "klt:standard": 0.35, "klt:low": 0.1, "svd-f16:0.125": 0.1}
+CODECS: Final = {"none": 0.35, "klt:standard": 0.45, "klt:low": 0.1, "svd-f16:0.125": 0.1}
 USUAL_TAIL: Final = (40, 70)  # frames of silence behind the speech
 LONG_TAIL: Final = (30, 300)  # as in a batch with longer speech
 LONG_TAILS: Final = 0.35
 LANGUAGE_WEIGHT: Final = 0.5  # of the language that is known, against those that the teacher hears
-CACHED_WAVEFORMS: Final = 4000
+CACHED_WAVEFORMS: Final = 5000
+MANY_TOKENS: Final = 20  # of a long text
+OFTEN: Final = {"long": 4, "believed": 2, "not believed": 1}  # how often a clip is drawn before all were
 
 Targets = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -45,7 +47,7 @@ class Sample:
         mel: (80, T) float32, without silence behind it.
         silence: value of the silence behind it.
         tail: frames of silence that are wanted behind it.
-        tokens: prompt and text.
+        tokens: prompt and text; the start alone where no text is learnt.
         likeliest: (n, 32) int64: the tokens that may follow at each of the places that count.
         probabilities: (n, 32) float32: how likely they are.
     """
@@ -83,8 +85,9 @@ class Samples:
     ) -> None:
         self._pairs = list(zip(clips, lessons, strict=True))
         self._by_language: dict[str, list[int]] = defaultdict(list)
-        for place, clip in enumerate(clips):
-            self._by_language[clip.language].append(place)
+        for place, (clip, lesson) in enumerate(self._pairs):
+            if believed(lesson):
+                self._by_language[clip.language].append(place)
         self._recordings = list(recordings)
         self._augmentation = augmentation
         self._tokenizer = tokenizer
@@ -92,20 +95,25 @@ class Samples:
         self._waveforms: dict[Path, Float32] = {}
 
     def drawn(self, draw: np.random.Generator) -> Iterator[Sample]:
-        """Samples without end: each clip once before one comes again."""
+        """Samples without end: clips that have more to teach come more often."""
+        places = np.repeat(np.arange(len(self._pairs)), [OFTEN[_worth(lesson)] for _, lesson in self._pairs])
         while True:
-            for place in draw.permutation(len(self._pairs)):
+            for place in draw.permutation(places):
                 kind = draw.random()
                 if kind < SOUNDS:
                     yield self._nothing(draw)
-                elif kind < SOUNDS + JOINED:
+                elif kind < SOUNDS + JOINED and believed(self._pairs[place][1]):
                     yield self._joined(draw, int(place))
                 else:
                     yield self._single(draw, *self._pairs[place])
 
     def _single(self, draw: np.random.Generator, clip: Clip, lesson: Lesson) -> Sample:
-        tokens = lesson.tokens.tolist()
-        return self._heard(draw, self._waveform(clip), clip.language, tokens, self._soft(clip, lesson))
+        likeliest, probabilities = self._soft(clip, lesson)
+        waveform, tokens = self._waveform(clip), lesson.tokens.tolist()
+        if believed(lesson):
+            return self._heard(draw, waveform, clip.language, tokens, (likeliest, probabilities))
+        sample = self._heard(draw, waveform, clip.language, (), (likeliest[:1], probabilities[:1]))
+        return replace(sample, tokens=sample.tokens[:1])  # only that somebody speaks, and in which language
 
     def _nothing(self, draw: np.random.Generator) -> Sample:
         language = self._languages[draw.integers(len(self._languages))] if draw.random() < 0.5 else "en"
@@ -114,9 +122,10 @@ class Samples:
 
     def _joined(self, draw: np.random.Generator, place: int) -> Sample:
         clip, _ = self._pairs[place]
-        many = 2 + min(MOST_JOINED - 2, int(draw.geometric(0.5)) - 1)
-        others = self._by_language[clip.language]
         repeated = draw.random() < REPEATED
+        few = 2 + min(MOST_JOINED - 2, int(draw.geometric(0.5)) - 1)
+        many = int(draw.integers(2, MOST_JOINED + 1)) if repeated else few
+        others = self._by_language[clip.language]
         pieces: list[Float32] = []
         tokens: list[int] = []
         samples = 0
@@ -138,6 +147,7 @@ class Samples:
 
     def _soft(self, clip: Clip, lesson: Lesson) -> Targets:
         likeliest, probabilities = lesson.likeliest.astype(np.int64), lesson.probabilities.astype(np.float32)
+        probabilities[0, likeliest[0] == self._tokenizer.no_speech] = 0.0  # somebody speaks, whatever the teacher says
         probabilities = probabilities / probabilities.sum(1, keepdims=True)
         known = self._tokenizer.to_language_token(clip.language)
         probabilities[0] *= 1 - LANGUAGE_WEIGHT
@@ -183,6 +193,12 @@ def mixed(draw: np.random.Generator, waveform: Float32, recordings: Sequence[Pat
 
 
 _NOTHING: Final = np.zeros(0, np.float32)
+
+
+def _worth(lesson: Lesson) -> str:
+    if not believed(lesson):
+        return "not believed"
+    return "long" if len(lesson.tokens) >= MANY_TOKENS else "believed"
 
 
 def _certain(tokens: Sequence[int]) -> Targets:

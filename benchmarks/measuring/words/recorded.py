@@ -16,7 +16,9 @@ from benchmarks.measuring.command import CannotBegin
 from benchmarks.measuring.manifest import PATH, Recording, read_manifest
 from benchmarks.measuring.noise import CLEAN, Condition, Noise, mix
 from benchmarks.measuring.words.utterance import Utterance, joined
-from training.short_context.clips import Clip, read_clips
+from models.weights import cache_folder
+from training.short_context.clips import Clip, read_clips, waveform_of
+from training.short_context.languages import phrases_in_languages, speak_languages
 
 SPEAKER: Final = "speaker"
 GAPS: Final = (0.5, 1.0)  # seconds between two takes
@@ -49,6 +51,22 @@ def of_readers(manifest: Path, folds: Sequence[int], needs: Sequence[str] = (PAT
 def _utterance(kind: str, recording: Recording, clip: Clip) -> Utterance:
     waveform, text, name = recording.waveform, recording.text, recording.name
     return Utterance(kind, waveform, text, clip.speaker, clip.language, name=name)
+
+
+def in_other_languages(many: int, seed: int, workers: int) -> list[Utterance]:
+    """So many phrases in each language that taught nothing, of which the kind is the language.
+
+    The voices are those that teach other languages, so each is a speaker that was heard before.
+
+    Raises:
+        ManifestError: a voice is not installed.
+    """
+    folder = cache_folder() / "short-context" / "languages"
+    clips = speak_languages(phrases_in_languages(many, seed, left_out=True), folder, workers)
+    return [
+        Utterance(clip.language, partial(waveform_of, clip), clip.text or "", clip.path.stem, clip.language)
+        for clip in clips
+    ]
 
 
 def in_noise(utterance: Utterance, condition: Condition, noise: Noise) -> Utterance:

@@ -56,7 +56,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(manifest: Path, output: Path, *more: str) -> int:
-    common = ["--manifest", str(manifest), "--output", str(output), "--spoken", "0", "--threads", "1", "--steps", "2"]
+    common = [
+        "--manifest",
+        str(manifest),
+        "--output",
+        str(output),
+        "--spoken",
+        "0",
+        "--languages",
+        "0",
+        "--threads",
+        "1",
+        "--steps",
+        "2",
+    ]
     return command.main([*common, *more])
 
 
