@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--most", type=int, default=330, metavar="N", help="clips of a corpus (default: %(default)s)")
     add("--most-prompts", type=int, default=140, metavar="N", help="prompts of a voice (default: %(default)s)")
     add("--weights", default="whisper-base", metavar="NAME", help="in the weight catalogue (default: %(default)s)")
-    add("--steps", type=int, default=3000, metavar="N", help="of the optimiser (default: %(default)s)")
+    add("--steps", type=int, default=2400, metavar="N", help="of the optimiser (default: %(default)s)")
     add("--learning-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
     add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")

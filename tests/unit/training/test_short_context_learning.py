@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from training.data.waveform_augmentation import WaveformAugmentation
 from training.short_context.adapter import FROZEN_LAYERS, LowRank, add_adapters
 from training.short_context.clips import Clip
 from training.short_context.fitting import BATCH_FRAMES, POOL, Fit, batches, encode, fit, loss_of
-from training.short_context.samples import LANGUAGE_WEIGHT, LONG_TAIL, Sample, Samples, mixed
+from training.short_context.samples import LANGUAGE_WEIGHT, LONG_TAIL, OFTEN, Sample, Samples, mixed
 from training.short_context.teacher import LIKELIEST, Lesson, prompt_of
 
 PROMPT = 4  # tokens: start, language, task, no timestamps
@@ -108,10 +110,38 @@ def test_single_clips_joined_clips_and_sounds_are_drawn(drawn: list[Sample], tok
             assert {LANGUAGES[place] for place in text} == {tokenizer.decode([sample.tokens[1]])[2:-2]}
 
 
-def test_each_clip_teaches_before_one_comes_again(drawn: list[Sample]) -> None:
-    for start in range(0, DRAWN, len(LANGUAGES)):
-        first = [text[0] for text in map(words, drawn[start : start + len(LANGUAGES)]) if text]
-        assert len(set(first)) == len(first)
+def test_no_clip_comes_more_often_than_its_share_before_all_were_drawn(drawn: list[Sample]) -> None:
+    once = OFTEN["believed"] * len(LANGUAGES)
+    for start in range(0, DRAWN, once):
+        first = [text[0] for text in map(words, drawn[start : start + once]) if text]
+        assert max(Counter(first).values()) <= OFTEN["believed"]
+
+
+def test_speech_whose_text_is_not_believed_teaches_that_it_is_speech(tokenizer: Tokenizer) -> None:
+    row = rows("speech/librispeech.tsv")[0]
+    clip = Clip(DATA / row["path"], "librispeech", row["speaker"], "am", 1)
+    lesson = replace(lesson_of(0, list(tokenizer.all_language_tokens)), average_log_probability=-1.5)
+    lesson.likeliest[0, 0] = tokenizer.no_speech  # the likeliest by far, the teacher says
+    samples = Samples([clip], [lesson], [], WaveformAugmentation(), tokenizer)
+    drawn = [one for one in islice(samples.drawn(np.random.default_rng(0)), 8) if len(one.likeliest) == 1]
+    assert len(drawn) > 4
+    for sample in drawn:
+        assert sample.tokens == (tokenizer.sot,)
+        assert sample.probabilities.sum() == pytest.approx(1.0, abs=0.02)  # the least likely of the teacher gave way
+        assert sample.probabilities[sample.likeliest == tokenizer.no_speech].sum() == 0.0
+        assert sample.probabilities[sample.likeliest == tokenizer.to_language_token("am")].sum() >= LANGUAGE_WEIGHT
+
+
+def test_what_is_speech_alone_is_learnt_beside_texts(model: whisper.Whisper) -> None:
+    whole = sample_of(40)
+    alone = replace(
+        whole, tokens=whole.tokens[:1], likeliest=whole.likeliest[:1], probabilities=whole.probabilities[:1]
+    )
+    both = [loss_of(model, [one]).item() for one in (whole, alone)]
+    counted = np.array([len(whole.likeliest), 1])
+    assert loss_of(model, [whole, alone]).item() == pytest.approx(
+        float(np.dot(both, counted) / counted.sum()), rel=1e-4
+    )
 
 
 def test_of_a_sound_nothing_is_written(drawn: list[Sample], tokenizer: Tokenizer) -> None:
