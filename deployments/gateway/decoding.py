@@ -18,6 +18,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
 from typing import Final
@@ -236,6 +237,7 @@ def _read(document: dict[str, object], samples: bytearray) -> tuple[Float32, str
 
 def _environment() -> dict[str, str]:
     """What a worker needs: the packages, one thread, one heap. None of the gateway's secrets."""
-    ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    packages = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+    ours = {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
     return {**{name: os.environ[name] for name in kept if name in os.environ}, **ours}
