@@ -54,7 +54,7 @@ def m4a_fragment_claiming(samples: int = CLAIMED) -> bytes:
 
 
 def wav_of_32_channels(seconds: int = 30) -> bytes:
-    """8-bit silence at 8 kHz: 7.7 MB that take 240 MB as 32 waveforms. No bomb: it may be decoded where there is room."""
+    """8-bit silence at 8 kHz: 7.7 MB that take 240 MB as 32 waveforms. No bomb where there is room for that."""
     samples = bytes([128]) * (32 * 8000 * seconds)
     fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 32, 8000, 32 * 8000, 32, 8)
     body = b"WAVE" + fmt + struct.pack("<4sI", b"data", len(samples)) + samples
@@ -97,3 +97,4 @@ BOMBS: dict[str, tuple[bytes, str]] = {  # with the name of what they are refuse
     "ADPCM of games": (audio_file(noise(1), "wav", "adpcm_ima_wav"), "UnknownFormat"),
     "ALAC": (audio_file(noise(1), "ipod", "alac"), "UnknownFormat"),
 }
+STATUS_OF_A_BOMB = {"UnsupportedAudio": 422, "DamagedAudio": 400, "AudioTooCostly": 422, "UnknownFormat": 415}

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from audio_bombs import BOMBS, wav_of_32_channels
+from audio_bombs import BOMBS, STATUS_OF_A_BOMB, wav_of_32_channels
 from recordings import DATA, Waveform, audio_file, noise
 
 from amser import audio
@@ -30,7 +30,6 @@ from deployments.settings import DecodingSettings
 
 MAX_FRAMES = 3000
 MEGABYTE = 1 << 20
-STATUS = {"UnsupportedAudio": 422, "DamagedAudio": 400, "AudioTooCostly": 422, "UnknownFormat": 415}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ async def test_a_bomb_gets_its_status_and_stays_small(shared: Decoders, wav: byt
     assert type(refused.value).__name__ == error
     answer = refusal(refused.value, within_s=25, retry_after_s=1)
     assert answer is not None
-    assert answer.status == STATUS[error]
+    assert answer.status == STATUS_OF_A_BOMB[error]
     assert answer.limit
     assert shared.pids() == [pid]  # refused, not died of
     assert peak(pid) < 160 * MEGABYTE
