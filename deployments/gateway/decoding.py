@@ -239,5 +239,5 @@ def _environment() -> dict[str, str]:
     """What a worker needs: the packages, one thread, one heap. None of the gateway's secrets."""
     packages = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     ours = {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "SYSTEMROOT")
+    kept = ("PATH", "LD_LIBRARY_PATH", "LANG")
     return {**{name: os.environ[name] for name in kept if name in os.environ}, **ours}

@@ -58,7 +58,7 @@ def test_what_a_large_request_freed_goes_back_and_what_a_small_one_freed_stays()
     child = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, check=True)
     most, small, small_kept, large, large_kept, again, again_kept = map(int, child.stdout.split())
     assert most == 256 << 20
-    assert small_kept == small > 100 << 20
+    assert small_kept >= small > 100 << 20
     assert large > 500 << 20
     assert large_kept < 100 << 20
-    assert again_kept == again > 100 << 20
+    assert again_kept >= again > 100 << 20
