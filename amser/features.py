@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, signal, sparse
+from scipy import fft, sparse
 
 from amser.channels import mix_down
 from amser.errors import SignalError
@@ -275,6 +275,8 @@ def resample(waveform: ArrayLike, rate: int, to: int = SAMPLE_RATE) -> Float32:
     samples = np.asarray(waveform, np.float32)
     if rate == to or samples.size == 0:
         return samples
+    from scipy import signal  # takes longer to import than all the rest, and what only decodes needs none of it
+
     divisor = math.gcd(rate, to)
     resampled: NDArray[Any] = signal.resample_poly(samples, to // divisor, rate // divisor)
     return resampled.astype(np.float32, copy=False)
@@ -292,6 +294,8 @@ def _full_scale(pcm: NDArray[Any]) -> Float32:
 
 @cache
 def _window(shape: Window) -> Float32:
+    from scipy import signal  # see `resample`
+
     return signal.get_window(shape, WINDOW_LENGTH, fftbins=True).astype(np.float32)
 
 

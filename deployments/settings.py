@@ -81,6 +81,23 @@ class RequestSettings(_Settings):
         return Limits(self.max_bytes, self.max_frames, self.max_rank)
 
 
+class DecodingSettings(_Settings):
+    """The processes in which a gateway replica decodes audio uploads, and what one file may cost there."""
+
+    workers: int = Field(2, ge=1, le=32)
+    """Files that are decoded at once. The processes start with the first uploads; an idle one has 70 MB."""
+    memory_mb: int = Field(512, ge=64)
+    """Address space that a file may take."""
+    cpu_s: int = Field(5, ge=1)
+    """Computing time of a file."""
+    wall_s: float = Field(10.0, gt=0)
+    """Time until its worker is killed."""
+    requests: int = Field(1000, ge=1)
+    """Files after which a worker is replaced."""
+    resident_mb: int = Field(256, ge=1)
+    """A worker that holds more than this after a file is replaced."""
+
+
 class FlowSettings(_Settings):
     """What happens to requests when there are more than the cluster can answer in time.
 
@@ -143,6 +160,7 @@ class Settings(_Settings):
     """How often each emotion is to be expected: `balanced`, as the training has it; `acted`, the same; `conversation`,
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
     requests: RequestSettings = RequestSettings()
+    decoding: DecodingSettings = DecodingSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()
 

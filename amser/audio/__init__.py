@@ -3,12 +3,14 @@
 `containers` tells formats apart and refuses headers that claim the impossible; `decoding` lets FFmpeg decode the rest.
 """
 
-from amser.audio.containers import DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, UnreadableAudio
-from amser.audio.decoding import AudioTooLong, decode, read
+from amser.audio.containers import CODECS, DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, UnreadableAudio
+from amser.audio.decoding import AudioTooCostly, AudioTooLong, decode, read
 
 __all__ = [
+    "CODECS",
     "FORMATS",
     "DEMUXERS",
+    "AudioTooCostly",
     "AudioTooLong",
     "DamagedAudio",
     "UnknownFormat",

@@ -1,13 +1,15 @@
 # ruff: noqa: N818 - the names of the errors say what happened; their base class says that it is an error
 """Which audio format a file is, and whether its header can be true.
 
-FFmpeg knows hundreds of formats, and playlists among them open other files and addresses: it is told the format and
-never guesses. It also believes headers: it reserves what a WAV chunk claims, and builds filters for any sampling rate.
+FFmpeg knows hundreds of formats and codecs, and playlists among them open other files and addresses: it is told the
+format and the codecs, and never guesses. It also believes headers: it reserves what a WAV chunk or the tables of an M4A
+claim, and builds filters for any sampling rate.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
@@ -17,10 +19,18 @@ DEMUXERS: Final = MappingProxyType(  # FFmpeg's demuxer for each format
     {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov", "aac": "aac", "webm": "webm"}
 )
 FORMATS: Final = ", ".join(name.upper() for name in DEMUXERS)
+DECODERS: Final = frozenset(  # FFmpeg's, and no others are opened
+    {"aac", "flac", "mp3", "mp3float", "opus", "vorbis"}
+    | {f"pcm_{kind}" for kind in ("alaw", "mulaw", "s8", "u8")}
+    | {f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")}
+)
+CODECS: Final = "PCM, FLAC, MP3, Vorbis, Opus, AAC"
 MOST_CHANNELS: Final = 32
+MOST_STREAMS: Final = 16  # a film with its languages and subtitles; one is decoded
 LENGTH_UNKNOWN_FROM: Final = 0x7FFF_F000  # bytes that a WAV claims to have where a program wrote it to a pipe
 
 _ID3_HEADER: Final = 10  # bytes
+_COUNTS: Final = re.compile(rb"(?=(.{4})(stsz|stz2|trun)(.{12}))", re.DOTALL)  # boxes of an M4A that count its samples
 _WAVE: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")  # RIFX is big-endian; the last two are for files over 4 GB
 
 
@@ -29,7 +39,7 @@ class UnreadableAudio(AudioError):
 
 
 class UnknownFormat(UnreadableAudio):
-    """None of the formats of `DEMUXERS`, or one without sound in it."""
+    """None of the formats of `DEMUXERS`, one without sound in it, or a codec other than `CODECS`."""
 
 
 class DamagedAudio(UnreadableAudio):
@@ -85,6 +95,34 @@ def check_wav(file: BinaryIO) -> None:
         if is_samples:
             return
         at += 8 + claimed + claimed % 2
+
+
+def check_m4a(file: BinaryIO) -> None:
+    """Adds up the samples that the tables of an M4A claim, over all its tracks and fragments.
+
+    Raises:
+        DamagedAudio: there are more than the file has bytes. FFmpeg would reserve 35 bytes for each.
+    """
+    size = file.seek(0, os.SEEK_END)
+    at = claimed = 0
+    while at + 8 <= size:
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8 or at + length > size:
+            length = size - at
+        if head[4:8] != b"mdat":  # the samples themselves
+            file.seek(at)
+            # They count wherever they stand: FFmpeg reads tables in boxes that have no business to hold them
+            for box, name, fields in _COUNTS.findall(file.read(length)):
+                first = 4 if name == b"trun" else 8  # behind version and flags, and the size of all samples
+                if int.from_bytes(box, "big") <= length:  # else it is the name by chance, in a picture
+                    claimed += int.from_bytes(fields[first : first + 4], "big")
+        at += length
+    if claimed > size:
+        raise DamagedAudio(f"the M4A claims {claimed} samples", f"no more than its {size} bytes")
 
 
 def check_setup(rate: int, channels: int) -> None:

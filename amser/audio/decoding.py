@@ -15,12 +15,27 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from amser.audio.containers import DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, check_setup, check_wav, format_of
+from amser.audio.containers import (
+    CODECS,
+    DECODERS,
+    DEMUXERS,
+    FORMATS,
+    MOST_STREAMS,
+    DamagedAudio,
+    UnknownFormat,
+    check_m4a,
+    check_setup,
+    check_wav,
+    format_of,
+)
 from amser.features import HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, to_mono, validate
 
 # An M4A's last frame is filled up with zeros, which FFmpeg leaves in place: samples at 16 kHz, 2048 at 8 kHz at most
 LARGEST_FILL: Final = 4096
 MIXED_AT_ONCE: Final = 30 * SAMPLE_RATE  # samples whose channels are in memory together
+PACKETS_PER_SECOND: Final = 2000  # of audio; Opus has 400 at most, Vorbis and FLAC with the shortest blocks no more
+SPARE_PACKETS: Final = 5000  # tags and padding between frames, some of which look like frames
+OPTIONS: Final = {"codec_whitelist": ",".join(sorted(DECODERS)), "max_streams": str(MOST_STREAMS)}
 RESYNCHRONISING: Final = frozenset({"mp3", "aac"})  # frames that are found again behind tags and padding
 
 logger = logging.getLogger("amser")
@@ -28,6 +43,10 @@ logger = logging.getLogger("amser")
 
 class AudioTooLong(AudioError):
     """Longer than the caller accepts."""
+
+
+class AudioTooCostly(AudioError):
+    """Decoding it takes more memory or time than its speech is worth."""
 
 
 def read(path: Path) -> Float32:
@@ -59,28 +78,34 @@ def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]
         float32, shape (samples,), mono, 16 kHz, full scale ±1; it may be empty or hold values that are not finite.
 
     Raises:
-        UnknownFormat: no audio in one of `DEMUXERS`.
+        UnknownFormat: no audio in one of `DEMUXERS`, or of a codec other than `CODECS`.
         DamagedAudio: cut off or corrupt.
         UnsupportedAudio: a sample rate or a number of channels that no recording of speech has.
         AudioTooLong: more than `max_frames`.
+        AudioTooCostly: more than `PACKETS_PER_SECOND`, or more memory than this process may have.
     """
     name = format_of(file)
     if name is None:
         raise UnknownFormat("the file is no audio that can be read", FORMATS)
     if name == "wav":
         check_wav(file)
+    elif name == "m4a":
+        check_m4a(file)
     file.seek(0)
     # FFmpeg reads metadata behind the samples of a WAV where it can seek, and reserves whatever their chunks claim
     source = _Forwards(file) if name == "wav" else file
     mixer = _Mixer()
     try:
-        with av.open(source, mode="r", format=DEMUXERS[name], metadata_errors="ignore") as container:
+        with av.open(source, "r", DEMUXERS[name], OPTIONS, metadata_errors="ignore") as container:
             stated = _decode(container, name, mixer, max_frames)
+        waveform = mixer.waveform()
     except AudioError:
         raise  # a ValueError too, and says already what is wrong
+    except MemoryError as error:  # FFmpeg says the same of too many streams
+        cause = f"the {name.upper()} takes too much memory, or has too many streams"
+        raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
     except (av.FFmpegError, ValueError) as error:
         raise _damaged(error, mixer.samples) from error
-    waveform = mixer.waveform()
     if 0 < waveform.size - stated <= LARGEST_FILL:
         waveform = waveform[: stated or None]
     if max_frames is not None and waveform.size >= (max_frames + 1) * HOP_LENGTH:
@@ -93,10 +118,12 @@ def _decode(container: InputContainer, name: str, mixer: _Mixer, max_frames: int
     if not container.streams.audio:
         raise UnknownFormat(f"there is no audio in the {name.upper()} file", FORMATS)
     stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise UnknownFormat(f"the audio in the {name.upper()} file is of a codec that FFmpeg does not know", FORMATS)
-    if stream.codec_context.sample_rate:  # some containers leave it to the first frame
-        check_setup(stream.codec_context.sample_rate, stream.codec_context.channels)
+    context = stream.codec_context
+    if context is None or context.name not in DECODERS:
+        codec = "one that FFmpeg does not know" if context is None else context.name
+        raise UnknownFormat(f"the codec of the {name.upper()} file is {codec}", CODECS)
+    if context.sample_rate:  # some containers leave it to the first frame
+        check_setup(context.sample_rate, context.channels)
     for frame in _frames(container, stream, name in RESYNCHRONISING):
         mixer.push(frame)
         if max_frames is not None and mixer.samples >= (max_frames + 1) * HOP_LENGTH + LARGEST_FILL:
@@ -110,7 +137,11 @@ def _decode(container: InputContainer, name: str, mixer: _Mixer, max_frames: int
 def _frames(container: InputContainer, stream: AudioStream, resynchronising: bool) -> Iterator[AudioFrame]:
     """Decoded frames. What lies between or behind the frames of a format that resynchronises is skipped."""
     decoded = skipped = 0
-    for packet in container.demux(stream):
+    seconds = 0.0
+    for count, packet in enumerate(container.demux(stream), start=1):
+        if count > SPARE_PACKETS + PACKETS_PER_SECOND * seconds:
+            cause = f"the first {count} packets hold {seconds:.3g} s of audio"
+            raise AudioTooCostly(cause, f"up to {PACKETS_PER_SECOND} packets a second")
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -121,7 +152,8 @@ def _frames(container: InputContainer, stream: AudioStream, resynchronising: boo
         decoded += len(frames)
         for frame in frames:
             assert isinstance(frame, AudioFrame)
-            yield frame
+            yield frame  # refused there, where its rate is 0
+            seconds += frame.samples / frame.sample_rate
     if skipped and not decoded:
         raise ValueError("none of its frames can be decoded")
     if skipped:

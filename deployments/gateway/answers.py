@@ -16,6 +16,7 @@ from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
 from amser.features import AudioError
 from deployments.gateway.admission import Overloaded
+from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal
 from deployments.pipeline import Recognition
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
@@ -110,7 +111,7 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
         return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, TimeoutError):
         return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{within_s:g} s")
-    if isinstance(error, RayActorError | DeploymentUnavailableError):
+    if isinstance(error, RayActorError | DeploymentUnavailableError | DecoderUnavailable):
         cause = "a stage of the pipeline is not available at the moment"
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
     return None

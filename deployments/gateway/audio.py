@@ -1,34 +1,31 @@
-"""Audio files of clients without the codec → an envelope, as a device would have sent it."""
+"""Speech of clients without the codec → an envelope, as a device would have sent it."""
 
 from __future__ import annotations
 
-import io
 import uuid
 from datetime import UTC, datetime
 from typing import Final
 
 from amser import codecs, wire
-from amser.audio import decode
-from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, log_mel
+from amser.features import FRAMES_PER_SECOND, SAMPLE_RATE, Float32, log_mel
 
 DEVICE_ID: Final = "audio-upload"
 
 
-def envelope_of(content: bytes, language: str | None, max_frames: int) -> tuple[wire.Envelope, str]:
-    """The speech in an audio file, and the name of its format. It computes: call it beside the event loop.
+def envelope_of(waveform: Float32, language: str | None, max_frames: int) -> wire.Envelope:
+    """What a device makes of a waveform. It computes: call it beside the event loop.
 
     Args:
-        content: a whole file of one of `amser.audio.DEMUXERS`.
+        waveform: shape (samples,), of `amser.audio.decode`.
         language: that the speaker is known to speak.
         max_frames: of log-Mel, 10 ms each.
 
     Raises:
-        amser.features.AudioError, amser.wire.WireError: as their names say.
+        amser.features.AudioError: too short, or not finite.
     """
-    waveform, name = decode(io.BytesIO(content), max_frames)
     mel = log_mel(waveform)[:, :max_frames]
     encoded = codecs.encode(mel, "mel-f16")
-    envelope = wire.Envelope(
+    return wire.Envelope(
         codec=encoded.codec,
         profile="whisper80",
         frames=mel.shape[1],
@@ -39,4 +36,3 @@ def envelope_of(content: bytes, language: str | None, max_frames: int) -> tuple[
         captured_at=datetime.now(UTC),
         payload=encoded.payload,
     )
-    return envelope, name

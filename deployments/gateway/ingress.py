@@ -27,6 +27,7 @@ from deployments.autoscaling import ARRIVALS
 from deployments.gateway.admission import Admission
 from deployments.gateway.answers import Answer, answer, refusal, server_timing
 from deployments.gateway.audio import envelope_of
+from deployments.gateway.decoding import Decoders
 from deployments.gateway.preferences import (
     DEADLINE_HEADER,
     LANGUAGE,
@@ -113,7 +114,8 @@ class Ingress:
         self._rate_hint = settings.rate_hint
         self._admission = Admission()
         self._arrivals = 0
-        self._decoding = ModelThread("audio")
+        self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
+        self._log_mel = ModelThread("log-mel")
         self._names = model_names(settings)
         self._languages = spoken_languages(settings)
         self._emotions = emotion_classes(settings)
@@ -225,7 +227,8 @@ class Ingress:
     async def _from_audio(self, request: Request) -> Read:
         language = read_language(request.query_params.get(LANGUAGE), self._languages)
         body = await self._body(request, self._requests.max_audio_bytes)
-        envelope, name = (await self._decoding.run(envelope_of, body, language, self._requests.max_frames)).value
+        waveform, name = await self._decoders.decode(body)
+        envelope = (await self._log_mel.run(envelope_of, waveform, language, self._requests.max_frames)).value
         return envelope, name, len(body)
 
     async def _recognize(self, envelope: wire.Envelope, preferences: Preferences) -> Recognition:

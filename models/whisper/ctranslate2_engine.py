@@ -14,7 +14,7 @@ from ctranslate2 import StorageView
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.whisper.allocation import keep_freed_memory
+from models.whisper.allocation import KeptMemory, keep_freed_memory
 from models.whisper.engine import Decoded, States
 from models.whisper.judge import hears_short
 
@@ -38,6 +38,7 @@ class CTranslate2Engine:
         self, model: Path, device: str = "cpu", compute_type: str | None = None, threads: int = 1, batches: int = 1
     ) -> None:
         keep_freed_memory()
+        self._kept = KeptMemory()
         self._model = ctranslate2.models.Whisper(
             str(model),
             device=device,
@@ -75,6 +76,7 @@ class CTranslate2Engine:
             return_no_speech_prob=True,
             suppress_blank=not self.hears_short,
         )
+        self._kept.bound()
         return [self._decoded(result) for result in results]
 
     def _decoded(self, result: Any) -> Decoded:

@@ -17,6 +17,7 @@ import jiwer
 import numpy as np
 import pytest
 import soundfile
+from audio_bombs import BOMBS, STATUS_OF_A_BOMB
 from over_http import CLASSES, assert_problem, connect, raw_request, send, send_audio, two_seconds
 from recordings import DATA, Waveform, audio_file, envelope_of, silence, speakers, waveform_of
 
@@ -306,6 +307,10 @@ class TestBadAudio:
 
     def test_another_container(self, client: httpx.Client, clip: Waveform) -> None:
         assert_problem(send_audio(client, audio_file(clip, "aiff", "pcm_s16be")), 415, limit="FLAC")
+
+    @pytest.mark.parametrize(("content", "error"), BOMBS.values(), ids=BOMBS)
+    def test_a_bomb(self, client: httpx.Client, content: bytes, error: str) -> None:
+        assert_problem(send_audio(client, content), STATUS_OF_A_BOMB[error])
 
     @pytest.mark.parametrize("language", ["English", "e1", "zz", "yue"])
     def test_a_language_that_is_none(self, client: httpx.Client, clip: Waveform, language: str) -> None:
