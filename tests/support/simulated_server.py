@@ -86,12 +86,12 @@ class Server:
     def __post_init__(self) -> None:
         self.gateway = Admission(self.degrade, self.clock, self.client_share)
         self.asked: list[Asked] = []
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
         self._waiting: deque[tuple[Asked, float]] = deque()
         self._is_busy = False
 
-    def at(self, moment: float, event: Callable[[], None]) -> None:
+    def at(self, moment: float, event: Callable[[], object]) -> None:
         """Something happens at a moment."""
         heapq.heappush(self._events, (moment, next(self._order), event))
 

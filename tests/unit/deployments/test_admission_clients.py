@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,8 @@ def neighbours_of(server: Server, within_s: float = 3.0, one_address: bool = Fal
     asked: list[Asked] = []
     for number in range(REQUESTS):
         client = "leaver" if one_address else f"neighbour {number % NEIGHBOURS}"
-        server.at(1 + number / RATE, lambda client=client: asked.append(server.ask(client, 3, within_s)))
+        ask = partial(server.ask, client, 3, within_s)
+        server.at(1 + number / RATE, lambda ask=ask: asked.append(ask()))  # type: ignore[misc]
     return asked
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -73,7 +72,7 @@ class Asking:
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Builds a gateway in front of `handles`."""
-    kind = ingress.Ingress.func_or_class.__mro__[1]
+    kind: Any = ingress.Ingress.func_or_class.__mro__[1]  # type: ignore[attr-defined]
     # Ray has pickled the class, so it has its own copy of the module's names; without the recogniser's weights, that is
     monkeypatch.setitem(kind.__init__.__globals__, "spoken_languages", lambda _: frozenset({"en"}))
     return lambda **trouble: kind(Settings(), handles(**trouble), False)
@@ -81,7 +80,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def ask(gateway: Any, body: bytes = GOOD, **headers: str) -> tuple[int, dict[str, Any]]:
     response: Response = await gateway.emotion(Asking(body, **headers))
-    return response.status_code, json.loads(response.body)
+    return response.status_code, json.loads(bytes(response.body))
 
 
 async def counts(gateway: Any) -> dict[str, float]:
@@ -183,7 +182,7 @@ class Exported:
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exported]:
+def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
     seen = Exported()
     monkeypatch.setattr(metrics.Counter, "inc", lambda *given, **more: seen.inc(*given, **more))
     monkeypatch.setattr(metrics.Gauge, "set", lambda *given, **more: seen.set(*given, **more))
