@@ -36,7 +36,7 @@ from benchmarks.measuring import command
 from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.report import write_rows
 from deployments.accelerator import SHARES
-from deployments.autoscaling import SERVICE_S, WholeApplication
+from deployments.autoscaling import ADMITTED, INSIDE, SERVICE_S, SERVICE_SPEECH_S, WholeApplication
 from deployments.local_cluster import DEFAULT_CONFIG
 from load_tests.commands import count
 from load_tests.fleet.arrivals import Burst, Diurnal, RateProfile, schedule
@@ -65,7 +65,7 @@ BATCH_SIZE: Final = {"WhisperASR": 4, "Roberta": 8, "FusionClassifier": 8}
 COLD_START_S: Final = {"WhisperASR": 8.0, "Roberta": 8.0, "FusionClassifier": 6.0}
 COLD_START_OF_OTHERS_S: Final = 3.0
 HOP_S: Final = 0.002  # of a core: router and serialisation
-MEAN_SPEECH_S: Final = 4.0
+MEAN_SPEECH_S: Final = SERVICE_SPEECH_S
 OBJECTIVE_S: Final = 3.0
 REFUSED_FROM_S: Final = 8.0  # of predicted latency, for bounded queues
 SETTLED_WINDOWS: Final = 4  # in a row that keep the objective, for the capacity to be there
@@ -155,8 +155,8 @@ class Controller:
         decisions_kept = round(config.look_back_period_s / self.interval_s) + REPORT_LAG_DECISIONS
         ongoing = self._ongoing.setdefault(stage.name, deque([0], maxlen=decisions_kept))
         ongoing.append(total)
-        counted = self._counted.get(stage.name, dict.fromkeys(("arrivals", "served", "busy_s"), 0.0))
-        new = {"arrivals": stage.arrivals, "served": served, "busy_s": stage.busy_s}
+        counted = self._counted.get(stage.name, dict.fromkeys((ADMITTED, "served", "busy_s"), 0.0))
+        new = {ADMITTED: stage.arrivals, "served": served, "busy_s": stage.busy_s}
         self._counted[stage.name] = {name: counted[name] + more for name, more in new.items()}
         reported = self._reported.setdefault(stage.name, deque([counted], maxlen=1 + REPORT_LAG_DECISIONS))
         reported.append(self._counted[stage.name])
@@ -172,7 +172,10 @@ class Controller:
             total_num_requests=mean,
             total_queued_requests=float(stage.queued),
             aggregated_metrics={},
-            raw_metrics={name: {replica: [TimeStampedValue(now_s, value)]} for name, value in reported[0].items()},
+            raw_metrics={
+                name: {replica: [TimeStampedValue(now_s, value)]}
+                for name, value in {**reported[0], INSIDE: mean}.items()
+            },
             capacity_adjusted_min_replicas=config.min_replicas,
             capacity_adjusted_max_replicas=config.max_replicas,
             policy_state=dict(self._state.get(deployment, {})),

@@ -22,7 +22,9 @@ logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its f
 
 DECISION_EVERY_S: Final = 1.0  # between decisions: figures come once a second, Ray calls ten times
 GATEWAY: Final = "Ingress"
-ARRIVALS: Final = "arrivals"  # the gateway's counter of requests, ever rising (record_autoscaling_stats)
+# What the gateway counts (record_autoscaling_stats): requests admitted and well-formed, requests refused for want of
+# room, both ever rising, and those in the pipeline now
+ADMITTED, REFUSED, INSIDE = "admitted", "refused", "inside"
 
 SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
     "Ingress": 0.01,
@@ -32,6 +34,7 @@ SERVICE_S: Final = {  # of a replica for one request, on one core: what is belie
     "Roberta": 0.03,
     "FusionClassifier": 0.015,
 }
+SERVICE_SPEECH_S: Final = 4.0  # of that request
 UNKNOWN_SERVICE_S: Final = 0.05  # of a stage that is not in the table
 PRIOR_REQUESTS: Final = 20.0  # that the table counts as, against what was seen
 FORGETTING_S: Final = 60.0  # after which what was seen counts 1/e
@@ -94,11 +97,20 @@ class StageLoad:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The application at one decision: what entered since the decision before, what is inside now, and its stages."""
+    """The application at one decision.
 
-    arrivals: float
+    Attributes:
+        admitted: requests let in since the decision before.
+        inside: requests in the pipeline now.
+        stages: that they visit.
+        refused: requests that there was no room for since the decision before. They are demand too: with more replicas
+            they would be admitted. One that comes again is refused again and counts each time.
+    """
+
+    admitted: float
     inside: float
     stages: Mapping[str, StageLoad]
+    refused: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ def decide(
     waits already. Up to what it takes at once; down to what it took at most in the last `hold_s`, a margin included.
     """
     since_s = objective.recent_s if memory.decided_s is None else max(now_s - memory.decided_s, 1e-3)
-    arrivals = [*memory.arrivals, [now_s - since_s, now_s, load.arrivals]]
+    arrivals = [*memory.arrivals, [now_s - since_s, now_s, load.admitted + load.refused]]
     arrivals = [each for each in arrivals if each[1] > now_s - objective.steady_s]
     seen = {name: _learn(memory.seen.get(name), stage, since_s) for name, stage in load.stages.items()}
     service_s = {name: busy_s / served for name, (served, busy_s) in seen.items()}
@@ -304,7 +316,7 @@ class WholeApplication:
         ids = {deployment.name: deployment for deployment in contexts}
         if GATEWAY not in ids:  # raising here would stop the controller's loop, for other applications too
             if contexts and not self._has_warned:
-                logger.warning("%s has no autoscaling_config, so arrivals are not counted: no stage is scaled", GATEWAY)
+                logger.warning("%s has no autoscaling_config, so nobody counts requests: no stage is scaled", GATEWAY)
                 self._has_warned = True
             return {}, {}
         gateway = contexts[ids[GATEWAY]]
@@ -319,8 +331,8 @@ class WholeApplication:
             name: self._stage_load(name, contexts[deployment], gpus, before, counters)
             for name, deployment in ids.items()
         }
-        arrivals = sum(_risen(ARRIVALS, gateway, before, counters))
-        load = Load(arrivals, gateway.total_num_requests, stages)
+        admitted, refused = (sum(_risen(name, gateway, before, counters)) for name in (ADMITTED, REFUSED))
+        load = Load(admitted, sum(_means(INSIDE, gateway)), stages, refused)
         wanted, memory = decide(load, self._objective, capacity, now_s, memory)
         kept = {"memory": asdict(memory), "counters": counters}
         return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[GATEWAY]: kept}
@@ -354,3 +366,10 @@ def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dic
             name = f"{metric} {replica.to_full_id_str()}"
             counters[name] = series[-1].value
             yield max(0.0, series[-1].value - before.get(name, series[0].value))
+
+
+def _means(metric: str, context: Any) -> Iterator[float]:
+    """Of what each replica reported in Ray's look-back period."""
+    for series in ((context.raw_metrics or {}).get(metric) or {}).values():
+        if series:
+            yield sum(report.value for report in series) / len(series)

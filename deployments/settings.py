@@ -108,6 +108,8 @@ class FlowSettings(_Settings):
     """Refuse at once, with 429 and the time to wait, what cannot be answered in time."""
     degrade: bool = True
     """Leave the text out of the emotion, or the words too, rather than refuse; `Prefer: handling=strict` forbids it."""
+    client_share: float = Field(0.5, gt=0, le=1)
+    """Of the time that others give an answer, what the work of one client may fill while others ask; 1 for all."""
     deadlines: bool = True
     """Tell the stages when an answer comes too late, so that they do not begin it."""
     cancellation: bool = True

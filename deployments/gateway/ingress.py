@@ -23,11 +23,12 @@ from starlette.requests import ClientDisconnect
 
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
-from deployments.autoscaling import ARRIVALS
-from deployments.gateway.admission import Admission
+from deployments.gateway.admission import Admission, Overloaded
 from deployments.gateway.answers import Answer, answer, refusal, server_timing
 from deployments.gateway.audio import envelope_of
+from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
+from deployments.gateway.flow_metrics import FlowMetrics
 from deployments.gateway.preferences import (
     DEADLINE_HEADER,
     LANGUAGE,
@@ -40,9 +41,10 @@ from deployments.gateway.problems import PROBLEM_TYPE, Problem, Refusal
 from deployments.gateway.rate_hint import rate_hint
 from deployments.pipeline import Description, Effort, Recognition, Stages, recognize, serve_stages
 from deployments.replica.deadline import NEVER, remaining
-from deployments.replica.execution import ModelThread
+from deployments.replica.execution import ModelThread, Timed
 from deployments.settings import Settings
 from deployments.stages.assembly import build_local_stages, emotion_classes, model_names, spoken_languages
+from models.messages import Mel
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -112,18 +114,14 @@ class Ingress:
         self._requests = settings.requests
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
-        self._admission = Admission()
-        self._arrivals = 0
+        self._admission = Admission(client_share=settings.flow.client_share)
+        self._metrics = FlowMetrics(self._admission)
         self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._log_mel = ModelThread("log-mel")
         self._names = model_names(settings)
         self._languages = spoken_languages(settings)
         self._emotions = emotion_classes(settings)
-        self._stages: Stages
-        if stages is None:
-            self._stages = build_local_stages(settings, gpu)
-        else:
-            self._stages = serve_stages(stages)
+        self._stages = self._counted(build_local_stages(settings, gpu) if stages is None else serve_stages(stages))
 
     @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
     async def emotion(self, request: Request, emotions: str | None = None) -> Response:
@@ -170,8 +168,8 @@ class Ingress:
         return await self._described(lambda stages: JSONResponse({"status": "ready", "stages": str(len(stages))}))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Requests since this replica started, for `deployments.autoscaling`; Ray asks for it."""
-        return {ARRIVALS: float(self._arrivals)}
+        """What was admitted and refused, for `deployments.autoscaling`; Ray asks for it."""
+        return self._metrics.counts()
 
     async def _described(self, answer: Callable[[dict[str, Description]], Response]) -> Response:
         """An answer from what every stage says of itself; 503 where one says nothing in time."""
@@ -184,7 +182,6 @@ class Ingress:
         return answer(stages)
 
     async def _answer(self, request: Request, read: Reader) -> Response:
-        self._arrivals += 1
         request_id = str(uuid.uuid4())
         within_s = self._requests.deadline_s
         try:
@@ -194,7 +191,7 @@ class Ingress:
             within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
-                recognition = await self._recognize(envelope, preferences)
+            recognition = await self._recognize(envelope, preferences, client_of(request))
         except ClientDisconnect:
             logger.info("request %s: the client left before its body was here", request_id)
             return Response(status_code=HTTPStatus.BAD_REQUEST)
@@ -214,6 +211,16 @@ class Ingress:
             headers[RATE_HINT] = str(hint)
         return JSONResponse(document.model_dump(), headers=headers)
 
+    def _counted(self, stages: Stages) -> Stages:
+        """The stages; the first counts what is well-formed, which its payload shows there and not before."""
+
+        async def reconstruct(envelope: wire.Envelope) -> Timed[Mel]:
+            mel = await stages.reconstruct(envelope)
+            self._metrics.is_well_formed()
+            return mel
+
+        return replace(stages, reconstruct=reconstruct)
+
     async def _from_envelope(self, request: Request) -> Read:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         if media_type != wire.MEDIA_TYPE:
@@ -231,20 +238,28 @@ class Ingress:
         envelope = (await self._log_mel.run(envelope_of, waveform, language, self._requests.max_frames)).value
         return envelope, name, len(body)
 
-    async def _recognize(self, envelope: wire.Envelope, preferences: Preferences) -> Recognition:
+    async def _recognize(self, envelope: wire.Envelope, preferences: Preferences, client: str) -> Recognition:
         """Refuses what a stage cannot process, before it joins a batch with other requests."""
         if envelope.bands != MEL_BANDS:
             raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
-            return await self._run(envelope, Effort.WHOLE, preferences, strict)
-        admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict)
-        with admitted.lane.occupied(admitted.work):
-            return await self._run(envelope, admitted.effort, preferences, strict)
+            with self._metrics.inside():
+                return await self._run(envelope, Effort.WHOLE, preferences, strict)
+        try:
+            admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict, client)
+        except Overloaded as refused:
+            self._metrics.refuse(refused)
+            raise
+        with self._metrics.running(admitted) as running:
+            recognition = await self._run(envelope, admitted.effort, preferences, strict)
+            running.fell_short = admitted.effort >= Effort.WORDS and recognition.transcript is None
+        return recognition
 
     async def _run(
         self, envelope: wire.Envelope, effort: Effort, preferences: Preferences, strict: bool
     ) -> Recognition:
+        """The pipeline, until the deadline: admission learns that it passed, apart from a client that left."""
         recognition = recognize(
             envelope,
             self._stages,
@@ -253,9 +268,10 @@ class Ingress:
             strict=strict,
             emotions=preferences.emotions,
         )
-        if self._flow.cancellation:
-            return await recognition
-        return await asyncio.shield(asyncio.ensure_future(recognition))
+        async with asyncio.timeout(remaining(preferences.deadline)):
+            if self._flow.cancellation:
+                return await recognition
+            return await asyncio.shield(asyncio.ensure_future(recognition))
 
     async def _body(self, request: Request, limit: int) -> bytes:
         """The whole body, but never more than `limit` bytes of it in memory."""

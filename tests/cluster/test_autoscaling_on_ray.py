@@ -39,18 +39,20 @@ class Counting:
 
     def __init__(self, _next: DeploymentHandle | None = None) -> None:
         self._next = _next
-        self._counts = {"arrivals": 0.0, "served": 0.0, "busy_s": 0.0}
+        self._counts = {"admitted": 0.0, "inside": 0.0, "served": 0.0, "busy_s": 0.0}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         return dict(self._counts)
 
     async def work(self) -> None:
-        self._counts["arrivals"] += 1
+        self._counts["admitted"] += 1
+        self._counts["inside"] += 1
         await asyncio.sleep(WORK_S)
         self._counts["served"] += 1
         self._counts["busy_s"] += WORK_S
         if self._next is not None:
             await self._next.work.remote()
+        self._counts["inside"] -= 1
 
 
 @serve.deployment(name="Ingress")

@@ -93,6 +93,8 @@ def timed(model: Callable[..., Any]) -> Callable[..., Awaitable[Timed[Any]]]:
 class Body:
     """As much of a request as the ingress reads."""
 
+    client = None
+
     def __init__(self, content: bytes, media_type: str = wire.MEDIA_TYPE, **query: str) -> None:
         self._content = content
         self.query_params = query

@@ -55,13 +55,13 @@ class Replay:
     def __post_init__(self) -> None:
         self.replicas = dict.fromkeys(SHARES, 1)
 
-    def decide(self, arrivals: float, inside: float = 0.0) -> dict[str, int]:
+    def decide(self, arrivals: float, inside: float = 0.0, refused: float = 0.0) -> dict[str, int]:
         self.now_s += 1
         stages = {
             name: stage(name, target=count, most=self.most, served=arrivals, busy_s=arrivals * SERVICE_S[name])
             for name, count in self.replicas.items()
         }
-        load = Load(arrivals, inside, stages)
+        load = Load(arrivals, inside, stages, refused)
         self.replicas, self.memory = decide(load, OBJECTIVE, self.capacity, self.now_s, self.memory)
         return self.replicas
 
@@ -200,6 +200,15 @@ def test_a_stage_that_turns_out_slower_gets_more() -> None:
     assert wanted[0] < 16 * slower < wanted[-1]
 
 
+def test_refused_requests_are_demand() -> None:
+    first, second = Replay(), Replay()
+    for _ in range(30):
+        assert first.decide(10.0, refused=30.0) is not None
+        wanted = second.decide(40.0)
+    assert first.memory.arrivals == second.memory.arrivals
+    assert wanted["WhisperASR"] > 10
+
+
 def test_what_is_remembered_survives_json() -> None:
     """Ray may store the state as it likes."""
     replay, restored = Replay(), Replay()
@@ -220,23 +229,32 @@ class Controller:
         self._policy = _apply_app_level_autoscaling_config(WholeApplication())
         self._state: dict[DeploymentID, dict[str, Any]] = {}
         self.targets = dict.fromkeys(SHARES, 1)
-        self._now_s, self._arrived = 1000.0, 0.0
+        self._now_s, self._counts = 1000.0, {"admitted": 0.0, "refused": 0.0}
         self._config = AutoscalingConfig(min_replicas=1, max_replicas=40, upscale_delay_s=0, downscale_delay_s=0)
 
-    def run(self, seconds: float, rate: float, inside: float = 0) -> list[dict[str, int]]:
+    def run(
+        self, seconds: float, rate: float, inside: float = 0, refused: float = 0, in_gateway: float = 0
+    ) -> list[dict[str, int]]:
+        """`rate` and `refused` a second; `in_gateway` are requests that it has, whatever they are."""
         history = []
         for _ in range(round(seconds * 10)):
-            self._now_s, self._arrived = self._now_s + 0.1, self._arrived + rate / 10
-            contexts = {DeploymentID(name, "amser"): self._context(name, inside) for name in SHARES}
+            self._now_s += 0.1
+            self._counts["admitted"] += rate / 10
+            self._counts["refused"] += refused / 10
+            contexts = {DeploymentID(name, "amser"): self._context(name, inside, in_gateway) for name in SHARES}
             decisions, self._state = self._policy(contexts)
             self.targets |= {deployment.name: replicas for deployment, replicas in decisions.items()}
             history.append(dict(self.targets))
         return history
 
-    def _context(self, name: str, inside: float) -> AutoscalingContext:
+    def _context(self, name: str, inside: float, in_gateway: float) -> AutoscalingContext:
         deployment = DeploymentID(name, "amser")
         replica = ReplicaID("one", deployment)
-        counted = {"arrivals": {replica: [TimeStampedValue(self._now_s, self._arrived)]}} if name == "Ingress" else {}
+        counted = {
+            metric: {replica: [TimeStampedValue(self._now_s, value)]}
+            for metric, value in {**self._counts, "inside": inside}.items()
+            if name == "Ingress"
+        }
         return AutoscalingContext(
             deployment_id=deployment,
             deployment_name=name,
@@ -244,7 +262,7 @@ class Controller:
             current_num_replicas=self.targets[name],
             target_num_replicas=self.targets[name],
             running_replicas=[replica],
-            total_num_requests=lambda: inside,
+            total_num_requests=lambda: in_gateway,
             total_queued_requests=lambda: 0.0,
             aggregated_metrics=dict,
             raw_metrics=lambda: counted,
@@ -263,6 +281,23 @@ def test_through_rays_wrapper_all_stages_grow_in_the_same_call(monkeypatch: pyte
     before = controller.run(40, 4)[-1]
     rising = next(now for now in controller.run(4, 400) if now != before)
     assert {name for name in SHARES if rising[name] > before[name]} >= {"Ingress", "WhisperASR", "Roberta"}
+
+
+def test_malformed_and_stalled_requests_scale_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway has them, but admitted none: fifty malformed ones a second led to eight recognisers before."""
+    controller = Controller(monkeypatch)
+    assert controller.run(60, 0, in_gateway=256)[-1] == dict.fromkeys(SHARES, 1)
+
+
+def test_what_is_refused_for_want_of_room_scales_up_as_if_it_was_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    admitted = Controller(monkeypatch).run(40, 40)[-1]
+    refused = Controller(monkeypatch).run(40, 4, refused=36)[-1]
+    assert refused == admitted
+    assert refused["WhisperASR"] > Controller(monkeypatch).run(40, 4)[-1]["WhisperASR"]
+
+
+def test_what_waits_inside_the_pipeline_scales_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Controller(monkeypatch).run(40, 4, inside=200)[-1]["WhisperASR"] > 5
 
 
 def test_logical_gpus_of_the_cluster_bound_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
