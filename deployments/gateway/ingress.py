@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -27,10 +28,13 @@ from deployments.autoscaling import ARRIVALS
 from deployments.gateway.admission import Admission
 from deployments.gateway.answers import Answer, answer, refusal, server_timing
 from deployments.gateway.audio import envelope_of
+from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
 from deployments.gateway.preferences import (
+    APPLIED_HEADER,
     DEADLINE_HEADER,
     LANGUAGE,
     PREFER_HEADER,
+    STRICT,
     Preferences,
     read_language,
     read_preferences,
@@ -112,6 +116,7 @@ class Ingress:
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
         self._admission = Admission()
+        self._resends = idempotency(settings)
         self._arrivals = 0
         self._decoding = ModelThread("audio")
         self._names = model_names(settings)
@@ -192,7 +197,10 @@ class Ingress:
             within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
-                recognition = await self._recognize(envelope, preferences)
+                # An audio file has no ids: its envelope is made here
+                key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
+                compute = partial(self._reply, envelope, codec, size, preferences, request_id)
+                reply = await self._resends.once(key, compute)
         except ClientDisconnect:
             logger.info("request %s: the client left before its body was here", request_id)
             return Response(status_code=HTTPStatus.BAD_REQUEST)
@@ -204,13 +212,22 @@ class Ingress:
                 logger.error("request %s failed", request_id, exc_info=error)
                 known = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
             return _problem(known, request_id)
+        replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
+        return Response(reply.body, headers={**reply.headers, **replay}, media_type=JSONResponse.media_type)
+
+    async def _reply(
+        self, envelope: wire.Envelope, codec: str, size: int, preferences: Preferences, request_id: str
+    ) -> Reply:
+        recognition = await self._recognize(envelope, preferences)
         step = codecs.payload_step(envelope.codec, envelope.payload)
         document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
         headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
         if hint := rate_hint(step, recognition.transcript, self._rate_hint):
             headers[RATE_HINT] = str(hint)
-        return JSONResponse(document.model_dump(), headers=headers)
+        if preferences.strict:
+            headers[APPLIED_HEADER] = STRICT
+        return Reply(document.model_dump_json().encode(), headers)
 
     async def _from_envelope(self, request: Request) -> Read:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
