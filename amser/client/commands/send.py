@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_options(parser)
     parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
     parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
-    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
+    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until a whole answer comes")
     add_partial_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
     add_codec_options(parser)
