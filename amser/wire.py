@@ -107,7 +107,7 @@ class Envelope:
         seconds: duration of the audio, within one frame of `frames`; travels as float32.
         language: ISO 639 code that the speaker is known to speak; None leaves it to the recogniser.
         device_id: 1 to 64 bytes of UTF-8, printable.
-        utterance_id: the same in every retry; for logs and receivers that store answers. The cluster does not read it.
+        utterance_id: the same in every retry, so that it gets the first answer (docs/api.md).
         captured_at: when the audio began, with a time zone; travels as UTC in whole microseconds.
         payload: what the codec wrote.
         unclamped: the floor of the log-Mel is still to be applied (`features.clamp_to_floor`).

@@ -242,7 +242,16 @@ def _retried(method: Any) -> Callable[..., Awaitable[Any]]:
     async def call(*arguments: object) -> Any:
         for _ in range(ATTEMPTS - 1):
             with suppress(RayActorError):
-                return await method.remote(*arguments)
-        return await method.remote(*arguments)
+                return await _wanted(method.remote(*arguments))
+        return await _wanted(method.remote(*arguments))
 
     return call
+
+
+async def _wanted(response: Any) -> Any:
+    """The result of a call; where nobody waits for it any longer, the stage is told."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
@@ -116,6 +116,33 @@ class FlowSettings(_Settings):
     """Drop the requests of clients that have closed their connection."""
 
 
+class IdempotencySettings(_Settings):
+    """What becomes of an utterance that is sent again, under the same ids: it gets the first answer, computed once.
+
+    Answers with their words are kept for that, and for nothing else.
+    """
+
+    store: Literal["embedded", "redis", "none"] = "embedded"
+    """Where: in a file of the node, which its gateway replicas share; in Redis, which all nodes share; or nowhere, and
+    what is sent again is computed again."""
+    redis_url: SecretStr | None = None
+    """Of Redis, such as `redis://:password@host:6379/0`."""
+    folder: Path | None = None
+    """Of the file, for this user alone (mode 700). None is `amser-UID` in the node's temporary folder."""
+    ttl_s: float = Field(900.0, gt=0, le=86_400)
+    """For how long. A quarter of an hour is the longest pause that a device makes between two attempts."""
+    max_answers: int = Field(10_000, ge=1)
+    """In the file; the oldest make room. Redis has limits of its own (`maxmemory`)."""
+    max_bytes: int = Field(33_554_432, ge=1)
+    """In the file; an answer takes 1 to 3 kB."""
+
+    @model_validator(mode="after")
+    def _names_redis(self) -> Self:
+        if (self.store == "redis") != (self.redis_url is not None):
+            raise ValueError("redis_url belongs to the store redis, and has to be there for it")
+        return self
+
+
 class RateHintSettings(_Settings):
     """What devices with the codec `klt` are asked for in `Amser-Rate-Hint`. Steps are indices: 0 is the finest."""
 
@@ -165,6 +192,7 @@ class Settings(_Settings):
     decoding: DecodingSettings = DecodingSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
 
     @field_validator("emotion_prior")
     @classmethod

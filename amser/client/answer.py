@@ -31,6 +31,7 @@ class Answer:
         speech_probability: that somebody speaks; None where that is not known.
         warnings: what the cluster did otherwise than asked: `language_mismatch` where `language` is what it heard and
             not what the device named.
+        held_to_whole: whether the cluster says that it left nothing out for want of time, or of a stage that is down.
     """
 
     emotion: str | None
@@ -50,15 +51,34 @@ class Answer:
     speech: str | None = None
     speech_probability: float | None = None
     warnings: tuple[str, ...] = ()
+    held_to_whole: bool = False
 
     @property
     def uncertain(self) -> bool:
         """Whether `emotion` should not be acted upon."""
         return bool(self.doubts)
 
+    @property
+    def partial(self) -> bool:
+        """Whether the cluster may do better another time: something is missing, for want of time or of a stage.
+
+        What is missing for good is none of this: the emotion of words whose language the network has not learnt, or
+        that were perhaps never said. Clusters older than 0.5 do not say that they were held to whole answers; of them
+        the words of a doubtful speech alone are known to be left out for good.
+        """
+        for_good = self.speech == "doubtful" and set(self.degraded) == {"text"}
+        return bool(self.degraded) and not self.held_to_whole and not for_good
+
 
 def read_answer(
-    raw: Any, *, bytes_sent: int, pcm_bytes: int, device_ms: float, answer_ms: float, attempts: int
+    raw: Any,
+    *,
+    bytes_sent: int,
+    pcm_bytes: int,
+    device_ms: float,
+    answer_ms: float,
+    attempts: int,
+    held_to_whole: bool = False,
 ) -> Answer:
     """The answer in a JSON document, beside its costs; raises ValueError where it is another document."""
     try:
@@ -80,6 +100,7 @@ def read_answer(
             speech=raw.get("speech"),
             speech_probability=None if (probability := raw.get("speech_probability")) is None else float(probability),
             warnings=tuple(map(str, raw.get("warnings", ()))),
+            held_to_whole=held_to_whole,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -3,6 +3,9 @@
 A request that breaks or times out may have been worked on. It is sent again all the same: the utterance keeps its id,
 and a spool holds one result an id. What the cluster refuses for its language is sent again without: no recording is
 given up for a hint.
+
+Whole answers are asked for: a cluster that has no time for one, or lacks a stage, refuses, and the utterance stays in
+the spool. A cluster that does not know how to refuse answers with less all the same; a few times that is no result.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Final
 
 import httpx
 
+from amser.client.answer import Answer
 from amser.client.device import (
     BACKOFF_S,
     LANGUAGE,
@@ -40,8 +44,8 @@ YIELD_S: Final = 0.1  # how long a watch lets go of the spool between batches: o
 
 NEVER_CONNECTED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 CLIENT_ERRORS: Final = range(400, 500)
-# Answers about the address, the credentials or the load, not about the utterance: it is accepted once those are right.
-NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407, 429, 503})
+# Answers about the address or the credentials, not about the utterance: it is accepted once those are right
+NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407})
 RETRIED: Final = NOT_THE_UTTERANCE | WORTH_A_RETRY
 
 _log = logging.getLogger(__name__)
@@ -55,11 +59,22 @@ class DeliverySettings:
         batch: utterances in a row on one connection, before too old ones are looked for and others get at the spool.
         failures: of the link in a row after which `until_empty` leaves the rest in the spool.
         longest_wait_s: `until_empty` leaves the rest in the spool where the next attempt is further away.
+        whole: ask for whole answers. Otherwise what comes is the result, whatever it had to leave out.
+        partial_answers: that an utterance gets before it makes do with such a one, where whole ones were asked for.
     """
 
     batch: int = 16
     failures: int = 3
     longest_wait_s: float = 30.0
+    whole: bool = True
+    partial_answers: int = 5
+
+
+class PartialAnswer(SendFailed):
+    """An answer with less than was asked for, from a cluster that does not refuse where it cannot give a whole one."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"the cluster answered without {', '.join(answer.degraded)}, though a whole answer was wanted")
 
 
 def backoff_s(failures: int, source: random.Random, longest_s: float = LONGEST_LINK_PAUSE_S) -> float:
@@ -81,11 +96,11 @@ class Delivery:
 
     All waiting happens here: the device makes one attempt. A failure pauses the link, then the oldest is first again.
     An utterance that fails more than once after the cluster may have seen it also waits for a time of its own, up to a
-    quarter of an hour: one that breaks every exchange, or never gets its answer by the deadline, holds back no other.
-    It is tried until the spool drops it for its age.
+    quarter of an hour: one that breaks every exchange, never gets its answer by the deadline, or is always too long for
+    a whole answer in time, holds back no other. It is tried until the spool drops it for its age.
 
     Args:
-        device: who sends, and where to; its `attempts` are not used.
+        device: who sends, and where to; its `attempts` and `whole` are not used.
         settings: how much at once, how long.
         stop: once set, a pause ends at once and nothing more is sent; a request under way still gets its answer.
         source: of randomness.
@@ -105,7 +120,7 @@ class Delivery:
         self.settings = settings
         self.failures = 0
         self.trouble: SendFailed | None = None
-        self._device = Device(replace(device, attempts=1))
+        self._device = Device(replace(device, attempts=1, whole=settings.whole))
         self._stop = stop or threading.Event()
         self._source = source or random.Random()
         self._resume_at = 0.0  # of time.monotonic()
@@ -165,6 +180,9 @@ class Delivery:
                     self._pause(spool, waiting, error)
                     return
             else:
+                if self.settings.whole and answer.partial and self._may_wait_for_more(spool, waiting):
+                    self._pause(spool, waiting, PartialAnswer(answer))
+                    return
                 result = spool.settle(waiting.utterance_id, replace(answer, attempts=waiting.attempts + 1))
             if self.failures:
                 _log.info("the link is back")
@@ -177,6 +195,9 @@ class Delivery:
         next_due_s = spool.next_due_s()
         return None if next_due_s is None else max(next_due_s, self._resume_at - time.monotonic(), 0.0)
 
+    def _may_wait_for_more(self, spool: Spool, waiting: Waiting) -> bool:
+        return spool.partials(waiting.utterance_id) + 1 < self.settings.partial_answers
+
     def _pause(self, spool: Spool, waiting: Waiting, error: SendFailed) -> None:
         self.failures += 1
         self.trouble = error
@@ -187,9 +208,9 @@ class Delivery:
         if isinstance(error.__cause__, NEVER_CONNECTED):
             return  # says nothing about the utterance, and a long outage writes nothing to disk
         wait_s = asked_s
-        if waiting.attempts and not _is_about_the_link(error):  # beyond the link's pause, so that another one is next
+        if waiting.attempts and not _is_about_every_utterance(error):  # beyond the link's pause: another one is next
             wait_s = pause_s + backoff_s(waiting.attempts, self._source, LONGEST_OWN_PAUSE_S)
-        spool.postpone(waiting.utterance_id, wait_s)
+        spool.postpone(waiting.utterance_id, wait_s, partial=isinstance(error, PartialAnswer))
 
 
 def _is_about_the_language(error: SendFailed) -> bool:
@@ -216,15 +237,16 @@ def _without_language(utterance: Utterance) -> Utterance | None:
 
 def _is_final(error: SendFailed) -> bool:
     """Whether the cluster will never take this utterance."""
-    if not isinstance(error, Refused) or _is_about_the_link(error):
+    if not isinstance(error, Refused) or _is_about_every_utterance(error):
         return False
     return error.status in CLIENT_ERRORS and error.status not in RETRIED
 
 
-def _is_about_the_link(error: SendFailed) -> bool:
-    """Whether every other utterance would have failed too.
+def _is_about_every_utterance(error: SendFailed) -> bool:
+    """Whether every other one would have failed too.
 
-    So with redirects, where a captive portal wants a login first, and where a parameter of the request is wrong.
+    So with redirects, where a captive portal wants a login first, and where a parameter of the request is wrong. Not so
+    where the cluster is full: whether it has time depends on how long an utterance is.
     """
     return isinstance(error, Refused) and (
         error.status in NOT_THE_UTTERANCE or error.status < CLIENT_ERRORS.start or "parameter" in error.problem

@@ -38,6 +38,7 @@ ROUTE: Final = "/v1/emotion"
 EMOTIONS: Final = "emotions"  # query parameter
 LANGUAGE: Final = "language"  # what a problem document calls the language of an envelope, in `parameter`
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
+PREFER, APPLIED, WHOLE = "Prefer", "Preference-Applied", "handling=strict"  # RFC 7240: a whole answer or none
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
@@ -86,7 +87,7 @@ class Refused(SendFailed):
         self.problem = _problem(response)
         self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
         self.detail = str(self.problem.get("detail") or "")
-        self.retry_after_s = _retry_after(response.headers.get("Retry-After"))
+        self.retry_after_s = _retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
         self.took_s = response.elapsed.total_seconds()
         limit = self.problem.get("limit")
         parts = [self.detail, f"accepted: {limit}" if limit else ""]
@@ -110,6 +111,7 @@ class DeviceSettings:
         language: that the speaker is known to speak, as `amser.languages` reads it; becomes Whisper's code. None has it
             detected.
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
+        whole: ask for whole answers: a cluster that has no time for one, or lacks a stage, refuses (429, 503, 504).
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
         attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
@@ -131,6 +133,7 @@ class DeviceSettings:
     profile: str = "whisper80"
     language: str | None = None
     emotions: tuple[str, ...] = ()
+    whole: bool = False
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 30.0
     attempts: int = 5
@@ -283,7 +286,11 @@ class Device:
                 self.settings.url.rstrip("/") + ROUTE,
                 params={EMOTIONS: ",".join(self.settings.emotions)} if self.settings.emotions else None,
                 content=utterance.envelope,
-                headers={"Content-Type": MEDIA_TYPE, UTTERANCE_HEADER: str(utterance.utterance_id)},
+                headers={
+                    "Content-Type": MEDIA_TYPE,
+                    UTTERANCE_HEADER: str(utterance.utterance_id),
+                    **({PREFER: WHOLE} if self.settings.whole else {}),
+                },
                 timeout=httpx.Timeout(answer_within, connect=min(self.settings.connect_timeout_s, answer_within)),
             )
         except httpx.ReadTimeout:
@@ -306,6 +313,7 @@ class Device:
                 device_ms=utterance.device_ms,
                 answer_ms=answer_ms,
                 attempts=attempts,
+                held_to_whole=WHOLE in response.headers.get(APPLIED, "").lower(),
             )
         except (ValueError, RecursionError) as error:
             what = f"{response.url} answered with something else than an emotion ({error})"
@@ -338,17 +346,27 @@ def _wait(state: RetryCallState) -> float:
     return (asked or 0.0) + _BACKOFF(state)
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, from either form that RFC 9110 (10.2.3) allows: a number of them, or a date."""
+def _retry_after(value: str | None, date: str | None) -> float | None:
+    """Seconds, from either form that RFC 9110 (10.2.3) allows: a number of them, or a date.
+
+    A date counts from the server's own (`Date`), where it says it: this device's may be wrong.
+    """
     if value is None:
         return None
     if value.strip().isdecimal():
         return float(value)
+    until = _date(value)
+    if until is None:
+        return None
+    return max(0.0, (until - (_date(date or "") or datetime.now(UTC))).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return date.replace(tzinfo=date.tzinfo or UTC)
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:

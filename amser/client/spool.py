@@ -23,6 +23,7 @@ from uuid import UUID
 
 from amser.client.answer import Answer
 from amser.client.device import Utterance
+from amser.client.spool_clock import SpoolClock, Uptime, uptime
 from amser.client.spool_view import (
     APPLICATION_ID,
     OLDEST_FIRST,
@@ -40,17 +41,26 @@ from amser.client.spool_view import (
     as_waiting,
 )
 
-LONGEST_WAIT_S: Final = 86_400.0  # no wait is longer; a time beyond it means that the clock was set back
+LONGEST_WAIT_S: Final = 86_400.0  # no wait is longer
+# How much of its age a spool may lose when the power goes. A transaction takes its clock along for one page more; where
+# there is none, the clock is written alone, 96 times a day, since flash wears out.
+CLOCK_WITHIN_S: Final = 60.0
+CLOCK_ALONE_S: Final = 900.0
 _POLL_S: Final = 0.05  # how often a process that waits for the ownership asks for it
 
 _log = logging.getLogger(__name__)
 
+_CLOCK_SCHEMA: Final = """
+CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), seconds REAL NOT NULL, boot TEXT NOT NULL,
+    uptime REAL NOT NULL);
+CREATE INDEX age ON waiting (put_at, bytes);
+"""
 _SCHEMA: Final = f"""
 CREATE TABLE waiting (
     position INTEGER PRIMARY KEY, utterance_id TEXT NOT NULL UNIQUE, captured_at REAL NOT NULL, seconds REAL NOT NULL,
     device_ms REAL NOT NULL, bytes INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0, note TEXT NOT NULL, envelope BLOB NOT NULL);
-CREATE INDEX oldest ON waiting (captured_at, bytes);
+    partials INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, put_at REAL NOT NULL DEFAULT 0,
+    due_at REAL NOT NULL DEFAULT 0, note TEXT NOT NULL, envelope BLOB NOT NULL);
 CREATE TABLE results (
     utterance_id TEXT PRIMARY KEY, captured_at REAL NOT NULL, seconds REAL NOT NULL, bytes INTEGER NOT NULL,
     attempts INTEGER NOT NULL, settled_at REAL NOT NULL, answer TEXT, failure TEXT, note TEXT NOT NULL,
@@ -58,11 +68,22 @@ CREATE TABLE results (
 CREATE TABLE drops (
     reason TEXT PRIMARY KEY, count INTEGER NOT NULL, bytes INTEGER NOT NULL, seconds REAL NOT NULL,
     last_at REAL NOT NULL);
+{_CLOCK_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
-_NEWEST_FIRST: Final = "ORDER BY captured_at DESC, position DESC"
-_AGE: Final = "SELECT rowid FROM waiting WHERE captured_at < ?"
+# Ages begin anew: those of version 1 are differences of a calendar that may have been wrong. Waits go on
+_FROM_VERSION_1: Final = f"""
+ALTER TABLE waiting ADD COLUMN partials INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE waiting ADD COLUMN put_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE waiting ADD COLUMN due_at REAL NOT NULL DEFAULT 0;
+DROP INDEX oldest;
+{_CLOCK_SCHEMA}
+UPDATE waiting SET due_at = not_before - {{now}} WHERE not_before - {{now}} BETWEEN 0 AND {LONGEST_WAIT_S};
+PRAGMA user_version = {VERSION};
+"""
+_NEWEST_FIRST: Final = "ORDER BY put_at DESC, position DESC"
+_AGE: Final = "SELECT rowid FROM waiting WHERE put_at < ?"
 _COUNT: Final = f"SELECT rowid FROM waiting {_NEWEST_FIRST} LIMIT -1 OFFSET ?"
 _BYTES: Final = (
     f"SELECT rowid FROM (SELECT rowid, sum(bytes) OVER ({_NEWEST_FIRST}) AS kept FROM waiting) WHERE kept > ?"
@@ -77,7 +98,8 @@ class SpoolLimits:
     Attributes:
         max_count: utterances that wait: a day of speech without a pause, 8 s each.
         max_bytes: of their envelopes; with the default codec 9 h of speech, and bearable on the smallest SD card.
-        max_age_s: since the capture, by this device's clock; a week, longer than any weekend without a link.
+        max_age_s: since it was put, as the spool's clock counts (`amser.client.spool_clock`); a week, longer than any
+            weekend without a link.
         max_results: results that are kept, 2 kB each.
 
     Raises:
@@ -106,7 +128,8 @@ class Spool(SpoolView):
         path: of the database; made where there is none.
         limits: what it may hold.
         wait_s: how long to wait for another process to let go of it.
-        clock: Unix seconds.
+        clock: Unix seconds, to be shown.
+        uptime: of this device; ages and waits go by it.
 
     Raises:
         SpoolInUse: another process owns it.
@@ -121,8 +144,9 @@ class Spool(SpoolView):
         *,
         wait_s: float = 0.0,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], Uptime] = uptime,
     ) -> None:
-        self.path, self.limits, self._clock = path, limits, clock
+        self.path, self.limits, self._clock, self._uptime = path, limits, clock, uptime
         self._lock = threading.RLock()
         self._owner = self._own(wait_s)
         try:
@@ -157,30 +181,27 @@ class Spool(SpoolView):
                 dropped.append(self._count_drop("bytes", 1, size, utterance.seconds))
                 return
             self._db.execute(
-                "INSERT INTO waiting (utterance_id, captured_at, seconds, device_ms, bytes, note, envelope)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, size, note, utterance.envelope),
+                "INSERT INTO waiting (utterance_id, captured_at, seconds, device_ms, bytes, put_at, note, envelope)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, size, self._age.now(), note, utterance.envelope),
             )
             self._trim(dropped)
 
     def expire(self) -> None:
-        """Drops what is too old."""
-        if self._rows(f"{_AGE} LIMIT 1", self._clock() - self.limits.max_age_s):
+        """Drops what is too old. Now and then it stores how old the rest is."""
+        if self._age.unstored_s > CLOCK_ALONE_S or self._rows(f"{_AGE} LIMIT 1", self._oldest_allowed()):
             with self._transaction() as dropped:
                 self._trim(dropped)
 
     def due(self, limit: int) -> list[Waiting]:
         """Up to `limit` utterances that may be sent now, oldest first."""
-        now = self._clock()
-        query = f"SELECT {WAITING} FROM waiting WHERE not_before <= ? OR not_before > ? {OLDEST_FIRST} LIMIT ?"
-        return [as_waiting(row) for row in self._rows(query, now, now + LONGEST_WAIT_S, limit)]
+        query = f"SELECT {WAITING} FROM waiting WHERE due_at <= ? {OLDEST_FIRST} LIMIT ?"
+        return [as_waiting(row) for row in self._rows(query, self._age.now(), limit)]
 
     def next_due_s(self) -> float | None:
         """Seconds until an utterance may be sent; None where none waits."""
-        now = self._clock()
-        query = "SELECT min(CASE WHEN not_before > ? THEN 0 ELSE not_before END) FROM waiting"
-        ((not_before,),) = self._rows(query, now + LONGEST_WAIT_S)
-        return None if not_before is None else max(0.0, not_before - now)
+        ((due_at,),) = self._rows("SELECT min(due_at) FROM waiting")
+        return None if due_at is None else max(0.0, due_at - self._age.now())
 
     def utterance(self, utterance_id: UUID) -> Utterance | None:
         """What is to be sent; None where it does not wait (any longer)."""
@@ -189,11 +210,27 @@ class Spool(SpoolView):
             return Utterance(envelope, utterance_id, seconds, device_ms)
         return None
 
-    def postpone(self, utterance_id: UUID, wait_s: float) -> None:
-        """Counts an attempt that brought no result; the next begins no sooner than in `wait_s`."""
-        change = "UPDATE waiting SET attempts = attempts + 1, not_before = ? WHERE utterance_id = ?"
+    def postpone(self, utterance_id: UUID, wait_s: float, *, partial: bool = False) -> None:
+        """Counts an attempt that brought no result; the next begins no sooner than in `wait_s`.
+
+        Args:
+            utterance_id: of one that waits.
+            wait_s: seconds, `LONGEST_WAIT_S` at most.
+            partial: it brought an answer that leaves something out; `partials` counts these.
+        """
+        change = (
+            "UPDATE waiting SET attempts = attempts + 1, partials = partials + ?, not_before = ?, due_at = ?"
+            " WHERE utterance_id = ?"
+        )
+        wait_s = min(wait_s, LONGEST_WAIT_S)
         with self._transaction():
-            self._db.execute(change, (self._clock() + min(wait_s, LONGEST_WAIT_S), str(utterance_id)))
+            times = (self._clock() + wait_s, self._age.now() + wait_s)
+            self._db.execute(change, (int(partial), *times, str(utterance_id)))
+
+    def partials(self, utterance_id: UUID) -> int:
+        """Answers that left something out, of an utterance that waits; 0 where it does not."""
+        rows = self._rows("SELECT partials FROM waiting WHERE utterance_id = ?", str(utterance_id))
+        return rows[0][0] if rows else 0
 
     def replace(self, utterance: Utterance) -> None:
         """Counts an attempt after which an utterance is to be sent in another form.
@@ -236,12 +273,15 @@ class Spool(SpoolView):
 
     def _trim(self, dropped: list[Dropped]) -> None:
         limits = self.limits
-        self._drop(dropped, "waiting", "age", _AGE, self._clock() - limits.max_age_s)
+        self._drop(dropped, "waiting", "age", _AGE, self._oldest_allowed())
         ((count, size),) = self._db.execute("SELECT count(*), total(bytes) FROM waiting").fetchall()
         if count > limits.max_count:
             self._drop(dropped, "waiting", "count", _COUNT, limits.max_count)
         if size > limits.max_bytes:
             self._drop(dropped, "waiting", "bytes", _BYTES, limits.max_bytes)
+
+    def _oldest_allowed(self) -> float:
+        return self._age.now() - self.limits.max_age_s
 
     def _drop(self, dropped: list[Dropped], table: str, reason: str, chosen: str, limit: float) -> None:
         """Deletes the rows that `chosen` selects, and counts them."""
@@ -270,9 +310,14 @@ class Spool(SpoolView):
             with self._typed_errors(), self._db:  # commits, or rolls back where anything is raised
                 self._db.execute("BEGIN IMMEDIATE")
                 yield dropped
+                if not self._age.is_stored or self._age.unstored_s > CLOCK_WITHIN_S:
+                    self._age.store(self._write_clock)
             for each in dropped:
                 what = f"dropped {each.count} ({each.seconds:.1f} s of speech): the limit of {each.reason} was passed"
                 _log.warning("%s: %s", self.path, what)
+
+    def _write_clock(self, seconds: float, since: Uptime) -> None:
+        self._db.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (seconds, since.boot, since.seconds))
 
     def _own(self, wait_s: float) -> int:
         """A file descriptor that stands for the ownership."""
@@ -313,6 +358,14 @@ class Spool(SpoolView):
                 self._db.execute("PRAGMA synchronous = FULL")
                 if new:
                     self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+                elif self._db.execute("PRAGMA user_version").fetchone() != (VERSION,):
+                    script = _FROM_VERSION_1.format(now=self._clock())
+                    self._db.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
+                row = self._db.execute("SELECT seconds, boot, uptime FROM clock").fetchone()
+                self._age = SpoolClock(row and (row[0], Uptime(*row[1:])), self._uptime)
+                if not self._age.is_stored:  # the first look in this boot
+                    with self._transaction():
+                        pass
             except BaseException:
                 self._db.close()
                 raise

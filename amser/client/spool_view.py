@@ -17,8 +17,9 @@ from uuid import UUID
 from amser.client.answer import Answer
 
 APPLICATION_ID: Final = 0x414D5350  # "AMSP", in the header of the file: another program's database is not touched
-VERSION: Final = 1
-OLDEST_FIRST: Final = "ORDER BY captured_at, position"
+VERSION: Final = 2
+READABLE: Final = (1, VERSION)  # what is read here is in both; an owner brings the first to the second
+OLDEST_FIRST: Final = "ORDER BY position"  # as they were put: the calendar may have been wrong, or set in between
 WAITING: Final = "utterance_id, captured_at, seconds, bytes, attempts, not_before, note"
 RESULT: Final = "utterance_id, captured_at, seconds, attempts, settled_at, answer, failure, note"
 _BUSY_S: Final = 5.0  # patience with a program that has the file locked
@@ -38,15 +39,15 @@ class SpoolDamaged(SpoolError):  # noqa: N818 - an error by its base class
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An utterance that waits. Times are Unix seconds.
+    """An utterance that waits. Times are Unix seconds, to be shown: what is due or too old goes by the spool's clock.
 
     Attributes:
         utterance_id: the same in every attempt.
-        captured_at: when it was said.
+        captured_at: when it was said, by the calendar that the device had then.
         seconds: duration of the speech.
         bytes: of the envelope.
         attempts: requests that reached the cluster, or may have, and brought no result.
-        not_before: when it may be sent again.
+        not_before: when it may be sent again, by the calendar at the last attempt; 0 for at once.
         note: what the caller of `put` wants to have back with the result.
     """
 
@@ -169,7 +170,7 @@ class SpoolView:
         ((tables,),) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchall()
         if (application, version, tables) == (0, 0, 0):
             return True
-        if (application, version) != (APPLICATION_ID, VERSION):
+        if application != APPLICATION_ID or version not in READABLE:
             raise SpoolDamaged(f"{self.path} is a database, but no spool of version {VERSION}. Name another file.")
         return False
 

@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,10 +30,13 @@ from deployments.gateway.audio import envelope_of
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
 from deployments.gateway.flow_metrics import FlowMetrics
+from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
 from deployments.gateway.preferences import (
+    APPLIED_HEADER,
     DEADLINE_HEADER,
     LANGUAGE,
     PREFER_HEADER,
+    STRICT,
     Preferences,
     read_language,
     read_preferences,
@@ -49,6 +53,7 @@ from models.messages import Mel
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
+JOINED_GRACE_S: Final = 0.1  # beyond the deadline, until who waits for another request's answer is told
 READY_WITHIN_S: Final = 2.0  # a stage that does not describe itself by then is not ready
 
 Read = tuple[wire.Envelope, str, int]  # with the name of the codec or audio format, and the bytes of the body
@@ -115,6 +120,7 @@ class Ingress:
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
         self._admission = Admission(client_share=settings.flow.client_share)
+        self._resends = idempotency(settings)
         self._metrics = FlowMetrics(self._admission)
         self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._log_mel = ModelThread("log-mel")
@@ -191,7 +197,12 @@ class Ingress:
             within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
-            recognition = await self._recognize(envelope, preferences, client_of(request))
+            # A request that computes ends itself at the deadline, so that admission learns why; one that waits for the
+            # answer to another ends here. An audio file has no ids: its envelope was made here.
+            key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
+            compute = partial(self._reply, envelope, codec, size, preferences, request_id, client_of(request))
+            async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
+                reply = await self._resends.once(key, compute)
         except ClientDisconnect:
             logger.info("request %s: the client left before its body was here", request_id)
             return Response(status_code=HTTPStatus.BAD_REQUEST)
@@ -203,13 +214,22 @@ class Ingress:
                 logger.error("request %s failed", request_id, exc_info=error)
                 known = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
             return _problem(known, request_id)
+        replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
+        return Response(reply.body, headers={**reply.headers, **replay}, media_type=JSONResponse.media_type)
+
+    async def _reply(
+        self, envelope: wire.Envelope, codec: str, size: int, preferences: Preferences, request_id: str, client: str
+    ) -> Reply:
+        recognition = await self._recognize(envelope, preferences, client)
         step = codecs.payload_step(envelope.codec, envelope.payload)
         document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
         headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
         if hint := rate_hint(step, recognition.transcript, self._rate_hint):
             headers[RATE_HINT] = str(hint)
-        return JSONResponse(document.model_dump(), headers=headers)
+        if preferences.strict:
+            headers[APPLIED_HEADER] = STRICT
+        return Reply(document.model_dump_json().encode(), headers)
 
     def _counted(self, stages: Stages) -> Stages:
         """The stages; the first counts what is well-formed, which its payload shows there and not before."""

@@ -15,6 +15,7 @@ from deployments.replica.deadline import after
 
 DEADLINE_HEADER: Final = "Amser-Deadline-Ms"
 PREFER_HEADER: Final = "Prefer"  # RFC 7240
+APPLIED_HEADER: Final = "Preference-Applied"  # in the answer: nothing was left out for want of time or of a stage
 STRICT: Final = "handling=strict"
 EMOTIONS: Final = "emotions"  # query parameter
 FEWEST_EMOTIONS: Final = 2

@@ -42,7 +42,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 
 def ask(cluster: LocalCluster, body: bytes) -> dict[str, Any]:
-    headers = {"Content-Type": wire.MEDIA_TYPE}
+    headers = {"Content-Type": wire.MEDIA_TYPE, "Cache-Control": "no-store"}  # computed each time
     response = httpx.post(f"{cluster.url}/v1/emotion", content=body, headers=headers, timeout=120)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()

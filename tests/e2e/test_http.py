@@ -110,6 +110,13 @@ def test_the_words_over_http_are_those_of_the_recogniser_in_process(client: http
     assert jiwer.wer(said, plain) < 0.2
 
 
+def test_an_utterance_that_is_sent_again_gets_the_first_answer(client: httpx.Client, clip: Waveform) -> None:
+    body = wire.pack(envelope_of(clip))
+    first, second = (send(client, body, **{"Cache-Control": ""}) for _ in range(2))
+    assert second.content == first.content
+    assert [each.headers.get("amser-replay") for each in (first, second)] == [None, "stored"]
+
+
 @pytest.mark.parametrize("codec", ["mel-f16", "svd-f16", "svd-i8"])
 def test_every_codec_is_read(client: httpx.Client, clip: Waveform, codec: str) -> None:
     answer = send(client, wire.pack(envelope_of(clip, codec, rate=0.25))).json()

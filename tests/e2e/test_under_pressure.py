@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -92,7 +94,8 @@ def test_what_clients_left_behind_is_not_computed(cluster: LocalCluster, client:
     leaving = []
     for _ in range(30):
         connection = connect(cluster)
-        connection.sendall(raw_request(len(good), good))
+        body = wire.pack(replace(wire.unpack(good), utterance_id=uuid4()))  # none joins another
+        connection.sendall(raw_request(len(body), body))
         leaving.append(connection)
     time.sleep(0.3)
     for connection in leaving:

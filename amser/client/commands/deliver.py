@@ -6,14 +6,13 @@ import argparse
 import json
 import logging
 import shlex
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
 from amser.client.commands.terminal import FAILED, KEPT, OK, columns, complain
-from amser.client.delivery import Delivery
+from amser.client.delivery import Delivery, DeliverySettings
 from amser.client.device import DeviceSettings
 from amser.client.spool import Spool
 from amser.client.spool_view import Result, SpoolError, SpoolView
@@ -24,7 +23,12 @@ OWNERSHIP_WITHIN_S: Final = 30.0  # a `deliver --watch` lets go of the spool aft
 DESCRIPTION = """\
 Sends what waits in a spool, oldest first, and prints what came back. Without
 a link it ends soon, and what is left stays in the spool; with --watch it goes
-on until Ctrl-C."""
+on until Ctrl-C.
+
+Whole answers are asked for: where the cluster is too busy for one, or lacks a
+stage, the utterance stays in the spool. A cluster that answers with less all
+the same is asked five times before its answer counts; the table then says what
+it is without ("without asr, text"), and --json has it in "degraded"."""
 
 EPILOG = """\
 examples:
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("--spool", type=Path, required=True, metavar="FILE", help="as `send --spool` made it")
     add_cluster_options(parser)
+    add_partial_option(parser)
     parser.add_argument("--watch", action="store_true", help="go on: wait for the link and for what others spool")
     parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
 
@@ -56,6 +61,12 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_partial_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the one that says what a spool takes for an answer."""
+    what = "take answers that leave something out, rather than keep the utterance until there is a whole one"
+    parser.add_argument("--partial", action="store_true", help=what)
+
+
 def run(options: argparse.Namespace) -> int:
     """Delivers what waits; returns the exit code."""
     try:
@@ -67,12 +78,14 @@ def run(options: argparse.Namespace) -> int:
             return _watch(options, settings)
         SpoolView(options.spool).close()  # a name with a typing error makes no new spool
         with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
-            return deliver_waiting(spool, settings, [], json_lines=options.json)
+            return deliver_waiting(spool, settings, [], json_lines=options.json, whole=not options.partial)
     except SpoolError as error:
         return complain(str(error))
 
 
-def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn], *, json_lines: bool) -> int:
+def deliver_waiting(
+    spool: Spool, settings: DeviceSettings, turns: list[SentTurn], *, json_lines: bool, whole: bool = True
+) -> int:
     """Delivers until nothing waits or the link does not come back soon, and prints what came back.
 
     Args:
@@ -80,12 +93,14 @@ def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn
         settings: whom to send to.
         turns: that are already known to fail, or to hold no speech; they are printed along.
         json_lines: a line a turn, instead of the table at the end.
+        whole: ask for whole answers, as `DeliverySettings` has it.
 
     Returns:
         The exit code.
     """
+    how = DeliverySettings(whole=whole)
     try:
-        with Console(stderr=True).status("delivering"), Delivery(settings) as delivery:
+        with Console(stderr=True).status("delivering"), Delivery(settings, how) as delivery:
             for result in delivery.until_empty(spool):
                 turns.append(_turn(result))
                 if json_lines:
@@ -97,11 +112,11 @@ def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn
                 console.print(part)
     if waiting := spool.waiting():
         count = "1 utterance is" if len(waiting) == 1 else f"{len(waiting)} utterances are"
-        next_at = datetime.fromtimestamp(min(each.not_before for each in waiting), UTC)
-        cause = delivery.trouble or f"the next attempt follows at {next_at:%Y-%m-%d %H:%M:%SZ}"
+        cause = delivery.trouble or f"the next attempt follows in {spool.next_due_s() or 0:,.0f} s"
         command = ["python", "-m", "amser", "deliver", "--spool", str(spool.path), "--url", settings.url]
         if settings.emotions:
             command += ["--emotions", ",".join(settings.emotions)]
+        command += [] if whole else ["--partial"]
         return complain(f"{count} kept in the spool: {cause}", f"Deliver later with: {shlex.join(command)}", KEPT)
     return FAILED if any(turn.failure for turn in turns) else OK
 
@@ -110,7 +125,7 @@ def _watch(options: argparse.Namespace, settings: DeviceSettings) -> int:
     """Until Ctrl-C. Standard error says when the link is lost and when it is back."""
     logging.getLogger("amser").setLevel(logging.INFO)
     console = _console()
-    with Delivery(settings) as delivery:
+    with Delivery(settings, DeliverySettings(whole=not options.partial)) as delivery:
         for result in delivery.watch(lambda: Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S)):
             turn = _turn(result)
             if options.json:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from amser.audio import FORMATS
 from amser.client.commands.codec_options import add_codec_options, device_settings
-from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, add_cluster_options, deliver_waiting
+from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, add_cluster_options, add_partial_option, deliver_waiting
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_options(parser)
     parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
     parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
-    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until they are answered")
+    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until a whole answer comes")
+    add_partial_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
     add_codec_options(parser)
 
@@ -120,7 +121,7 @@ def _spool(options: argparse.Namespace, settings: DeviceSettings, recorded: Iter
                     failed.append(done)
                     if options.json:
                         print(as_json(done), flush=True)
-            return deliver_waiting(spool, settings, failed, json_lines=options.json)
+            return deliver_waiting(spool, settings, failed, json_lines=options.json, whole=not options.partial)
     except SpoolError as error:
         return complain(str(error))
 

@@ -28,7 +28,7 @@ from load_tests.report.environment import command_line
 ROOT = Path(__file__).resolve().parents[3]
 SPEECH = recordings.DATA / "speech" / "librispeech.tsv"
 OF_SPEECH = ("asr", "codec", "edge", "service_times", "serving", "transport")
-OTHERS = ("autoscaling", "composition", "emotion", "flow", "fusion_cost", "generator", "prediction")
+OTHERS = ("autoscaling", "composition", "emotion", "flow", "fusion_cost", "generator", "prediction", "resends")
 
 
 def run(name: str, *arguments: str) -> int:

@@ -28,6 +28,7 @@ from amser.client.device import (
     Unreachable,
 )
 from amser.client.spool import Spool, SpoolLimits
+from amser.client.spool_clock import Uptime
 from amser.client.spool_view import SpoolView
 
 pytest_plugins = ["spooled"]
@@ -102,10 +103,19 @@ def test_what_came_back_is_in_the_spool_before_it_is_told(spool: Spool, path: Pa
 
 
 def test_what_is_too_old_is_not_sent(path: Path) -> None:
-    with Spool(path, SpoolLimits(max_age_s=2.5)) as spool, stand_in() as cluster, delivery(cluster.url) as sending:
-        spoken = fill(spool, 4)
+    seconds = 0.0
+    limits = SpoolLimits(max_age_s=60)
+    with (
+        Spool(path, limits, uptime=lambda: Uptime("this boot", seconds)) as spool,
+        stand_in() as cluster,
+        delivery(cluster.url) as sending,
+    ):
+        fill(spool, 2)
+        seconds = 1.0
+        spoken = fill(spool, 2)
+        seconds = 60.5
         list(sending.until_empty(spool))
-        assert asked(cluster) == spoken[2:]
+        assert asked(cluster) == spoken
         assert [(each.reason, each.count) for each in spool.drops()] == [("age", 2)]
 
 
