@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from deployments.replica.health import HealthLimits
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
@@ -35,10 +36,12 @@ class RecognizerSettings(_Settings):
     """Encode the speech alone, or 30 s always as Whisper's authors do."""
     batch_size: int = Field(BATCH_SIZE, ge=1, le=64)
     """Utterances that a CPU replica decodes together."""
-    gpu_batch_size: int = Field(8, ge=1, le=64)
-    """The same for a GPU replica."""
+    gpu_batch_size: int = Field(32, ge=1, le=64)
+    """The same for a GPU replica (docs/decisions/0009 has the arithmetic)."""
     batch_frames: int = Field(6000, ge=10)
     """Log-Mel frames of a batch, added up: many short utterances or few long ones. One alone may have more."""
+    gpu_batch_frames: int = Field(24_000, ge=10)
+    """The same for a GPU replica: 32 utterances of 7.5 s, or 8 of 30 s."""
     batches: int = Field(2, ge=1, le=16)
     """Batches that a replica computes at once, each on a core of its own."""
     threads: int = Field(1, ge=1)
@@ -52,6 +55,8 @@ class TextEncoderSettings(_Settings):
     """Name in the weight catalogue, a folder, or a Hugging Face id that is in the local cache already."""
     batch_size: int = Field(8, ge=1, le=128)
     """Texts that one forward pass takes."""
+    gpu_batch_size: int = Field(32, ge=1, le=128)
+    """The same for a GPU replica."""
     threads: int = Field(1, ge=1)
     """Threads of one replica."""
 
@@ -79,6 +84,21 @@ class RequestSettings(_Settings):
     def limits(self) -> Limits:
         """The same limits, as the wire format takes them."""
         return Limits(self.max_bytes, self.max_frames, self.max_rank)
+
+
+class HealthSettings(_Settings):
+    """When a replica is replaced. A client's bad input and passed deadlines do not count."""
+
+    failures: int = Field(HealthLimits().failures, ge=1)
+    """Requests in a row whose computing failed."""
+    longest_batch_s: float = Field(HealthLimits().longest_batch_s, gt=0)
+    """Age of a batch that still computes. Keep it above what the slowest batch takes: more than `deadline_s` is no
+    answer to anybody."""
+
+    @property
+    def limits(self) -> HealthLimits:
+        """The same limits, as replicas take them."""
+        return HealthLimits(self.failures, self.longest_batch_s)
 
 
 class FlowSettings(_Settings):
@@ -143,6 +163,7 @@ class Settings(_Settings):
     """How often each emotion is to be expected: `balanced`, as the training has it; `acted`, the same; `conversation`,
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
     requests: RequestSettings = RequestSettings()
+    health: HealthSettings = HealthSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()
 

@@ -167,6 +167,10 @@ class Ingress:
         """Whether every stage answers."""
         return await self._described(lambda stages: JSONResponse({"status": "ready", "stages": str(len(stages))}))
 
+    async def check_health(self) -> None:
+        """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
+        await self._stages.check_health()
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Requests since this replica started, for `deployments.autoscaling`; Ray asks for it."""
         return {ARRIVALS: float(self._arrivals)}
