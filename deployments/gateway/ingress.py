@@ -66,7 +66,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         415: "Unknown media type, version, codec or audio format",
         422: "Well-formed but unusable: too short, not finite, rank too high, unknown language or emotions",
         429: "The cluster is full, or cannot answer in time: try again after Retry-After",
-        503: "A stage is not available",
+        503: "A stage is not available, or failed a strict request",
         504: "The answer was not ready in time",
     }.items()
 }
