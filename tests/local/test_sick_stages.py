@@ -15,6 +15,8 @@ from amser import wire
 from amser.features import SAMPLE_RATE
 from deployments.app import build
 from deployments.settings import HealthSettings, Settings
+from deployments.stages import mel_reconstruction
+from deployments.stages.assembly import stage_arguments
 from models.emotion.classifier import EmotionClassifier
 from models.text import context_encoder
 from models.text.word_vectors import WordVectors
@@ -106,18 +108,26 @@ def test_without_the_last_stage_the_cluster_failed_and_the_replica_is_sick(
 
 
 def test_what_clients_do_wrong_leaves_the_replica_well(application: Any, envelope: bytes) -> None:
-    """Payloads that only the codec can refuse, which runs in a stage."""
+    """Values that are not finite: only the stage that rebuilds the log-Mel sees them."""
     whole = wire.unpack(envelope, wire.Limits())
-    cut = [wire.pack(replace(whole, payload=whole.payload[:length])) for length in (1, 100, 1000)]
     not_finite = wire.pack(replace(whole, payload=whole.payload[:3] + b"\xff" * (len(whole.payload) - 3)))
-    assert {ask(application, body)[0] for body in (*cut, not_finite)} <= {400, 413, 422}
+    assert {ask(application, not_finite)[0] for _ in range(3 * FAILURES)} == {422}
     assert is_well(application)
 
 
-@pytest.mark.parametrize("stage", [WordVectors, context_encoder.ContextEncoder, WhisperRecognizer, EmotionClassifier])
-def test_a_replica_that_cannot_answer_does_not_start(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would have been HEALTHY with every request failing: here the deployment says why."""
-    method = {WordVectors: "embed", WhisperRecognizer: "transcribe", EmotionClassifier: "classify"}.get(stage, "encode")
-    monkeypatch.setattr(stage, method, broken)
+STARTS_WITH = {
+    "mel": (mel_reconstruction, "reconstruct"),
+    "asr": (WhisperRecognizer, "transcribe"),
+    "text_embedding": (WordVectors, "embed"),
+    "text_encoder": (context_encoder.ContextEncoder, "encode"),
+    "fusion": (EmotionClassifier, "classify"),
+}
+
+
+@pytest.mark.parametrize("stage", STARTS_WITH)
+def test_a_replica_that_cannot_answer_does_not_start(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say that it is there, and every request would fail."""
+    deployment, arguments = stage_arguments(Settings(), gpu=False)[stage]
+    monkeypatch.setattr(*STARTS_WITH[stage], broken)
     with pytest.raises(RuntimeError, match="device-side assert"):
-        serve.run(build(Settings(profile="fused")), name="broken", _local_testing_mode=True)
+        deployment.func_or_class(*arguments)
