@@ -21,7 +21,7 @@ class Share:
         num_cpus: in proportion to the work, and small enough that one replica of each stage fits on two cores. Those
             are full then: another replica would take seconds to start, and no core would be there for it.
         num_gpus: of one GPU, on a cluster that has any; 0 for stages that would not use it. Powers of two, so that
-            whatever stands on a card, what is left of it is used (docs/decisions/0009).
+            whatever stands on a card, what is left of it is used (docs/decisions/0010).
     """
 
     num_cpus: float

@@ -37,7 +37,7 @@ class RecognizerSettings(_Settings):
     batch_size: int = Field(BATCH_SIZE, ge=1, le=64)
     """Utterances that a CPU replica decodes together."""
     gpu_batch_size: int = Field(32, ge=1, le=64)
-    """The same for a GPU replica (docs/decisions/0009 has the arithmetic)."""
+    """The same for a GPU replica (docs/decisions/0010 has the arithmetic)."""
     batch_frames: int = Field(6000, ge=10)
     """Log-Mel frames of a batch, added up: many short utterances or few long ones. One alone may have more."""
     gpu_batch_frames: int = Field(24_000, ge=10)
