@@ -156,21 +156,28 @@ def hanging(gate: threading.Event) -> Callable[[Sequence[int]], list[int]]:
     return run
 
 
+async def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does, within ten seconds: on a busy machine a thread may start late."""
+    for _ in range(1000):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
 async def test_a_model_that_hangs_is_seen_though_its_clients_have_left() -> None:
     gate = threading.Event()
     batcher = Batcher("test", hanging(gate), batch_size=1, limits=HealthLimits(longest_batch_s=0.05))
     thread = ModelThread("test", HealthLimits(longest_batch_s=0.05))
     asked = [asyncio.create_task(batcher.submit(1)), asyncio.create_task(thread.run(gate.wait, 30))]
-    await asyncio.sleep(0.02)
+    assert await comes_true(lambda: not is_well(batcher.health) and not is_well(thread.health))
     for task in asked:
         task.cancel()
-    await asyncio.sleep(0.1)
-    sick = [not is_well(each.health) for each in (batcher, thread)]
+    await asyncio.wait(asked)
+    assert not is_well(batcher.health)
+    assert not is_well(thread.health)
     gate.set()
-    await asyncio.sleep(0.05)
-    assert sick == [True, True]
-    assert is_well(batcher.health)
-    assert is_well(thread.health)
+    assert await comes_true(lambda: is_well(batcher.health) and is_well(thread.health))
 
 
 async def test_waiting_for_a_thread_is_no_hang() -> None:
@@ -178,8 +185,14 @@ async def test_waiting_for_a_thread_is_no_hang() -> None:
     thread = ModelThread("test", LIMITS)
     clock = Clock()
     thread.health = Health("test", LIMITS, clock)
-    asked = [asyncio.create_task(thread.run(gate.wait, 30)) for _ in range(3)]
-    await asyncio.sleep(0.02)
+    started = threading.Event()
+
+    def wait() -> None:
+        started.set()
+        gate.wait(30)
+
+    asked = [asyncio.create_task(thread.run(wait)) for _ in range(3)]
+    assert await comes_true(started.is_set)
     clock.now_s += 9
     gate.set()
     await asyncio.gather(*asked)
