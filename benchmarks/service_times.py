@@ -293,7 +293,7 @@ def serving(settings: Settings) -> dict[str, Serving]:
             "gpu_batch_size": recognizer.gpu_batch_size,
             "budget_s": recognizer.batch_frames / FRAMES_PER_SECOND,
         },
-        "text_encoder": {"batch_size": encoder.batch_size, "gpu_batch_size": encoder.batch_size},
+        "text_encoder": {"batch_size": encoder.batch_size, "gpu_batch_size": encoder.gpu_batch_size},
     }
     return {
         stage: Serving(**batching.get(stage, {}), cpus=SHARES[name].num_cpus, gpu=SHARES[name].num_gpus)

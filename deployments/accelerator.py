@@ -20,7 +20,8 @@ class Share:
     Attributes:
         num_cpus: in proportion to the work, and small enough that one replica of each stage fits on two cores. Those
             are full then: another replica would take seconds to start, and no core would be there for it.
-        num_gpus: of one GPU, on a cluster that has any; 0 for stages that would not use it.
+        num_gpus: of one GPU, on a cluster that has any; 0 for stages that would not use it. Powers of two, so that
+            whatever stands on a card, what is left of it is used (docs/decisions/0010).
     """
 
     num_cpus: float
@@ -30,12 +31,12 @@ class Share:
 SHARES: Final = {
     "Ingress": Share(0.1),
     "MelReconstruction": Share(0.1),
-    "WhisperASR": Share(1.0, 0.4),
+    "WhisperASR": Share(1.0, 0.25),
     "TextEmbedding": Share(0.1),
-    "Roberta": Share(0.3, 0.2),
-    "FusionClassifier": Share(0.3, 0.1),
+    "Roberta": Share(0.3, 0.125),
+    "FusionClassifier": Share(0.3, 0.125),
 }
-FUSED_SHARE: Final = Share(1.0, 0.7)
+FUSED_SHARE: Final = Share(1.0, 0.5)
 
 
 class NoGpu(RuntimeError):  # noqa: N818 - an error by its base class

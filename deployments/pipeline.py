@@ -15,10 +15,11 @@ from enum import IntEnum
 from math import isinf
 from typing import Any, Final, TypeVar
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from amser.errors import SignalError
 from amser.wire import Envelope
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import Timed
@@ -29,11 +30,17 @@ ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every st
 RESERVE_AFTER_WORDS: Final = 0.2
 RESERVE_AFTER_TEXT: Final = 0.1
 UNAVAILABLE: Final = (RayActorError, DeploymentUnavailableError, BackPressureError, TimeoutError)
+# What ends the request, whichever stage raises it: its input is refused, or its client has left
+ENDS_THE_REQUEST: Final = (SignalError, TaskCancelledError)
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 Description = dict[str, str]
 Result = TypeVar("Result")
+
+
+class StageFailed(RuntimeError):  # noqa: N818 - an error by its base class
+    """A stage that answers can do without failed, and the client wants all or nothing."""
 
 
 class Effort(IntEnum):
@@ -47,11 +54,16 @@ class Effort(IntEnum):
     """Words, and the emotion of voice and words."""
 
 
+async def _well() -> None:
+    """The health of a process without stages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
     """What the pipeline calls: objects in this process, or deployments behind handles.
 
-    Stages that may have to wait are told the deadline.
+    Stages that may have to wait are told the deadline. `check_health` raises where one in this process is sick; for
+    deployments Serve asks itself.
     """
 
     reconstruct: Callable[[Envelope], Awaitable[Timed[Mel]]]
@@ -60,6 +72,7 @@ class Stages:
     contextualize: Callable[[str, float], Awaitable[Timed[TokenFeatures]]]
     classify: Callable[[Mel, TextFeatures | None, Transcript | None, tuple[str, ...], float], Awaitable[Timed[Emotion]]]
     describe: Callable[[], Awaitable[dict[str, Description]]]
+    check_health: Callable[[], Awaitable[None]] = _well
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +124,9 @@ async def recognize(
 ) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
 
-    A stage that can be left out is, where it is not available or would make the answer come too late. Where nobody
-    speaks, none runs after the recogniser. Where that is doubtful, the words may be invented and the voice alone is
-    classified.
+    A stage that can be left out is, where it fails, is not available or would make the answer come too late. Where
+    nobody speaks, none runs after the recogniser. Where that is doubtful, the words may be invented and the voice alone
+    is classified.
 
     Args:
         envelope: what a device sent.
@@ -126,6 +139,7 @@ async def recognize(
     Raises:
         amser.wire.WireError: the payload cannot be used.
         TimeoutError: the deadline passed.
+        StageFailed: a stage that could be left out failed, and the request is strict.
     """
     timer = _StageTimer()
     optional = _OptionalStages(strict, deadline)
@@ -133,12 +147,12 @@ async def recognize(
     transcript = text_features = None
     if effort >= Effort.WORDS:
         words_by = optional.until(RESERVE_AFTER_WORDS)
-        transcript = await optional.run(timer.over("asr", stages.transcribe(mel, words_by)), words_by)
+        transcript = await optional.run("asr", timer.over("asr", stages.transcribe(mel, words_by)), words_by)
     if transcript is not None and transcript.speech == "none":
         return Recognition(mel, transcript, None, (), timer.timings(), timer.queues)
     if transcript is not None and transcript.speech == "yes" and effort is Effort.WHOLE:
         text_by = optional.until(RESERVE_AFTER_TEXT)
-        text_features = await optional.run(_text_features(transcript, stages, timer, text_by), text_by)
+        text_features = await optional.run("text", _text_features(transcript, stages, timer, text_by), text_by)
     emotion = await timer.over("fusion", stages.classify(mel, text_features, transcript, emotions, deadline))
     missing = _left_out(transcript, text_features, emotion)
     return Recognition(mel, transcript, emotion, missing, timer.timings(), timer.queues)
@@ -174,15 +188,22 @@ class _OptionalStages:
             return self.deadline
         return self.deadline - reserve * max(0.0, remaining(self.deadline))
 
-    async def run(self, stage: Awaitable[Result], deadline: float) -> Result | None:
-        """What the stage answers; None where it does not in time, or is not there."""
+    async def run(self, name: str, stage: Awaitable[Result], deadline: float) -> Result | None:
+        """What the stage answers; None where it does not in time, is not there, or fails."""
         try:
             async with asyncio.timeout(None if isinf(deadline) else remaining(deadline)):
                 return await stage
+        except ENDS_THE_REQUEST:
+            raise
         except UNAVAILABLE as error:
             if self.strict:
                 raise
-            logger.info("answering without a stage: %s", type(error).__name__)  # the answer says which
+            logger.info("answering without %s: %s", name, type(error).__name__)
+            return None
+        except Exception as error:
+            logger.exception("%s failed", name)  # a fault of ours, unlike being full or late
+            if self.strict:
+                raise StageFailed(name) from error
             return None
 
 
@@ -213,15 +234,24 @@ class _StageTimer:
 
 def local_stages(members: Mapping[str, Any]) -> Stages:
     """Stages in this process (the fused profile): the objects that the deployments would be, by name."""
-    return _stages(members, lambda method: method)
+
+    async def check_health() -> None:
+        for member in members.values():
+            await member.check_health()
+
+    return _stages(members, lambda method: method, check_health)
 
 
 def serve_stages(handles: Mapping[str, DeploymentHandle]) -> Stages:
     """Each stage behind its deployment, by name."""
-    return _stages(handles, _retried)
+    return _stages(handles, _retried, _well)
 
 
-def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Awaitable[Any]]]) -> Stages:
+def _stages(
+    members: Mapping[str, Any],
+    caller: Callable[[Any], Callable[..., Awaitable[Any]]],
+    check_health: Callable[[], Awaitable[None]],
+) -> Stages:
     async def describe() -> dict[str, Description]:
         answers = await asyncio.gather(*(caller(member.describe)() for member in members.values()))
         return dict(zip(members, answers, strict=True))
@@ -233,6 +263,7 @@ def _stages(members: Mapping[str, Any], caller: Callable[[Any], Callable[..., Aw
         contextualize=caller(members["text_encoder"].contextualize),
         classify=caller(members["fusion"].classify),
         describe=describe,
+        check_health=check_health,
     )
 
 

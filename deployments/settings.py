@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from deployments.replica.health import HealthLimits
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
@@ -35,10 +36,12 @@ class RecognizerSettings(_Settings):
     """Encode the speech alone, or 30 s always as Whisper's authors do."""
     batch_size: int = Field(BATCH_SIZE, ge=1, le=64)
     """Utterances that a CPU replica decodes together."""
-    gpu_batch_size: int = Field(8, ge=1, le=64)
-    """The same for a GPU replica."""
+    gpu_batch_size: int = Field(32, ge=1, le=64)
+    """The same for a GPU replica (docs/decisions/0010 has the arithmetic)."""
     batch_frames: int = Field(6000, ge=10)
     """Log-Mel frames of a batch, added up: many short utterances or few long ones. One alone may have more."""
+    gpu_batch_frames: int = Field(24_000, ge=10)
+    """The same for a GPU replica: 32 utterances of 7.5 s, or 8 of 30 s."""
     batches: int = Field(2, ge=1, le=16)
     """Batches that a replica computes at once, each on a core of its own."""
     threads: int = Field(1, ge=1)
@@ -52,6 +55,8 @@ class TextEncoderSettings(_Settings):
     """Name in the weight catalogue, a folder, or a Hugging Face id that is in the local cache already."""
     batch_size: int = Field(8, ge=1, le=128)
     """Texts that one forward pass takes."""
+    gpu_batch_size: int = Field(32, ge=1, le=128)
+    """The same for a GPU replica."""
     threads: int = Field(1, ge=1)
     """Threads of one replica."""
 
@@ -96,6 +101,21 @@ class DecodingSettings(_Settings):
     """Files after which a worker is replaced."""
     resident_mb: int = Field(256, ge=1)
     """A worker that holds more than this after a file is replaced."""
+
+
+class HealthSettings(_Settings):
+    """When a replica is replaced. A client's bad input and passed deadlines do not count."""
+
+    failures: int = Field(HealthLimits().failures, ge=1)
+    """Requests in a row whose computing failed."""
+    longest_batch_s: float = Field(HealthLimits().longest_batch_s, gt=0)
+    """Age of a batch that still computes. Keep it above what the slowest batch takes: more than `deadline_s` is no
+    answer to anybody."""
+
+    @property
+    def limits(self) -> HealthLimits:
+        """The same limits, as replicas take them."""
+        return HealthLimits(self.failures, self.longest_batch_s)
 
 
 class FlowSettings(_Settings):
@@ -190,6 +210,7 @@ class Settings(_Settings):
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
     requests: RequestSettings = RequestSettings()
     decoding: DecodingSettings = DecodingSettings()
+    health: HealthSettings = HealthSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()
     idempotency: IdempotencySettings = IdempotencySettings()

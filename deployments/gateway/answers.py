@@ -18,7 +18,7 @@ from amser.features import AudioError
 from deployments.gateway.admission import Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal
-from deployments.pipeline import Recognition
+from deployments.pipeline import Recognition, StageFailed
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
 
 UNDETERMINED: Final = "und"  # ISO 639
@@ -113,6 +113,9 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
         return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{within_s:g} s")
     if isinstance(error, RayActorError | DeploymentUnavailableError | DecoderUnavailable):
         cause = "a stage of the pipeline is not available at the moment"
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+    if isinstance(error, StageFailed):
+        cause = f"a stage of the pipeline failed: {error}"
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
     return None
 

@@ -74,7 +74,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         415: "Unknown media type, version, codec or audio format",
         422: "Well-formed but unusable: too short, not finite, rank too high, unknown language or emotions",
         429: "The cluster is full, or cannot answer in time: try again after Retry-After",
-        503: "A stage is not available",
+        503: "A stage is not available, or failed a strict request",
         504: "The answer was not ready in time",
     }.items()
 }
@@ -172,6 +172,10 @@ class Ingress:
     async def readyz(self) -> Response:
         """Whether every stage answers."""
         return await self._described(lambda stages: JSONResponse({"status": "ready", "stages": str(len(stages))}))
+
+    async def check_health(self) -> None:
+        """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
+        await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What was admitted and refused, for `deployments.autoscaling`; Ray asks for it."""

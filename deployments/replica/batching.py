@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from deployments.replica.deadline import NEVER, DeadlinePassed, remaining
 from deployments.replica.execution import Timed, Work, timed
+from deployments.replica.health import Health, HealthLimits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +38,7 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a model for one replica. `work` counts what it did.
+    """Runs a model for one replica. `work` counts what it did, `health` how it went.
 
     Args:
         name: of its threads.
@@ -46,6 +47,7 @@ class Batcher(Generic[Item, Result]):
         budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
         size: of an item, such as its frames.
         threads: batches at once; `run` must be safe to be called from as many.
+        limits: when the replica is sick.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Batcher(Generic[Item, Result]):
         budget: int | None = None,
         size: Callable[[Item], int] = lambda _: 1,
         threads: int = 1,
+        limits: HealthLimits | None = None,
     ) -> None:
         self._run, self._size = run, size
         self._batch_size, self._budget = batch_size, budget
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._free = threads
         self.work = Work(threads)
+        self.health = Health(name, limits)
         self._waiting: list[_Waiting[Item, Result]] = []
         self._batches: set[asyncio.Task[None]] = set()  # a task without a reference may be collected
 
@@ -111,7 +115,7 @@ class Batcher(Generic[Item, Result]):
     async def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            answer = await loop.run_in_executor(self._executor, timed, self._run, [each.item for each in batch])
+            answer = await loop.run_in_executor(self._executor, self._watched, [each.item for each in batch])
         except Exception as error:
             if len(batch) > 1:  # one item is to blame: each is tried by itself, if its client still waits by then
                 for each in batch:
@@ -124,3 +128,7 @@ class Batcher(Generic[Item, Result]):
         for each, result in zip(batch, answer.value, strict=True):
             if not each.done.done():
                 each.done.set_result(Timed(result, answer.compute_ms))
+
+    def _watched(self, items: Sequence[Item]) -> Timed[Sequence[Result]]:
+        with self.health.batch(len(items)):
+            return timed(self._run, items)

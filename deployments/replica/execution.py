@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
+from deployments.replica.health import Health, HealthLimits
+
 SERVED, BUSY_S = "served", "busy_s"
 
 Result = TypeVar("Result")
@@ -52,17 +54,22 @@ class Work:
 
 
 class ModelThread:
-    """One thread, since one model is run by one caller at a time. `work` counts what it did."""
+    """One thread, since one model is run by one caller at a time. `work` counts what it did, `health` how it went."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limits: HealthLimits | None = None) -> None:
         self.work = Work()
+        self.health = Health(name, limits)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Timed[Result]:
         """The function's result; what it raises is raised here."""
-        call = partial(timed, function, *args, **kwargs)
+        call = partial(self._watched, partial(timed, function, *args, **kwargs))
         answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
         self.work.add(1, answer.compute_ms)
         return answer
+
+    def _watched(self, call: Callable[[], Timed[Result]]) -> Timed[Result]:
+        with self.health.batch(1):
+            return call()

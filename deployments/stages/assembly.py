@@ -36,12 +36,12 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
     )
     voice = resolve(adapted_from(settings.recognizer.weights))  # the emotion network has learnt from its states
     encoders = {"asr": voice.fingerprint, "words": words.fingerprint, "context": context.fingerprint}
-    encoder = settings.text_encoder
+    health = settings.health.limits
     return {
-        "mel": (MelReconstruction, (settings.requests.limits,)),
-        "asr": (WhisperASR, (settings.recognizer, asr.location, asr.name, gpu)),
-        "text_embedding": (TextEmbedding, (words.location, words.name)),
-        "text_encoder": (Roberta, (context.location, context.name, gpu, encoder.threads, encoder.batch_size)),
+        "mel": (MelReconstruction, (settings.requests.limits, health)),
+        "asr": (WhisperASR, (settings.recognizer, asr.location, asr.name, gpu, health)),
+        "text_embedding": (TextEmbedding, (words.location, words.name, health)),
+        "text_encoder": (Roberta, (context.location, context.name, gpu, settings.text_encoder, health)),
         "fusion": (
             FusionClassifier,
             (
@@ -50,6 +50,7 @@ def stage_arguments(settings: Settings, gpu: bool) -> dict[str, tuple[Any, tuple
                 voice.location,
                 gpu,
                 prior.shares(settings.emotion_prior, emotion_classes(settings)),
+                health,
             ),
         ),
     }

@@ -10,9 +10,11 @@ from ray import serve
 from deployments.replica.batching import Batcher
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
+from deployments.replica.health import HealthLimits
 from models.device import device, has_bfloat16
 from models.emotion.classifier import EmotionClassifier
 from models.messages import Emotion, Mel, TextFeatures, Transcript
+from models.sample import sample_mel, sample_text_features
 from models.whisper.voice import VoiceEncoder
 
 Question = tuple[Mel, TextFeatures | None, Transcript | None, tuple[str, ...]]
@@ -23,12 +25,21 @@ class FusionClassifier:
     """The shell around `VoiceEncoder` and `EmotionClassifier`: it encodes the voice and fuses it with the words."""
 
     def __init__(
-        self, path: Path, encoders: Mapping[str, str], whisper: Path, gpu: bool, prior: Mapping[str, float]
+        self,
+        path: Path,
+        encoders: Mapping[str, str],
+        whisper: Path,
+        gpu: bool,
+        prior: Mapping[str, float],
+        health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
         self._voice = VoiceEncoder(whisper, self._device, narrow=has_bfloat16())
         self._classifier = EmotionClassifier(path, encoders, self._device, expected=prior)
-        self._batcher = Batcher("fusion", self._classify_all, batch_size=1)
+        sizes, mel = self._classifier.info.config, sample_mel()
+        words = sample_text_features(sizes.word_width, sizes.context_width)
+        self._classify_all([(mel, words, None, ()), (mel, None, None, ())])
+        self._batcher = Batcher("fusion", self._classify_all, batch_size=1, limits=health)
 
     async def classify(
         self,
@@ -46,6 +57,10 @@ class FusionClassifier:
             self._classifier.classify(mel, self._voice.encode(mel), text_features, transcript, emotions)
             for mel, text_features, transcript, emotions in questions
         ]
+
+    async def check_health(self) -> None:
+        """See `Health.check`; Ray asks for it."""
+        self._batcher.health.check()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """See `Work`; Ray asks for it."""

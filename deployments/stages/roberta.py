@@ -12,8 +12,11 @@ from ray import serve
 from deployments.replica.batching import Batcher
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
+from deployments.replica.health import HealthLimits
+from deployments.settings import TextEncoderSettings
 from models.device import device, has_bfloat16
 from models.messages import TokenFeatures
+from models.sample import TEXT
 from models.text.context_encoder import ContextEncoder
 
 
@@ -21,16 +24,28 @@ from models.text.context_encoder import ContextEncoder
 class Roberta:
     """The shell around `ContextEncoder`: texts that wait together are encoded together, those of like length first."""
 
-    def __init__(self, model: Path | str, name: str, gpu: bool, threads: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Path | str,
+        name: str,
+        gpu: bool,
+        settings: TextEncoderSettings,
+        health: HealthLimits | None = None,
+    ) -> None:
         self._device = device(gpu)
-        encoder = ContextEncoder(model, self._device, threads, narrow=has_bfloat16())
-        encoder.encode(["warm up"])
+        encoder = ContextEncoder(model, self._device, settings.threads, narrow=has_bfloat16())
+        batch_size = settings.gpu_batch_size if self._device == "cuda" else settings.batch_size
+        encoder.encode([TEXT] * (batch_size if self._device == "cuda" else 1))
         self._name = name
-        self._batcher = Batcher("text_encoder", encoder.encode, batch_size=batch_size, size=len)
+        self._batcher = Batcher("text_encoder", encoder.encode, batch_size=batch_size, size=len, limits=health)
 
     async def contextualize(self, text: str, deadline: float = NEVER) -> Timed[TokenFeatures]:
         """See `ContextEncoder.encode`."""
         return await self._batcher.submit(text, deadline)
+
+    async def check_health(self) -> None:
+        """See `Health.check`; Ray asks for it."""
+        self._batcher.health.check()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """See `Work`; Ray asks for it."""

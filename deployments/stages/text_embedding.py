@@ -10,7 +10,9 @@ from pathlib import Path
 from ray import serve
 
 from deployments.replica.execution import ModelThread, Timed
+from deployments.replica.health import HealthLimits
 from models.messages import TokenFeatures
+from models.sample import TEXT
 from models.text.word_vectors import WordVectors
 
 
@@ -18,15 +20,19 @@ from models.text.word_vectors import WordVectors
 class TextEmbedding:
     """The shell around `WordVectors`."""
 
-    def __init__(self, model: Path, name: str) -> None:
+    def __init__(self, model: Path, name: str, health: HealthLimits | None = None) -> None:
         self._vectors = WordVectors(model)
-        self._vectors.embed("warm up")
+        self._vectors.embed(TEXT)
         self._name = name
-        self._thread = ModelThread("words")
+        self._thread = ModelThread("words", health)
 
     async def embed(self, text: str) -> Timed[TokenFeatures]:
         """See `WordVectors.embed`."""
         return await self._thread.run(self._vectors.embed, text)
+
+    async def check_health(self) -> None:
+        """See `Health.check`; Ray asks for it."""
+        self._thread.health.check()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """See `Work`; Ray asks for it."""

@@ -78,6 +78,7 @@ class EmotionClassifier:
 
         Raises:
             ValueError: one of `emotions` is not a class of the network.
+            ArithmeticError: the network computed something that is no number, as a broken device may.
         """
         worded = text_features is not None and bool(text_features.words.tokens)
         foreign = text_features is not None and worded and not self.reads(text_features.language)
@@ -118,6 +119,8 @@ class EmotionClassifier:
         if unknown := sorted(set(emotions) - set(classes)):
             raise ValueError(f"the network does not know {', '.join(unknown)}, but {', '.join(classes)}")
         logits = self._network(collate([features]).to(self._device)).logits[0].double().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise ArithmeticError(f"the emotion network on {self._device} answered {logits.tolist()}")
         scores = logits / temperature + self._log_prior  # logarithms, up to a constant
         chosen = [position for position, name in enumerate(classes) if not emotions or name in emotions]
         powers = np.exp(scores[chosen] - scores[chosen].max())

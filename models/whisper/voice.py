@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import gelu
-from whisper.model import MultiHeadAttention
+from whisper.model import AudioEncoder, MultiHeadAttention
 
 from amser.features import trim_pauses
 from models.messages import Mel
@@ -32,22 +32,27 @@ class VoiceEncoder:
 
     Args:
         model: its folder.
-        device: `cpu`, or `cuda`, which computes in half precision.
+        device: `cpu`, or `cuda`, which multiplies in half precision.
         threads: of torch, in the whole process.
         narrow: multiply in bfloat16 on a CPU; see `models.emotion.classifier.narrow`.
+        dtype: multiply in this precision, whatever the device.
     """
 
-    def __init__(self, model: Path, device: str = "cpu", threads: int = 1, *, narrow: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        device: str = "cpu",
+        threads: int = 1,
+        *,
+        narrow: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         torch.set_num_threads(threads)
-        self._dtype = torch.float32 if device == "cpu" else torch.float16
-        self._encoder = load_audio_encoder(model, LAYERS).to(device, self._dtype)
-        if narrow and device == "cpu":
-            self._dtype = torch.bfloat16
-            for part in self._encoder.modules():  # the norms stay as wide as Whisper has them
-                if isinstance(part, nn.Linear | nn.Conv1d):
-                    part.to(self._dtype)
-                if isinstance(part, MultiHeadAttention):
-                    part.qkv_attention = partial(attend, part.n_head)
+        on_cpu = device == "cpu"
+        self._dtype = dtype or (torch.float16 if not on_cpu else torch.bfloat16 if narrow else torch.float32)
+        self._encoder = load_audio_encoder(model, LAYERS).to(device)
+        if self._dtype != torch.float32:
+            narrow_products(self._encoder, self._dtype, fused_attention=not on_cpu)
         self._device = device
         self.width: int = LAYERS * self._encoder.positional_embedding.shape[1]
 
@@ -67,6 +72,19 @@ class VoiceEncoder:
             hidden = block(hidden)
             layers.append(hidden[0])
         return pool_states(torch.cat(layers, 1).float().cpu().numpy())
+
+
+def narrow_products(encoder: AudioEncoder, dtype: torch.dtype, *, fused_attention: bool) -> None:
+    """Let an encoder of openai-whisper multiply in another precision.
+
+    Only weights of products change: Whisper's LayerNorm widens its input to float32 and fails where its weights are
+    narrower, so `encoder.to(dtype)` would leave a network that cannot run.
+    """
+    for part in encoder.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d):
+            part.to(dtype)
+        if isinstance(part, MultiHeadAttention) and not fused_attention:
+            part.qkv_attention = partial(attend, part.n_head)
 
 
 def attend(heads: int, queries: Tensor, keys: Tensor, values: Tensor, _mask: None = None) -> tuple[Tensor, None]:

@@ -26,7 +26,6 @@ STAGES = ("Ingress", "WhisperASR", "FusionClassifier")
 WORK_S = 0.2  # of each stage for a request
 GPUS, CPUS = 1, 4
 MOST_REPLICAS = 3
-FITTING_RECOGNIZERS = 2  # of 0.4 GPU each; all three would pass the bounds of the deployment
 CLIENTS = 12
 POLL_S = 0.1
 TARGETS_ARE_LATE_S = 1.0  # in the dashboard, on a machine that is busy
@@ -150,7 +149,9 @@ def test_no_stage_waits_for_another_to_grow_and_the_gpu_is_never_overbooked(clus
     # A decision that falls into the first moments of the load sees a part of it, the next one sees it whole
     assert max(grown) - min(grown) < 2 * DECISION_EVERY_S + TARGETS_ARE_LATE_S, history
     final = history[-1][1]
-    assert final == {"Ingress": MOST_REPLICAS, "WhisperASR": FITTING_RECOGNIZERS, "FusionClassifier": 2}
+    # All six replicas with a share take 9/8 of the GPU; which one is left out is decided by hundredths of a second
+    assert final["Ingress"] == MOST_REPLICAS
+    assert sorted((final["WhisperASR"], final["FusionClassifier"])) == [MOST_REPLICAS - 1, MOST_REPLICAS]
     for _, now in history:
         assert sum(count * SHARES[name].num_gpus for name, count in now.items()) <= GPUS + 1e-6
     # What was asked for found its place: nothing waits for a share of a GPU for ever

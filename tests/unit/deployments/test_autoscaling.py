@@ -144,7 +144,7 @@ def test_the_cpus_of_the_cluster_are_never_exceeded(num_cpus: int) -> None:
 
 def test_shares_of_a_gpu_never_lie_across_two() -> None:
     """Five times 0.4 is 2.0, but two GPUs hold four of them."""
-    stages = {"WhisperASR": stage("WhisperASR"), "Roberta": stage("Roberta")}
+    stages = {"WhisperASR": stage("WhisperASR", num_gpus=0.4), "Roberta": stage("Roberta", num_gpus=0.2)}
     assert fits({"WhisperASR": 4, "Roberta": 2}, stages, Capacity(num_gpus=2))
     assert not fits({"WhisperASR": 5, "Roberta": 0}, stages, Capacity(num_gpus=2))
     assert within({"WhisperASR": 9, "Roberta": 1}, SERVICE_S, stages, Capacity(num_gpus=2)) == {
@@ -302,7 +302,7 @@ def test_what_waits_inside_the_pipeline_scales_up(monkeypatch: pytest.MonkeyPatc
 
 def test_logical_gpus_of_the_cluster_bound_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = Controller(monkeypatch, gpus=2).run(10, 400)[-1]
-    assert targets["WhisperASR"] <= 4
+    assert 4 < targets["WhisperASR"] <= 7
     assert sum(count * SHARES[name].num_gpus for name, count in targets.items()) <= 2 + 1e-6
 
 

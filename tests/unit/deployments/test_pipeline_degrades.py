@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RequestCancelledError
 from recordings import envelope_of, silence
 
-from deployments.pipeline import Effort, Recognition, Stages, recognize
+from amser.wire import Unusable
+from deployments.gateway.answers import refusal
+from deployments.pipeline import Effort, Recognition, StageFailed, Stages, recognize
 from deployments.replica.deadline import DeadlinePassed, after
 from deployments.replica.execution import Timed
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
@@ -22,6 +25,16 @@ SAID = Transcript("hello", "en", -0.1)
 TEXT = TokenFeatures(("hello",), np.zeros((1, 300), np.float32))
 DIED = RayActorError()
 FULL = BackPressureError(num_queued_requests=2, max_queued_requests=1)
+BROKEN = KeyError("a fault of the stage")
+BEHIND_A_HANDLE = RayTaskError("classify", "…", KeyError("a fault of the stage")).as_instanceof_cause()
+TROUBLE = {
+    "died": DIED,
+    "full": FULL,
+    "late": DeadlinePassed("late"),
+    "hangs": 5.0,
+    "broken": BROKEN,
+    "broken elsewhere": BEHIND_A_HANDLE,
+}
 
 
 class Cluster:
@@ -83,7 +96,7 @@ async def test_a_cluster_in_health_leaves_nothing_out() -> None:
     assert answer.queues.keys() == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 
 
-@pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
+@pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE)
 @pytest.mark.parametrize("stage", ["embedding", "text_encoder"])
 async def test_without_a_text_branch_the_words_stay(stage: str, trouble: Exception | float) -> None:
     cluster = Cluster(**{stage: trouble})
@@ -95,7 +108,7 @@ async def test_without_a_text_branch_the_words_stay(stage: str, trouble: Excepti
     assert cluster.told == (SAID, ())  # whether words were said, and in which language, is known all the same
 
 
-@pytest.mark.parametrize("trouble", [DIED, FULL, DeadlinePassed("late"), 5.0], ids=["died", "full", "late", "hangs"])
+@pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE)
 async def test_without_a_recogniser_the_emotion_is_of_the_voice_alone(trouble: Exception | float) -> None:
     cluster = Cluster(asr=trouble)
     answer = await ask(cluster)
@@ -136,9 +149,33 @@ async def test_without_the_first_or_the_last_stage_there_is_no_answer(stage: str
         await ask(Cluster(**{stage: DIED}))
 
 
-async def test_a_mistake_of_a_stage_is_no_reason_to_leave_it_out() -> None:
+@pytest.mark.parametrize("stage", ["asr", "embedding", "text_encoder"])
+@pytest.mark.parametrize("trouble", [BROKEN, BEHIND_A_HANDLE], ids=["here", "elsewhere"])
+async def test_a_stage_that_fails_a_strict_request_is_503_and_named(stage: str, trouble: Exception) -> None:
+    with pytest.raises(StageFailed) as caught:
+        await ask(Cluster(**{stage: trouble}), strict=True)
+    refused = refusal(caught.value, 25.0, 2)
+    assert refused is not None
+    assert refused.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert refused.cause == f"a stage of the pipeline failed: {'asr' if stage == 'asr' else 'text'}"
+    assert refused.retry_after_s == 2
+
+
+@pytest.mark.parametrize("stage", ["mel", "fusion"])
+async def test_a_stage_that_no_answer_can_do_without_fails_it(stage: str) -> None:
     with pytest.raises(KeyError):
-        await ask(Cluster(asr=KeyError("a bug")))
+        await ask(Cluster(**{stage: BROKEN}))
+
+
+@pytest.mark.parametrize("error", [Unusable("not finite"), RequestCancelledError()], ids=["refused", "cancelled"])
+@pytest.mark.parametrize("strict", [False, True])
+async def test_input_that_a_stage_refuses_and_clients_that_have_left_end_the_request(
+    error: Exception, strict: bool
+) -> None:
+    cluster = Cluster(asr=error)
+    with pytest.raises(type(error)):
+        await ask(cluster, strict=strict)
+    assert cluster.asked == ["mel", "asr"]
 
 
 async def test_the_classes_that_a_client_asks_for_reach_the_classifier() -> None:

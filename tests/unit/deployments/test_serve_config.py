@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from deployments.settings import Settings
 FUSED_CONFIG = DEFAULT_CONFIG.with_name("serve_config.fused.yaml")
 CORES = 2
 STAGES = {"Ingress", "MelReconstruction", "WhisperASR", "TextEmbedding", "Roberta", "FusionClassifier"}
-CONCURRENT_BATCHES = 1  # of @serve.batch, unless told otherwise
 
 
 @pytest.fixture(params=[DEFAULT_CONFIG, FUSED_CONFIG], ids=["distributed", "fused"])
@@ -89,14 +89,10 @@ def test_the_application_gives_up_before_the_proxy_does(config: dict[str, Any]) 
 def test_batches_can_fill() -> None:
     config = yaml.safe_load(DEFAULT_CONFIG.read_text())
     settings = settings_of(config)
-    sizes = {
-        "WhisperASR": (settings.recognizer.batch_size, settings.recognizer.gpu_batch_size),
-        "Roberta": (settings.text_encoder.batch_size,),
-    }
+    recognizer = settings.recognizer
     ongoing = {entry["name"]: entry["max_ongoing_requests"] for entry in application(config)["deployments"]}
-    for name, batch_sizes in sizes.items():
-        for batch_size in batch_sizes:
-            assert ongoing[name] >= batch_size * CONCURRENT_BATCHES, (name, batch_size)
+    assert ongoing["WhisperASR"] >= 3 * recognizer.batches * recognizer.batch_size
+    assert ongoing["Roberta"] >= 3 * settings.text_encoder.batch_size
 
 
 def test_one_replica_of_each_deployment_fits_two_cores(config: dict[str, Any]) -> None:
@@ -108,9 +104,16 @@ def test_one_replica_of_each_deployment_fits_two_cores(config: dict[str, Any]) -
     assert asked <= CORES
 
 
-def test_one_replica_of_each_deployment_fits_one_gpu() -> None:
-    assert sum(share.num_gpus for share in SHARES.values()) <= 1
-    assert FUSED_SHARE.num_gpus <= 1
+def test_one_gpu_holds_the_pipeline_and_two_more_recognisers_and_is_full_then() -> None:
+    shares = {name: share.num_gpus for name, share in SHARES.items()}
+    assert sum(shares.values()) + 2 * shares["WhisperASR"] == 1
+    assert FUSED_SHARE.num_gpus == sum(shares.values())
+
+
+def test_what_is_left_of_a_gpu_is_always_room_for_something() -> None:
+    """Powers of two: first-fit, the largest first, leaves nothing that adds up to a card unused."""
+    for share in (*SHARES.values(), FUSED_SHARE):
+        assert share.num_gpus == 0 or log2(share.num_gpus).is_integer()
 
 
 def test_only_models_that_use_a_gpu_ask_for_a_share_of_one() -> None:

@@ -36,7 +36,7 @@ def test_another_prior_is_refused(prior: Any, message: str) -> None:
 
 def test_the_fusion_stage_is_given_the_share_of_each_class() -> None:
     settings = Settings(emotion_prior="conversation")
-    _, (*_, shares) = stage_arguments(settings, gpu=False)["fusion"]
+    _, (*_, shares, _) = stage_arguments(settings, gpu=False)["fusion"]
     assert tuple(shares) == emotion_classes(settings)
     assert shares["neutral"] == pytest.approx(4710 / 9989)
 

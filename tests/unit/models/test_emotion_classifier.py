@@ -266,3 +266,9 @@ def test_a_language_is_doubted_where_the_checkpoint_says_which_the_voice_knows(t
         for transcript in (Transcript("Dzień dobry", "pl", -0.2), Transcript("Guten Tag", "de", -0.2), None)
     ]
     assert doubts == [(), ("language",), ()]
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_not_an_emotion(classifier: EmotionClassifier) -> None:
+    mel = mel_of(noise(1))
+    with pytest.raises(ArithmeticError, match="answered"):
+        classifier.classify(mel, np.full_like(states_of(mel), np.nan), None)
