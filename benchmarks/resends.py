@@ -72,7 +72,7 @@ async def _rows(
 
 
 async def _row(name: str, resends: Idempotency, rounds: int) -> dict[str, Any]:
-    noise = np.random.default_rng(0).standard_normal(SPEECH_S * SAMPLE_RATE).astype(np.float32) / 10
+    noise = np.random.default_rng(0).standard_normal(SPEECH_S * SAMPLE_RATE, dtype=np.float32) * np.float32(0.1)
     envelope = unpack(Device(DeviceSettings()).encode(noise, datetime.now(UTC)).envelope)
     times: dict[str, list[float]] = {"first": [], "resend": []}
     for _ in range(rounds):

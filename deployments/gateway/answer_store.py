@@ -204,7 +204,7 @@ class RedisStore:
             value = await self._redis.get(REDIS_PREFIX + key.hex().encode())
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from error
-        return None if value is None else bytes(value)
+        return value.encode() if isinstance(value, str) else value  # always bytes: nothing asks for text
 
     async def put(self, key: bytes, value: bytes) -> None:
         """See `AnswerStore`."""
