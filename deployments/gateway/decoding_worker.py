@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from amser import audio
 from amser.features import AudioError
@@ -42,15 +42,15 @@ def main(memory: int, cpu_s: int, max_frames: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, this goes before the gateway
-    with socket.socket(fileno=sys.stdin.fileno()) as connection, connection.makefile("rwb") as stream:
+    with socket.socket(fileno=sys.stdin.fileno()) as connection, connection.makefile("rb") as stream:
         connection.sendall(READY)
         while size := stream.read(REQUEST.size):
             content = stream.read(*REQUEST.unpack(size))
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, resource.RLIM_INFINITY))
-            _answer(stream, content, max_frames)
+            connection.sendall(_answer(content, max_frames))
 
 
-def _answer(stream: BinaryIO, content: bytes, max_frames: int) -> None:
+def _answer(content: bytes, max_frames: int) -> bytes:
     fields: dict[str, Any]
     samples = b""
     try:
@@ -59,8 +59,7 @@ def _answer(stream: BinaryIO, content: bytes, max_frames: int) -> None:
     except AudioError as error:
         fields = {"error": type(error).__name__, "cause": error.cause, "limit": error.limit}
     document = json.dumps({**fields, "resident": _pages(1)}).encode()
-    stream.write(ANSWER.pack(len(document), len(samples)) + document + samples)
-    stream.flush()
+    return ANSWER.pack(len(document), len(samples)) + document + samples
 
 
 def _pages(field: int) -> int:

@@ -20,7 +20,7 @@ _OPTIONS: Final = {
 }
 
 
-MOST_KEPT: Final = 256 << 20  # bytes; two batches of 30 s need less between them
+MOST_KEPT: Final = 256 << 20  # bytes
 
 
 def keep_freed_memory() -> bool:
@@ -47,7 +47,9 @@ class KeptMemory:
 
     def bound(self) -> None:
         """To be called where a batch is done, from any thread."""
-        if _not_in_use() > self._least + MOST_KEPT:
+        now = _not_in_use()
+        self._least = min(self._least, now)  # a model that was loaded since may be held and not all in memory
+        if now > self._least + MOST_KEPT:
             ctypes.CDLL(None).malloc_trim(0)
             self._least = _not_in_use()
 
@@ -67,7 +69,8 @@ def resident() -> int:
 def _not_in_use() -> int:
     """Bytes in memory that no caller of malloc holds: code, mapped files, and what was freed and kept. 0: not known.
 
-    What other threads hold meanwhile is not in it, so that their work does not hide what was freed.
+    What other threads hold meanwhile is not in it, so that their work does not hide what was freed. Less than 0 where
+    more is held than has been touched.
     """
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
