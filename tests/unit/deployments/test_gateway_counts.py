@@ -44,7 +44,8 @@ def handles(**trouble: Exception | float) -> dict[str, Any]:
             await asyncio.sleep(happens)
             return Timed(answer, 1.0)
 
-        remote = SimpleNamespace(remote=call)
+        # As a handle answers: with what can be cancelled
+        remote = SimpleNamespace(remote=lambda *arguments: asyncio.ensure_future(call(*arguments)))
         return SimpleNamespace(**{method: remote, "describe": remote})
 
     return {
