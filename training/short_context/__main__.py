@@ -34,7 +34,7 @@ from models.whisper.recognizer import WhisperRecognizer
 from training.corpora.manifest import ManifestError
 from training.data.waveform_augmentation import WaveformAugmentation
 from training.outputs import RUNS, OutputExists, new_file
-from training.short_context.adapter import RANK
+from training.short_context.adapter import RANK, AdaptersDiffer, average
 from training.short_context.clips import FOLDS, LANGUAGE, Clip, read_clips, read_prompts, some_of_each
 from training.short_context.fitting import LEARNING_RATE, Fit, fit
 from training.short_context.judging import fit_judge, items_of
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             new_file(file, options.force)
         model = model_path(options.weights)
         options.output.mkdir(parents=True, exist_ok=True)
-        if teaches:
+        if options.average:
+            average(options.average, adapter)
+        elif teaches:
             _teach(options, adapter)
         with TemporaryDirectory() as folder:
             if adapted:
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if adapted:
                 shutil.copyfile(speech, model / FILE)
                 Console().print(_catalogue_lines(model), highlight=False)
-    except (ManifestError, OutputExists, UnknownModel, WeightsMissing, FileNotFoundError) as error:
+    except (ManifestError, OutputExists, UnknownModel, WeightsMissing, AdaptersDiffer, FileNotFoundError) as error:
         print(f"training.short_context: {error}", file=sys.stderr)
         return 2
     return 0
@@ -197,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: %(default)s)")
     add("--threads", type=int, default=2, metavar="N", help="of the student; processes of the teacher (%(default)s)")
     add("--output", type=Path, default=RUNS / "short-context", metavar="DIR", help="default: %(default)s")
+    mean = "do not teach: take the mean of the adapters of other runs (with other --seed, say), and fit its judge"
+    add("--average", type=Path, nargs="+", metavar="ADAPTER", help=mean)
     add(
         "--judge-only",
         choices=("adapted", UNTOUCHED),

@@ -13,6 +13,7 @@ import pytest
 import torch
 import whisper
 from recordings import DATA, rows
+from safetensors.numpy import load_file, save_file
 from small_whisper import write_whisper
 from torch import nn
 from whisper.tokenizer import Tokenizer, get_tokenizer
@@ -21,7 +22,7 @@ from models.whisper.adapter import adapt
 from models.whisper.arrays import read_arrays, renamed, write_arrays
 from models.whisper.conversion import load_openai_whisper
 from training.data.waveform_augmentation import WaveformAugmentation
-from training.short_context.adapter import FROZEN_LAYERS, LowRank, add_adapters
+from training.short_context.adapter import FROZEN_LAYERS, AdaptersDiffer, LowRank, add_adapters, average
 from training.short_context.clips import Clip
 from training.short_context.fitting import BATCH_FRAMES, POOL, Fit, batches, encode, fit, loss_of
 from training.short_context.samples import LANGUAGE_WEIGHT, LONG_TAIL, OFTEN, Sample, Samples, mixed
@@ -336,3 +337,28 @@ def test_the_same_seed_learns_the_same(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "other"):
         learnt(folder, tmp_path / name, steps=2)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_the_mean_of_adapters_is_the_mean_of_what_they_change(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"{number}.safetensors")
+        parts = {"w.up": random.normal(size=(24, 4)), "w.down": random.normal(size=(4, 16))}
+        save_file({name: values.astype(np.float16) for name, values in parts.items()}, files[-1])
+    changes = [part["w.up"].astype(float) @ part["w.down"].astype(float) for part in map(load_file, files)]
+    average([files[0], *files], tmp_path / "mean.safetensors")
+    mean = load_file(tmp_path / "mean.safetensors")
+    assert (mean["w.up"].shape, mean["w.down"].dtype) == ((24, 12), np.float16)
+    np.testing.assert_allclose(
+        mean["w.up"].astype(float) @ mean["w.down"].astype(float), (2 * changes[0] + changes[1]) / 3, atol=0.02
+    )
+    average(files, tmp_path / "cut.safetensors", rank=2)
+    assert load_file(tmp_path / "cut.safetensors")["w.up"].shape == (24, 2)
+
+
+def test_adapters_of_other_matrices_are_not_averaged(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_file({f"{name}.up": np.zeros((2, 1)), f"{name}.down": np.zeros((1, 2))}, tmp_path / name)
+    with pytest.raises(AdaptersDiffer, match="not of the same matrices"):
+        average([tmp_path / "a", tmp_path / "b"], tmp_path / "mean.safetensors")
