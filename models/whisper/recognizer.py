@@ -25,7 +25,10 @@ Context = Literal["short", "padded"]
 BATCH_SIZE: Final = 4  # texts decoded together on a CPU
 SILENCE_AFTER_SPEECH: Final = 50  # frames that are encoded behind the speech
 SILENCE_BEFORE_FILL: Final = 200  # the same for weights whose context is filled
-LENGTHS_TOGETHER: Final = 100  # frames between the shortest and the longest of a batch; long silence hides short speech
+# Frames between the shortest and the longest of a batch, a quarter of the shortest but no fewer and no more than these:
+# long silence behind short speech hides it
+FEWEST_TOGETHER, MOST_TOGETHER = 30, 100
+SURE_OF_SILENCE: Final = 0.95  # no-speech probability from which an empty text is not decoded again
 
 # A hint that the speech contradicts: the language that is heard is taken
 MOST_OF_HINT: Final = 0.005  # probability of the language of the hint
@@ -115,7 +118,8 @@ class WhisperRecognizer:
             return True
         if self._silence is not None:
             return is_thinned(shorter.frames + SILENCE_BEFORE_FILL) == is_thinned(longer.frames + SILENCE_BEFORE_FILL)
-        return longer.frames - shorter.frames <= LENGTHS_TOGETHER
+        together = max(FEWEST_TOGETHER, min(MOST_TOGETHER, shorter.frames // 4))
+        return longer.frames - shorter.frames <= together
 
     def _transcribe_together(self, mels: Sequence[Mel]) -> list[Transcript]:
         answers = self.hear(mels, self._context)
@@ -127,13 +131,10 @@ class WhisperRecognizer:
         return [self._transcript(answer) for answer in answers]
 
     def _is_doubtful(self, heard: Heard) -> bool:
-        """A text that is not believed is decoded again before it is thrown away; no text at all is not."""
-        speech = self._judge.speech(heard.probability)
-        return (
-            heard.lost
-            or (speech != "yes" and bool(heard.decoded.text))
-            or (speech != "none" and not heard.decoded.text)
-        )
+        """A text that is not believed is decoded again before it is thrown away; so is none that is not sure."""
+        if not heard.decoded.text:
+            return heard.decoded.no_speech_probability < SURE_OF_SILENCE
+        return heard.lost or self._judge.speech(heard.probability) != "yes"
 
     def hear(self, mels: Sequence[Mel], context: Context) -> list[Heard]:
         """One decoding of utterances together, whatever it is worth: `transcribe` without a second pass."""
