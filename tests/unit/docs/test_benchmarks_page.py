@@ -154,28 +154,45 @@ def test_words_of_recordings() -> None:
     conditions = {"clean": "clean", "noise at 10 dB": "noise-10db"}
     systems = (("whisper-base-short", "short"), ("whisper-base", "short"), ("whisper-base", "reference"))
     heard = [row for row in rows("words_recordings.json") if row["part"] == "recordings" and row["hint"] == "told"]
-    for codec, condition, *cells in tables("Words lost and invented")[1]:
-        chosen = [
-            of(heard, weights=weights, context=context, codec=codecs[codec], condition=conditions[condition])
-            for weights, context in systems
-        ]
+    for name, codec, condition, *cells in tables("Words lost and invented")[1]:
+        how = {"set": name, "codec": codecs[codec], "condition": conditions[condition]}
+        chosen = [of(heard, weights=weights, context=context, **how) for weights, context in systems]
         assert cells == [f"{row['wer']:.2f} [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" for row in chosen]
+
+
+def test_agreement_with_the_padded_text() -> None:
+    for name, believed, *cells in tables("Words lost and invented")[2]:
+        found = [row for row in rows("words_agreement.json") if row.get("set") == name.split(",")[0].lower()]
+        short = [row for row in found if (row["weights"], row["context"]) == ("whisper-base-short", "short")]
+        chosen = [
+            of(short, codec=codec, hint=hint)
+            for codec, hint in (("none", "told"), ("klt:standard", "told"), ("none", "detected"))
+        ]
+        chosen.append(of(found, weights="whisper-base", context="short", codec="none", hint="told"))
+        assert believed == f"{chosen[0]['sane']} of {chosen[0]['utterances']}"
+        assert cells == [
+            f"{row['agreement']:.1f} [{row['agreement_low']:.1f}, {row['agreement_high']:.1f}]" for row in chosen
+        ]
 
 
 def test_repeats_and_sentences() -> None:
     section = tables("Words lost and invented")
-    for name, *cells in section[2]:
+    for name, *cells in section[3]:
         short, padded = (of(rows("words_repeats.json"), set=name, context=each) for each in ("short", "reference"))
         counts = (short["takes"], short["takes_missing"], padded["takes_missing"])
         assert cells == [*map(str, counts), f"{short['wer']:.2f}", f"{padded['wer']:.2f}"]
-    for name, *cells in section[3]:
-        short, padded = (of(rows("words_sentences.json"), set=name, context=each) for each in ("short", "reference"))
+    for name, *cells in section[4]:
+        short, padded = (
+            of(rows("words_sentences.json"), set=name, context=each, hint="told") for each in ("short", "reference")
+        )
         counts = (short["utterances"], short["empty"], padded["empty"])
         assert cells == [*map(str, counts), f"{short['wer']:.2f}", f"{padded['wer']:.2f}"]
 
 
 def test_no_sound_became_a_text() -> None:
-    row = of(rows("words_sounds.json"), set="all")
+    (row, *_) = [
+        row for row in rows("words_sounds.json") if row["set"] == "all" and row["weights"] == "whisper-base-short"
+    ]
     assert f"of {row['utterances']} sounds" in prose("Words lost and invented")
     assert row["false_speech"] == 0
 
