@@ -31,8 +31,10 @@ setup: weights ## Make .venv with all packages and fetch the models
 demo: setup ## Start a cluster, let eight devices talk to it, show what it understood
 	@$(BIN)/python -m demo
 
-# Most tests run side by side. What measures time, or starts a cluster of its own, has the machine to itself.
-ALONE = tests/unit/load_tests/test_generator.py tests/unit/load_tests/test_load_run.py tests/e2e tests/cluster
+# Most tests run side by side. What measures time, or starts a cluster of its own, has the machine to itself; so has a second
+# application in one process: Serve pickles the gateway's class anew, and with it what the first one's replica holds.
+ALONE = tests/local/test_sick_stages.py tests/unit/load_tests/test_generator.py tests/unit/load_tests/test_load_run.py tests/e2e \
+        tests/cluster
 
 test: setup ## Run every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
