@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from recordings import envelope_of, speakers, waveform_of
 from amser import wire
 from amser.features import SAMPLE_RATE
 from deployments.app import build
-from deployments.settings import HealthSettings, Settings
+from deployments.settings import FlowSettings, HealthSettings, IdempotencySettings, Settings
 from deployments.stages import mel_reconstruction
 from deployments.stages.assembly import stage_arguments
 from models.emotion.classifier import EmotionClassifier
@@ -31,6 +32,7 @@ class Body:
     def __init__(self, content: bytes, **headers: str) -> None:
         self._content = content
         self.query_params: dict[str, str] = {}
+        self.client = SimpleNamespace(host="192.0.2.1")
         self.headers = {"content-type": wire.MEDIA_TYPE, "content-length": str(len(content)), **headers}
 
     async def stream(self) -> Any:
@@ -43,7 +45,13 @@ def broken(*_: object, **__: object) -> Any:
 
 @pytest.fixture(scope="module")
 def application() -> Any:
-    settings = Settings(profile="fused", health=HealthSettings(failures=FAILURES))
+    # Every request is to be computed: the same bytes come again and again, some through a stage that fails
+    settings = Settings(
+        profile="fused",
+        health=HealthSettings(failures=FAILURES),
+        idempotency=IdempotencySettings(store="none"),
+        flow=FlowSettings(admission=False),
+    )
     return serve.run(build(settings), name="sick", _local_testing_mode=True)
 
 
