@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             new_file(file, options.force)
         model = model_path(options.weights)
         options.output.mkdir(parents=True, exist_ok=True)
-        if options.average:
+        if teaches and options.average:
             average(options.average, adapter)
         elif teaches:
             _teach(options, adapter)
