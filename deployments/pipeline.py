@@ -23,6 +23,7 @@ from amser.errors import SignalError
 from amser.wire import Envelope
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import Timed
+from deployments.telemetry.requests import asking, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
@@ -198,6 +199,8 @@ class _OptionalStages:
         except UNAVAILABLE as error:
             if self.strict:
                 raise
+            if isinstance(error, TimeoutError):
+                missed_deadline()
             logger.info("answering without %s: %s", name, type(error).__name__)
             return None
         except Exception as error:
@@ -216,10 +219,10 @@ class _StageTimer:
     queues: dict[str, float] = field(default_factory=dict)
 
     async def over(self, stage: str, answer: Awaitable[Timed[Result]]) -> Result:
-        asked = time.perf_counter()
-        timed = await answer
-        self.computed[stage] = timed.compute_ms
-        self.queues[stage] = max(0.0, 1000 * (time.perf_counter() - asked) - timed.compute_ms)
+        with asking(stage) as asked:
+            timed = await answer
+            asked.compute_ms = timed.compute_ms
+        self.computed[stage], self.queues[stage] = timed.compute_ms, asked.queue_ms
         return timed.value
 
     def timings(self) -> Timings:

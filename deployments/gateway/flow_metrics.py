@@ -5,14 +5,14 @@ Outside a replica the metrics go nowhere, so that the gateway can be tested with
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ray.serve import metrics
-
 from deployments.autoscaling import ADMITTED, INSIDE, REFUSED
 from deployments.gateway.admission import FIXED_WORK, ROOM, Admission, Admitted, Lane, Overloaded, Running
+from deployments.telemetry.metrics import OUTCOME_RATIOS, Instruments
 
 PREDICTED_SPEECH_S: Final = 4.0  # of the utterance whose time the gauge predicts
 
@@ -22,23 +22,27 @@ class FlowMetrics:
 
     Args:
         admission: whose state they show.
+        make: their metrics.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, make: Instruments) -> None:
         self._counts = {ADMITTED: 0.0, REFUSED: 0.0, INSIDE: 0.0}
-        self._admitted = metrics.Counter(
+        self._admitted = make.counter(
             "amser_requests_admitted", "Requests that admission control let in, by what runs for them.", ("effort",)
         )
-        self._refused = metrics.Counter(
+        self._refused = make.counter(
             "amser_requests_refused", "Requests that it refused: no room, or the client has its share.", ("reason",)
         )
         lane = ("lane",)
-        self._open = metrics.Gauge("amser_admission_open_requests", "Requests let in without an answer yet.", lane)
-        self._work = metrics.Gauge("amser_admission_open_work", "Their work, in seconds of speech.", lane)
-        self._predicted = metrics.Gauge(
+        self._open = make.gauge("amser_admission_open_requests", "Requests let in without an answer yet.", lane)
+        self._work = make.gauge("amser_admission_open_work", "Their work, in seconds of speech.", lane)
+        self._predicted = make.gauge(
             "amser_admission_predicted_seconds", "What an answer to 4 s of speech would rarely exceed.", lane
         )
-        self._margin = metrics.Gauge("amser_admission_margin", "By which predictions are multiplied.", lane)
+        self._margin = make.gauge("amser_admission_margin", "By which predictions are multiplied.", lane)
+        self._ratio = make.histogram(
+            "amser_admission_outcome_ratio", "Seconds of an admitted request, of those predicted.", lane, OUTCOME_RATIOS
+        )
         for each in admission.lanes:
             self.show(each)
 
@@ -68,10 +72,12 @@ class FlowMetrics:
     def running(self, admitted: Admitted) -> Iterator[Running]:
         """The same of one that admission control let in."""
         self._admitted.inc(1, {"effort": admitted.effort.name.lower()})
+        predicted_s, started = admitted.lane.expected_s(admitted.work), time.monotonic()
         try:
             with self.inside(), admitted.running() as running:
                 self.show(admitted.lane)
                 yield running
+            self._ratio.observe((time.monotonic() - started) / predicted_s, {"lane": admitted.lane.name})
         finally:
             self.show(admitted.lane)
 

@@ -24,7 +24,7 @@ class TextEmbedding:
         self._vectors = WordVectors(model)
         self._vectors.embed(TEXT)
         self._name = name
-        self._thread = ModelThread("words", health)
+        self._thread = ModelThread("text_embedding", health)
 
     async def embed(self, text: str) -> Timed[TokenFeatures]:
         """See `WordVectors.embed`."""

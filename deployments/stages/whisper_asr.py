@@ -43,7 +43,7 @@ class WhisperASR:
             recognizer.transcribe([sample_mel(loaded.bands, max(SECOND, frames))] * batch_size)
         self._name = served_name(name, settings.engine)
         self._batcher = Batcher(
-            "whisper",
+            "asr",
             recognizer.transcribe,
             batch_size=batch_size,
             budget=batch_frames,
