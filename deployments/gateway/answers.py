@@ -19,6 +19,7 @@ from deployments.gateway.admission import Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal
 from deployments.pipeline import Recognition, StageFailed
+from deployments.replica.calls import OtherVersion
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
 
 UNDETERMINED: Final = "und"  # ISO 639
@@ -111,7 +112,7 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
         return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, TimeoutError):
         return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{within_s:g} s")
-    if isinstance(error, RayActorError | DeploymentUnavailableError | DecoderUnavailable):
+    if isinstance(error, RayActorError | DeploymentUnavailableError | DecoderUnavailable | OtherVersion):
         cause = "a stage of the pipeline is not available at the moment"
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
     if isinstance(error, StageFailed):

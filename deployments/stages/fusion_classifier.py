@@ -8,6 +8,7 @@ from pathlib import Path
 from ray import serve
 
 from deployments.replica.batching import Batcher
+from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
@@ -21,7 +22,7 @@ Question = tuple[Mel, TextFeatures | None, Transcript | None, tuple[str, ...]]
 
 
 @serve.deployment
-class FusionClassifier:
+class FusionClassifier(RemoteStage):
     """The shell around `VoiceEncoder` and `EmotionClassifier`: it encodes the voice and fuses it with the words."""
 
     def __init__(

@@ -10,6 +10,7 @@ from pathlib import Path
 from ray import serve
 
 from deployments.replica.batching import Batcher
+from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
@@ -21,7 +22,7 @@ from models.text.context_encoder import ContextEncoder
 
 
 @serve.deployment
-class Roberta:
+class Roberta(RemoteStage):
     """The shell around `ContextEncoder`: texts that wait together are encoded together, those of like length first."""
 
     def __init__(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ray import serve
 
+from deployments.replica.calls import RemoteStage
 from deployments.replica.execution import ModelThread, Timed
 from deployments.replica.health import HealthLimits
 from models.messages import TokenFeatures
@@ -17,7 +18,7 @@ from models.text.word_vectors import WordVectors
 
 
 @serve.deployment
-class TextEmbedding:
+class TextEmbedding(RemoteStage):
     """The shell around `WordVectors`."""
 
     def __init__(self, model: Path, name: str, health: HealthLimits | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ray import serve
 
 from deployments.replica.batching import Batcher
+from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
@@ -20,7 +21,7 @@ from models.whisper.recognizer import WhisperRecognizer
 
 
 @serve.deployment
-class WhisperASR:
+class WhisperASR(RemoteStage):
     """Utterances that wait together are decoded together, those of like length first."""
 
     def __init__(
