@@ -23,7 +23,7 @@ from amser.wire import Envelope
 from deployments.replica.calls import Call, OtherVersion, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
-from deployments.telemetry.requests import asking, missed_deadline
+from deployments.telemetry.requests import asking, carrier, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
@@ -283,7 +283,7 @@ def _elsewhere(handle: DeploymentHandle, method: str) -> Callable[..., Awaitable
     """A method of a stage in another process: what every such call is wrapped in."""
 
     async def call(*arguments: object, deadline: float = NEVER) -> Any:
-        wrapped = Call([to_plain(argument) for argument in arguments], deadline)
+        wrapped = Call([to_plain(argument) for argument in arguments], deadline, carrier())
         return from_plain(await _asked(lambda: handle.call.remote(method, wrapped)))
 
     return call

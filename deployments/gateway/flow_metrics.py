@@ -43,8 +43,8 @@ class FlowMetrics:
         self._ratio = make.histogram(
             "amser_admission_outcome_ratio", "Seconds of an admitted request, of those predicted.", lane, OUTCOME_RATIOS
         )
-        for each in admission.lanes:
-            self.show(each)
+        self._lanes = admission.lanes
+        self.refresh()
 
     def counts(self) -> dict[str, float]:
         """For `deployments.autoscaling`, which names them."""
@@ -80,6 +80,11 @@ class FlowMetrics:
             self._ratio.observe((time.monotonic() - started) / predicted_s, {"lane": admitted.lane.name})
         finally:
             self.show(admitted.lane)
+
+    def refresh(self) -> None:
+        """The gauges stand where the lanes stand now, also where no request comes."""
+        for lane in self._lanes:
+            self.show(lane)
 
     def show(self, lane: Lane) -> None:
         """The gauges of a lane stand where it stands now."""

@@ -189,6 +189,7 @@ class Ingress:
     async def check_health(self) -> None:
         """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
         self._telemetry.check()
+        self._metrics.refresh()
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -189,7 +189,7 @@ class Telemetry:
             stack.callback(self._tell, record)
             stack.enter_context(_known(record))
             span = stack.enter_context(self._span(record, parent)) if self._tracing else None
-            record.trace_id = traces.trace_id_of(None if span else parent)
+            record.trace_id = traces.trace_id_of(parent) or traces.trace_id_of_sampled()
             try:
                 yield record
             except asyncio.CancelledError:

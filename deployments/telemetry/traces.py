@@ -96,9 +96,15 @@ def headers_of_current() -> dict[str, str]:
 
 
 def trace_id_of(context: Context | None) -> str:
-    """Hexadecimal; empty where there is none. With None, of the current span."""
-    found = trace.get_current_span(context).get_span_context()
+    """Hexadecimal; empty where there is none."""
+    found = trace.get_current_span(context or Context()).get_span_context()
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
+
+
+def trace_id_of_sampled() -> str:
+    """Of the current span, where it is going to be exported."""
+    span = sampled_span()
+    return trace.format_trace_id(span.trace_id) if span else ""
 
 
 def sampled_span() -> SpanContext | None:
