@@ -195,6 +195,9 @@ class Telemetry:
             except asyncio.CancelledError:
                 record.left("answer")
                 raise
+            except Exception:
+                record.refused(500, "", "Internal Server Error")
+                raise
             finally:
                 if span is not None:
                     _describe(span, record)
