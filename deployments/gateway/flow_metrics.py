@@ -73,13 +73,20 @@ class FlowMetrics:
         """The same of one that admission control let in."""
         self._admitted.inc(1, {"effort": admitted.effort.name.lower()})
         predicted_s, started = admitted.lane.expected_s(admitted.work), time.monotonic()
+        comparable = True
         try:
             with self.inside(), admitted.running() as running:
                 self.show(admitted.lane)
                 yield running
-            self._ratio.observe((time.monotonic() - started) / predicted_s, {"lane": admitted.lane.name})
+        except TimeoutError:
+            raise
+        except BaseException:
+            comparable = False  # it failed, or its client left: who knows how long it would have taken
+            raise
         finally:
             self.show(admitted.lane)
+            if comparable:
+                self._ratio.observe((time.monotonic() - started) / predicted_s, {"lane": admitted.lane.name})
 
     def refresh(self) -> None:
         """The gauges stand where the lanes stand now, also where no request comes."""

@@ -147,7 +147,7 @@ class RequestRecord(Work):
             "queues_ms": {stage: round(value, 1) for stage, value in self.queues_ms.items()},
             "bytes": self.size,
             "codec": self.codec,
-            "seconds": self.seconds,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
             "degraded": self.degraded,
             "replay": self.replay,
             "key_id": self.key_id,

@@ -371,6 +371,7 @@ async def test_what_was_missing_and_what_came_too_late_is_counted(
     assert told["amser_requests", "/v1/emotion", "degraded", "asr"] == 1
     assert (told["amser_degraded", "asr"], told["amser_degraded", "text"]) == (1, 1)
     assert told["amser_deadline_missed", "asr"] == 2
+    assert told["amser_admission_outcome_ratio", "words"] == 2  # how late it would have been is a part of the picture
 
 
 async def test_no_label_carries_what_a_client_chose(
