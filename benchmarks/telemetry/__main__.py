@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +101,7 @@ def costs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command.parse(_parser(), arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended then too
     recordings = manifest.recordings_of(options)
     require_models()
     clips = read_clips(recordings, options.limit)
