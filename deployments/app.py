@@ -9,7 +9,7 @@ from ray import serve
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus
 from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
-from deployments.stages.assembly import stage_arguments
+from deployments.stages.assembly import models_of, stage_arguments
 
 
 def build(settings: Settings) -> serve.Application:
@@ -21,12 +21,14 @@ def build(settings: Settings) -> serve.Application:
     """
     gpus = cluster_has_gpus(settings.accelerator)
     # Models are looked for before any replica starts: what is missing is one message, not six
-    stages = stage_arguments(settings, gpus)
+    models = models_of(settings)
+    stages = stage_arguments(settings, gpus, models)
     ingress: Any = Ingress  # a deployment, which its decorator's type does not say
     if settings.profile == "fused":
-        return ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus)
+        return ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus, models)
     handles = {
         name: stage.options(ray_actor_options=actor_options(SHARES[stage.name], gpus)).bind(*arguments)
         for name, (stage, arguments) in stages.items()
     }
-    return ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus)).bind(settings, handles, gpus)
+    gateway = ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus))
+    return gateway.bind(settings, handles, gpus, models)

@@ -47,7 +47,7 @@ from deployments.pipeline import Description, Effort, Recognition, Stages, recog
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread, Timed
 from deployments.settings import Settings
-from deployments.stages.assembly import build_local_stages, emotion_classes, model_names, spoken_languages
+from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
 from models.messages import Mel
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
@@ -113,9 +113,16 @@ class Ingress:
         settings: of the whole application.
         stages: handles of the stages; None loads all of them into this replica (the fused profile).
         gpu: whether this replica was given a share of one.
+        models: that the application was built with; None takes those that this node has.
     """
 
-    def __init__(self, settings: Settings, stages: dict[str, DeploymentHandle] | None, gpu: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stages: dict[str, DeploymentHandle] | None,
+        gpu: bool,
+        models: Models | None = None,
+    ) -> None:
         self._requests = settings.requests
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
@@ -124,10 +131,11 @@ class Ingress:
         self._metrics = FlowMetrics(self._admission)
         self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._log_mel = ModelThread("log-mel")
-        self._names = model_names(settings)
-        self._languages = spoken_languages(settings)
-        self._emotions = emotion_classes(settings)
-        self._stages = self._counted(build_local_stages(settings, gpu) if stages is None else serve_stages(stages))
+        self._names = dict(models.names) if models else model_names(settings)
+        self._languages = models.languages if models else spoken_languages(settings)
+        self._emotions = models.emotions if models else emotion_classes(settings)
+        own = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
+        self._stages = self._counted(own)
 
     @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
     async def emotion(self, request: Request, emotions: str | None = None) -> Response:
