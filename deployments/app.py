@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus
+from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus, reserves_memory
 from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
 from deployments.stages.assembly import models_of, stage_arguments
@@ -25,10 +25,12 @@ def build(settings: Settings) -> serve.Application:
     stages = stage_arguments(settings, gpus, models)
     ingress: Any = Ingress  # a deployment, which its decorator's type does not say
     if settings.profile == "fused":
-        return ingress.options(ray_actor_options=actor_options(FUSED_SHARE, gpus)).bind(settings, None, gpus, models)
+        options = actor_options(FUSED_SHARE, gpus, reserves_memory([FUSED_SHARE]))
+        return ingress.options(ray_actor_options=options).bind(settings, None, gpus, models)
+    memory = reserves_memory(list(SHARES.values()))
+    options_of = {name: actor_options(share, gpus, memory) for name, share in SHARES.items()}
     handles = {
-        name: stage.options(ray_actor_options=actor_options(SHARES[stage.name], gpus)).bind(*arguments)
+        name: stage.options(ray_actor_options=options_of[stage.name]).bind(*arguments)
         for name, (stage, arguments) in stages.items()
     }
-    gateway = ingress.options(ray_actor_options=actor_options(SHARES["Ingress"], gpus))
-    return gateway.bind(settings, handles, gpus, models)
+    return ingress.options(ray_actor_options=options_of["Ingress"]).bind(settings, handles, gpus, models)

@@ -6,6 +6,7 @@ its own, and exactly that session is ended. So is every further node.
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import secrets
@@ -35,6 +36,9 @@ OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
+# Bytes up to which Ray sends a message with the call and not through its object store: the Mel of 30 s has 480,000
+# (docs/decisions/0014)
+LARGEST_INLINE: Final = "1000000"
 PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 
 Progress = Callable[[dict[str, str]], None]
@@ -56,7 +60,8 @@ class LocalCluster:
         http_port: of the application; None takes that of the config, 0 a free one.
         overrides: `args` of the application that differ from the config.
         nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
-            deployed: a deployment with `label_selector: {node: NAME}` runs there.
+            deployed: a deployment with `label_selector: {node: NAME}` runs there. A mapping says what differs in the
+            environment of each.
 
     Attributes:
         url: of the application.
@@ -77,7 +82,7 @@ class LocalCluster:
         throughput: bool = False,
         http_port: int | None = None,
         overrides: Mapping[str, Any] | None = None,
-        nodes: Sequence[str] = (),
+        nodes: Sequence[str] | Mapping[str, Mapping[str, str]] = (),
     ) -> None:
         self.log = log
         self._config: dict[str, Any] = yaml.safe_load(config.read_text())
@@ -91,6 +96,9 @@ class LocalCluster:
         self._throughput = throughput
         self._head: subprocess.Popen[bytes] | None = None
         self._nodes: dict[str, subprocess.Popen[bytes] | None] = dict.fromkeys(nodes)
+        # Nodes of one machine share its address: each one's proxy has a port of its own
+        self._proxy_ports = {name: free_port() for name in nodes}
+        self._differs = nodes if isinstance(nodes, Mapping) else {}
         self._folder: Path | None = None
 
     @property
@@ -106,6 +114,7 @@ class LocalCluster:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
+        quiet["RAY_max_direct_call_object_size"] = LARGEST_INLINE
         mode = THROUGHPUT_MODE if self._throughput else {}
         return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
 
@@ -118,7 +127,7 @@ class LocalCluster:
                 self._nodes[name] = self._start_node(name)
             if self._nodes:
                 self._wait_for_nodes()
-            self._deploy()
+            self.deploy(self._config)
         except BaseException:
             self._stop()
             raise
@@ -162,6 +171,22 @@ class LocalCluster:
                 return next(iter(applications.values()), {})
         return {}
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """A copy of what is deployed, for `deploy` to take with changes."""
+        return copy.deepcopy(self._config)
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Give the running head another config, as `serve deploy` does; it takes its time to follow.
+
+        Raises:
+            ClusterFailed: the head refuses it.
+        """
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
+        if not answer.is_success:
+            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
+        self._config = config
+
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """Every process of this cluster, or of one of its `nodes`."""
         found = []
@@ -176,6 +201,10 @@ class LocalCluster:
         """The last lines of the log."""
         content = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return f"the end of {self.log}:\n" + "\n".join(content[-lines:])
+
+    def url_of(self, node: str) -> str:
+        """Of the application, through the proxy of one of its `nodes` (`proxy_location: EveryNode`)."""
+        return f"http://{LOOPBACK}:{self._proxy_ports[node]}"
 
     def _start_head(self) -> None:
         assert self._folder is not None
@@ -199,6 +228,7 @@ class LocalCluster:
         return self._ray_start(
             f"--address={self.address}", f"--labels=node={name}", "--num-gpus=0",
             *([] if cpus is None else [f"--num-cpus={cpus}"]),
+            differs={"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(self._proxy_ports[name]), **self._differs.get(name, {})},
         )  # fmt: skip
 
     def _wait_for_nodes(self) -> None:
@@ -216,7 +246,7 @@ class LocalCluster:
                 return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
         return 0
 
-    def _ray_start(self, *options: str) -> subprocess.Popen[bytes]:
+    def _ray_start(self, *options: str, differs: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         command = [
             str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
             f"--node-ip-address={LOOPBACK}", "--dashboard-agent-listen-port=0", *options,
@@ -229,14 +259,9 @@ class LocalCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**environment, **(differs or {})},
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end what we started in order
             )
-
-    def _deploy(self) -> None:
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=self._config, timeout=60)
-        if not answer.is_success:
-            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):

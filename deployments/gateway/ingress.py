@@ -46,6 +46,7 @@ from deployments.gateway.rate_hint import rate_hint
 from deployments.pipeline import Description, Effort, Recognition, Stages, recognize, serve_stages
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread, Timed
+from deployments.replica.resources import assigned
 from deployments.settings import Settings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
 from models.messages import Mel
@@ -186,8 +187,8 @@ class Ingress:
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What was admitted and refused, for `deployments.autoscaling`; Ray asks for it."""
-        return self._metrics.counts()
+        """What was admitted and refused, and resources, for `deployments.autoscaling`; Ray asks for it."""
+        return self._metrics.counts() | assigned()
 
     async def _described(self, answer: Callable[[dict[str, Description]], Response]) -> Response:
         """An answer from what every stage says of itself; 503 where one says nothing in time."""
