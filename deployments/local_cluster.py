@@ -36,9 +36,9 @@ OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
-# Bytes up to which Ray sends a message with the call and not through its object store: the Mel of 30 s has 480,000
-# (docs/decisions/0014)
-LARGEST_INLINE: Final = "1000000"
+# Bytes up to which Ray sends a message with the call and not through its object store (docs/decisions/0014): more than
+# the classifier is given for 30 s of speech
+LARGEST_INLINE: Final = 2_000_000
 PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 
 Progress = Callable[[dict[str, str]], None]
@@ -114,7 +114,7 @@ class LocalCluster:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
-        quiet["RAY_max_direct_call_object_size"] = LARGEST_INLINE
+        quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
         mode = THROUGHPUT_MODE if self._throughput else {}
         return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
 

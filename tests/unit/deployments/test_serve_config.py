@@ -55,6 +55,10 @@ def test_it_listens_on_loopback(config: dict[str, Any]) -> None:
     assert config["http_options"]["host"] == "127.0.0.1"
 
 
+def test_no_proxy_is_a_bottleneck_for_a_cluster() -> None:
+    assert yaml.safe_load(DEFAULT_CONFIG.read_text())["proxy_location"] == "EveryNode"
+
+
 def test_every_deployment_scales(config: dict[str, Any]) -> None:
     for deployment in ServeDeploySchema.model_validate(config).applications[0].deployments:
         scaling = deployment.autoscaling_config
