@@ -23,6 +23,7 @@ from amser.wire import Envelope
 from deployments.replica.calls import Call, OtherVersion, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
+from deployments.telemetry.requests import asking, carrier, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
@@ -201,6 +202,8 @@ class _OptionalStages:
         except UNAVAILABLE as error:
             if self.strict:
                 raise
+            if isinstance(error, TimeoutError):
+                missed_deadline()
             logger.info("answering without %s: %s", name, type(error).__name__)
             return None
         except Exception as error:
@@ -219,10 +222,10 @@ class _StageTimer:
     queues: dict[str, float] = field(default_factory=dict)
 
     async def over(self, stage: str, answer: Awaitable[Timed[Result]]) -> Result:
-        asked = time.perf_counter()
-        timed = await answer
-        self.computed[stage] = timed.compute_ms
-        self.queues[stage] = max(0.0, 1000 * (time.perf_counter() - asked) - timed.compute_ms)
+        with asking(stage) as asked:
+            timed = await answer
+            asked.compute_ms = timed.compute_ms
+        self.computed[stage], self.queues[stage] = timed.compute_ms, asked.queue_ms
         return timed.value
 
     def timings(self) -> Timings:
@@ -280,7 +283,7 @@ def _elsewhere(handle: DeploymentHandle, method: str) -> Callable[..., Awaitable
     """A method of a stage in another process: what every such call is wrapped in."""
 
     async def call(*arguments: object, deadline: float = NEVER) -> Any:
-        wrapped = Call([to_plain(argument) for argument in arguments], deadline)
+        wrapped = Call([to_plain(argument) for argument in arguments], deadline, carrier())
         return from_plain(await _asked(lambda: handle.call.remote(method, wrapped)))
 
     return call

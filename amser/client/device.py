@@ -28,6 +28,7 @@ from amser import codecs, rate_hint
 from amser.client.answer import Answer, read_answer
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
+from amser.client.trace_context import trace_headers
 from amser.codecs.klt import step_index
 from amser.features import SAMPLE_RATE, Float32
 from amser.languages import language_code
@@ -112,6 +113,7 @@ class DeviceSettings:
             detected.
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         whole: ask for whole answers: a cluster that has no time for one, or lacks a stage, refuses (429, 503, 504).
+        traced: send the application's trace context (`amser.client.trace_context`), where it has one.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
         attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
@@ -134,6 +136,7 @@ class DeviceSettings:
     language: str | None = None
     emotions: tuple[str, ...] = ()
     whole: bool = False
+    traced: bool = False
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 30.0
     attempts: int = 5
@@ -290,6 +293,7 @@ class Device:
                     "Content-Type": MEDIA_TYPE,
                     UTTERANCE_HEADER: str(utterance.utterance_id),
                     **({PREFER: WHOLE} if self.settings.whole else {}),
+                    **(trace_headers() if self.settings.traced else {}),
                 },
                 timeout=httpx.Timeout(answer_within, connect=min(self.settings.connect_timeout_s, answer_within)),
             )

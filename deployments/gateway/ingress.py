@@ -47,8 +47,11 @@ from deployments.pipeline import Description, Effort, Recognition, Stages, recog
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread, Timed
 from deployments.replica.resources import assigned
-from deployments.settings import Settings
+from deployments.settings import Settings, TelemetrySettings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
+from deployments.telemetry.request_ids import REQUEST_ID_HEADER
+from deployments.telemetry.requests import RequestRecord, Telemetry
+from deployments.telemetry.traces import Tracing
 from models.messages import Mel
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
@@ -96,12 +99,21 @@ def _binary_body(*media_types: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 
-def _problem(refused: Refusal, request_id: str) -> Response:
-    headers = {"Amser-Request-Id": request_id}
+def _problem(refused: Refusal, request_id: str, record: RequestRecord | None = None) -> Response:
+    headers = {REQUEST_ID_HEADER: request_id}
     if refused.retry_after_s is not None:
         headers["Retry-After"] = str(refused.retry_after_s)
-    document = refused.problem(request_id).model_dump(exclude_none=True)
+    problem = refused.problem(request_id)
+    if record is not None:
+        record.refused(problem.status, problem.type, problem.title)
+    document = problem.model_dump(exclude_none=True)
     return JSONResponse(document, refused.status.value, headers, media_type=PROBLEM_TYPE)
+
+
+def _telemetry(settings: TelemetrySettings) -> Telemetry:
+    traces = settings.traces
+    tracing = Tracing(traces.endpoint, traces.sampling) if traces else None
+    return Telemetry(metrics=settings.metrics, log=settings.log, tracing=tracing)
 
 
 # Ray pickles the class where it is defined: whatever it names of this module has to stand above it
@@ -129,7 +141,8 @@ class Ingress:
         self._rate_hint = settings.rate_hint
         self._admission = Admission(client_share=settings.flow.client_share)
         self._resends = idempotency(settings)
-        self._metrics = FlowMetrics(self._admission)
+        self._telemetry = _telemetry(settings.telemetry)
+        self._metrics = FlowMetrics(self._admission, self._telemetry.instruments)
         self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._log_mel = ModelThread("log-mel")
         self._names = dict(models.names) if models else model_names(settings)
@@ -145,7 +158,7 @@ class Ingress:
         `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del emotions  # read in `_answer`; named here for the documentation
-        return await self._answer(request, self._from_envelope)
+        return await self._answer(request, self._from_envelope, "/v1/emotion")
 
     @api.post(
         "/v1/emotion/audio",
@@ -165,7 +178,7 @@ class Ingress:
         answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
-        return await self._answer(request, self._from_audio)
+        return await self._answer(request, self._from_audio, "/v1/emotion/audio")
 
     @api.get("/v1/models", response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
     async def models(self) -> Response:
@@ -184,6 +197,8 @@ class Ingress:
 
     async def check_health(self) -> None:
         """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
+        self._telemetry.check()
+        self._metrics.refresh()
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -200,8 +215,12 @@ class Ingress:
             return _problem(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, None, retry_after_s), str(uuid.uuid4()))
         return answer(stages)
 
-    async def _answer(self, request: Request, read: Reader) -> Response:
-        request_id = str(uuid.uuid4())
+    async def _answer(self, request: Request, read: Reader, route: str) -> Response:
+        with self._telemetry.request(request, route) as record:
+            return await self._answered(request, read, record)
+
+    async def _answered(self, request: Request, read: Reader, record: RequestRecord) -> Response:
+        request_id = record.request_id
         within_s = self._requests.deadline_s
         try:
             preferences = read_preferences(
@@ -210,34 +229,46 @@ class Ingress:
             within_s = preferences.within_s
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec, size = await read(request)
+            record.received(codec, size)
             # A request that computes ends itself at the deadline, so that admission learns why; one that waits for the
             # answer to another ends here. An audio file has no ids: its envelope was made here.
             key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
-            compute = partial(self._reply, envelope, codec, size, preferences, request_id, client_of(request))
+            compute = partial(self._reply, envelope, codec, size, preferences, record, client_of(request))
             async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
                 reply = await self._resends.once(key, compute)
         except ClientDisconnect:
-            logger.info("request %s: the client left before its body was here", request_id)
+            record.left("body")
             return Response(status_code=HTTPStatus.BAD_REQUEST)
         except Refusal as refused:
-            return _problem(refused, request_id)
+            return _problem(refused, request_id, record)
         except Exception as error:
+            if isinstance(error, TimeoutError):
+                record.missed_deadline()
             known = refusal(error, within_s, self._requests.retry_after_s)
             if known is None:
                 logger.error("request %s failed", request_id, exc_info=error)
                 known = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
-            return _problem(known, request_id)
+            return _problem(known, request_id, record)
+        record.answered(reply.degraded, reply.replay)
         replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
-        return Response(reply.body, headers={**reply.headers, **replay}, media_type=JSONResponse.media_type)
+        own = {REQUEST_ID_HEADER: request_id}  # a kept answer has the id of the request that it was computed for
+        return Response(reply.body, headers={**reply.headers, **own, **replay}, media_type=JSONResponse.media_type)
 
     async def _reply(
-        self, envelope: wire.Envelope, codec: str, size: int, preferences: Preferences, request_id: str, client: str
+        self,
+        envelope: wire.Envelope,
+        codec: str,
+        size: int,
+        preferences: Preferences,
+        record: RequestRecord,
+        client: str,
     ) -> Reply:
         recognition = await self._recognize(envelope, preferences, client)
         step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = answer(recognition, request_id, codec=codec, received=size, step=step, models=self._names)
+        document = answer(recognition, record.request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
-        headers = {"Server-Timing": timing, "Amser-Request-Id": request_id}
+        record.recognized(document.emotion, document.uncertain, recognition.mel.seconds, recognition.left_out)
+        headers = {"Server-Timing": timing, REQUEST_ID_HEADER: record.request_id}
         if hint := rate_hint(step, recognition.transcript, self._rate_hint):
             headers[RATE_HINT] = str(hint)
         if preferences.strict:

@@ -16,6 +16,7 @@ from amser.errors import SignalError
 from amser.wire import Envelope
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
+from deployments.telemetry.requests import received
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 # Raise it where what was agreed changes: a field that goes or means something else, one without a default, a new value
@@ -78,7 +79,8 @@ class RemoteStage:
             raise OtherVersion(f"a call of version {call.version} to a stage of version {VERSION}")
         arguments = [from_plain(argument) for argument in call.arguments]
         until = {} if call.deadline == NEVER else {"deadline": call.deadline}
-        return to_plain(await getattr(self, method)(*arguments, **until))
+        with received(call.context, f"{type(self).__name__}.{method}"):
+            return to_plain(await getattr(self, method)(*arguments, **until))
 
 
 def to_plain(value: Any) -> Any:

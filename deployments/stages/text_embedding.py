@@ -27,7 +27,7 @@ class TextEmbedding(RemoteStage):
         self._vectors = WordVectors(Path(on_this_node(model)))
         self._vectors.embed(TEXT)
         self._name = name
-        self._thread = ModelThread("words", health)
+        self._thread = ModelThread("text_embedding", health)
 
     async def embed(self, text: str) -> Timed[TokenFeatures]:
         """See `WordVectors.embed`."""

@@ -48,7 +48,7 @@ class WhisperASR(RemoteStage):
             recognizer.transcribe([sample_mel(loaded.bands, max(SECOND, frames))] * batch_size)
         self._name = name
         self._batcher = Batcher(
-            "whisper",
+            "asr",
             recognizer.transcribe,
             batch_size=batch_size,
             budget=batch_frames,

@@ -27,6 +27,7 @@ from deployments.gateway.flow_metrics import FlowMetrics
 from deployments.replica.calls import to_plain
 from deployments.replica.execution import Timed
 from deployments.settings import Settings
+from deployments.telemetry.metrics import Instruments
 from models.messages import Emotion, Mel, TokenFeatures, Transcript
 
 GOOD = wire.pack(envelope_of(silence(1)))
@@ -194,7 +195,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
 
 def test_the_state_of_admission_is_exported(exported: Exported) -> None:
     admission = Admission(True, lambda: 0.0)
-    shown = FlowMetrics(admission)
+    shown = FlowMetrics(admission, Instruments())
     values = exported.values
     assert values["amser_admission_predicted_seconds", "words"] == pytest.approx(1.3 * 11 * WORDS_PRIOR_S)
     assert values["amser_admission_predicted_seconds", "voice"] == pytest.approx(1.3 * 11 * VOICE_PRIOR_S)
