@@ -67,7 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         deployment |= {"num_replicas": 1, **SHORT_QUEUES.get(deployment["name"], {})}
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
-    patience = {"body_timeout_s": 2, "deadline_s": 90, "max_rank": 40}
+    patience = {"bodies": {"grace_s": 2}, "deadline_s": 90, "max_rank": 40}
     log = folder / "cluster.log"
     with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides={"requests": patience}) as running:
         running.wait_until_ready()
