@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import exp
 from typing import Final
 
 from deployments.intake.limits import BodySettings
 
-# What a body counts as having sent already when the slowest is looked for: a new one is to have its chance
+# The slowest is the one of which least came lately: what it sent counts a third after so long. A new body counts as if
+# so much of it had come just now, so that it has its chance; one that keeps its pace has more to its name soon
+MEMORY_S: Final = 2.0
 HEAD_START: Final = 16_384  # bytes
-HEAD_START_S: Final = 1.0
 
 
 class BodyTooSlow(Exception):  # noqa: N818 - an error by its base class
@@ -56,21 +58,24 @@ class BodyTooLarge(Exception):  # noqa: N818 - an error by its base class
 class _Body:
     """Attributes:
     client: that sends it.
-    began: on the loop's clock, as all moments here.
     due: when it is cut off if nothing more comes. A byte puts it off by 1 / pace, up to the grace from now.
     limit: that ends the reading then.
+    at: moment of the last piece, on the loop's clock.
+    size: bytes.
+    lately: bytes, fading with `MEMORY_S`.
     """
 
     client: str
-    began: float
     due: float
     limit: asyncio.Timeout
+    at: float
     size: int = 0
+    lately: float = HEAD_START
     dropped: bool = False
 
-    def pace(self, now: float) -> float:
-        """Bytes a second, on average; what has just begun has a head start."""
-        return (self.size + HEAD_START) / (now - self.began + HEAD_START_S)
+    def came_lately(self, now: float) -> float:
+        """What has faded until now."""
+        return self.lately * exp((self.at - now) / MEMORY_S)
 
 
 class Bodies:
@@ -124,7 +129,7 @@ class Bodies:
         began = asyncio.get_running_loop().time()
         due = began + self._settings.grace_s
         limit = asyncio.timeout_at(due)
-        body = _Body(client, began, due, limit)
+        body = _Body(client, due, limit, began)
         try:
             async with limit:
                 self._enter(body)
@@ -169,6 +174,8 @@ class Bodies:
         if body.dropped:
             return
         now = asyncio.get_running_loop().time()
+        body.lately = body.came_lately(now) + count
+        body.at = now
         body.size += count
         self._held += count
         body.due = min(now + self._settings.grace_s, body.due + count / self._settings.pace)
@@ -180,7 +187,7 @@ class Bodies:
 
     def _drop_slowest(self, among: Iterable[_Body]) -> None:
         now = asyncio.get_running_loop().time()
-        self._drop(min(among, key=lambda body: body.pace(now)))
+        self._drop(min(among, key=lambda body: body.came_lately(now)))
 
     def _drop(self, body: _Body) -> None:
         body.dropped = True
