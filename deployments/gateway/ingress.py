@@ -66,6 +66,7 @@ Reader = Callable[[Request, bytes], Awaitable[Read]]
 
 api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
+    redirect_slashes=False,  # a redirect would name the host that the client says this is
     version="1",
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
 )

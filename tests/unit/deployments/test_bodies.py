@@ -1,4 +1,4 @@
-"""Bodies on their way: slow ones are cut off for their pace, too many for their number, and fast ones are not refused."""
+"""Bodies on their way: slow ones are cut off for their pace, too many for their number; fast ones are not refused."""
 
 from __future__ import annotations
 

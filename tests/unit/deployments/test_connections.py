@@ -62,7 +62,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
 
     @asynccontextmanager
     async def started(**settings: dict[str, float]) -> AsyncIterator[tuple[Open, ServeProxy]]:
-        monkeypatch.setenv(ENVIRONMENT, json.dumps({name: QUICK.get(name, {}) | settings.get(name, {}) for name in QUICK}))
+        monkeypatch.setenv(
+            ENVIRONMENT, json.dumps({name: QUICK.get(name, {}) | settings.get(name, {}) for name in QUICK})
+        )
         monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # put back afterwards
         proxy = ServeProxy()
         app: ASGIApp = proxy
