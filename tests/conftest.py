@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from drills import MODELS
 from hypothesis import settings
 from recordings import Waveform, speakers, waveform_of
 
+from deployments.intake.limits import ENVIRONMENT
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
@@ -67,11 +69,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         deployment |= {"num_replicas": 1, **SHORT_QUEUES.get(deployment["name"], {})}
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
-    patience = {"bodies": {"grace_s": 2}, "deadline_s": 90, "max_rank": 40}
+    patience = {"deadline_s": 90, "max_rank": 40}
     log = folder / "cluster.log"
-    with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides={"requests": patience}) as running:
-        running.wait_until_ready()
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, json.dumps({"bodies": {"grace_s": 2}, "connections": {"head_s": 2}}))
+        with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides={"requests": patience}) as running:
+            running.wait_until_ready()
+            yield running
 
 
 @pytest.fixture(scope="session")

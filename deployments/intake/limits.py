@@ -50,10 +50,18 @@ class ConnectionSettings(_Limits):
     """The same of one address, but for those of proxies that uvicorn trusts (`FORWARDED_ALLOW_IPS`)."""
 
 
+class ProxyBodySettings(BodySettings):
+    """The same in Ray's proxy, which reads for all replicas, and where a waiting body takes memory alone."""
+
+    at_once: int = Field(1_024, ge=1)
+    of_a_client: int = Field(256, ge=1)
+    held_bytes: int = Field(536_870_912, ge=1)
+
+
 class ProxySettings(_Limits):
     """Of Ray's proxy, which does not see the `args` of an application."""
 
-    bodies: BodySettings = BodySettings(at_once=1024, of_a_client=256, held_bytes=536_870_912)
+    bodies: ProxyBodySettings = ProxyBodySettings()
     connections: ConnectionSettings = ConnectionSettings()
     largest_body: int = Field(16_777_216, ge=1)
     """That is held back until it is here; a larger one goes on to the application piece by piece, which refuses it."""
