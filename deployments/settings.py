@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from deployments.intake.limits import BodySettings
 from deployments.replica.health import HealthLimits
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
@@ -72,11 +73,16 @@ class RequestSettings(_Settings):
     """10 ms each; 3000 is Whisper's context."""
     max_rank: int = Field(_LIMITS.max_rank, ge=1, le=128)
     """Components of a factorised log-Mel."""
-    body_timeout_s: float = Field(10.0, gt=0)
-    """A client that has not sent its body by then gets 408."""
+    bodies: BodySettings = BodySettings()
+    """Bodies on their way to a gateway replica. Where Ray's proxy holds them back, its own limits come first
+    (`deployments/intake/limits.py`)."""
+    at_once: int = Field(256, ge=1)
+    """Requests under way in a gateway replica, whose bodies are there; the next gets 429. Keep `max_ongoing_requests`
+    of Ingress above it and `bodies.at_once` together, so that readiness is answered all the same."""
     deadline_s: float = Field(25.0, gt=0)
-    """The longest that a request may take; a client may ask for less (`Amser-Deadline-Ms`). One that is not answered by
-    then gets 504. Keep it below `request_timeout_s` of serve_config.yaml."""
+    """The longest that an answer may take, from when the body is here; 504 follows. A client may ask for less
+    (`Amser-Deadline-Ms`), which then counts from the request's beginning. Keep it below `request_timeout_s` of
+    serve_config.yaml."""
     retry_after_s: int = Field(1, ge=1)
     """What a refused client is told to wait where nothing better is known."""
 

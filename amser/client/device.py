@@ -44,6 +44,7 @@ PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device wo
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
 WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
+TOO_SLOW: Final = "body-too-slow"  # the kind of a 408 that the same body gets again over the same link
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
@@ -79,6 +80,7 @@ class Refused(SendFailed):
         title: what kind of problem, or the status's own phrase.
         detail: what is wrong with this request; empty where the server does not say.
         problem: the whole document; empty where the server sent none.
+        kind: of the problem, the end of its `type` (docs/problems.md); empty where the server does not say.
         retry_after_s: how long the server asked to wait; None where it did not.
         took_s: from the request to this answer.
     """
@@ -86,6 +88,7 @@ class Refused(SendFailed):
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.problem = _problem(response)
+        self.kind = str(self.problem.get("type") or "").partition("/problems/")[2]
         self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
         self.detail = str(self.problem.get("detail") or "")
         self.retry_after_s = _retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
@@ -325,7 +328,9 @@ class Device:
 
 
 def _worth_a_retry(error: BaseException) -> bool:
-    return isinstance(error, Unreachable) or (isinstance(error, Refused) and error.status in WORTH_A_RETRY)
+    if isinstance(error, Refused):
+        return error.status in WORTH_A_RETRY and error.kind != TOO_SLOW
+    return isinstance(error, Unreachable)
 
 
 class _OutOfTime(stop_base):
