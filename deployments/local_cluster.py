@@ -54,7 +54,7 @@ class LocalCluster:
         num_cpus: the same for CPUs.
         throughput: Serve's throughput mode in place of its default.
         http_port: of the application; None takes that of the config, 0 a free one.
-        overrides: `args` of the application that differ from the config.
+        overrides: `args` of the application that differ from the config. `auth` is `none` unless it stands here.
         nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
             deployed: a deployment with `label_selector: {node: NAME}` runs there.
 
@@ -83,7 +83,8 @@ class LocalCluster:
         self._config: dict[str, Any] = yaml.safe_load(config.read_text())
         if http_port is not None:
             self._config["http_options"]["port"] = http_port or free_port()
-        self._config["applications"][0].setdefault("args", {}).update(overrides or {})
+        self._config["http_options"]["host"] = LOOPBACK  # nobody needs a key, so nobody else may reach it
+        self._config["applications"][0].setdefault("args", {}).update({"auth": "none", **(overrides or {})})
         self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
         self.dashboard = f"http://{LOOPBACK}:{free_port()}"
         self._gcs_port = free_port()

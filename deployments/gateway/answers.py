@@ -15,6 +15,7 @@ from amser import wire
 from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
 from amser.features import AudioError
+from deployments.access.denied import Denied
 from deployments.gateway.admission import Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal
@@ -89,6 +90,11 @@ _STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
 }
 
 
+def denial(denied: Denied) -> Refusal:
+    """What the gate says, as every other refusal."""
+    return Refusal(denied.status, denied.cause, denied.limit, denied.retry_after_s, kind=denied.kind)
+
+
 def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusal | None:
     """What an error of the pipeline means for the client; None where it is our own fault.
 
@@ -104,6 +110,8 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
             if isinstance(error, kind):
                 return Refusal(status, error.cause, error.limit)
         return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, error.cause, error.limit)
+    if isinstance(error, Denied):
+        return denial(error)
     if isinstance(error, BackPressureError):
         cause = "the cluster has as many requests as it can queue"
         return Refusal(HTTPStatus.TOO_MANY_REQUESTS, cause, retry_after_s=retry_after_s)

@@ -21,11 +21,13 @@ from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
+from deployments.access.gate import Gate, GateMiddleware
 from deployments.gateway.admission import Admission, Overloaded
-from deployments.gateway.answers import Answer, answer, refusal, server_timing
+from deployments.gateway.answers import Answer, answer, denial, refusal, server_timing
 from deployments.gateway.audio import envelope_of
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
@@ -65,15 +67,19 @@ api = FastAPIOffline(  # /docs with its scripts and styles from here: it works w
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
 )
 
+api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description, "content": {PROBLEM_TYPE: {}}}
     for status, description in {
         400: "Malformed: truncated or corrupt",
+        401: "No valid key",
+        403: "The key is not for this",
         408: "The body did not arrive in time",
         413: "Too many bytes, or too long an utterance",
         415: "Unknown media type, version, codec or audio format",
         422: "Well-formed but unusable: too short, not finite, rank too high, unknown language or emotions",
-        429: "The cluster is full, or cannot answer in time: try again after Retry-After",
+        429: "The cluster is full or cannot answer in time, or a limit is reached: try again after Retry-After",
         503: "A stage is not available, or failed a strict request",
         504: "The answer was not ready in time",
     }.items()
@@ -119,6 +125,7 @@ class Ingress:
         self._requests = settings.requests
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
+        self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of)
         self._admission = Admission(client_share=settings.flow.client_share)
         self._resends = idempotency(settings)
         self._metrics = FlowMetrics(self._admission)
@@ -128,6 +135,10 @@ class Ingress:
         self._languages = spoken_languages(settings)
         self._emotions = emotion_classes(settings)
         self._stages = self._counted(build_local_stages(settings, gpu) if stages is None else serve_stages(stages))
+
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """The routes behind keys and limits; `GateMiddleware` asks for it."""
+        return self._gate.around(app, lambda denied: _problem(denial(denied), str(uuid.uuid4())))
 
     @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
     async def emotion(self, request: Request, emotions: str | None = None) -> Response:
@@ -203,8 +214,12 @@ class Ingress:
                 envelope, codec, size = await read(request)
             # A request that computes ends itself at the deadline, so that admission learns why; one that waits for the
             # answer to another ends here. An audio file has no ids: its envelope was made here.
+            device_id = envelope.device_id if read == self._from_envelope else None
+            visit = self._gate.visit()
+            await visit.hears(device_id, size, envelope.seconds)
+            client = visit.client or client_of(request)
             key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
-            compute = partial(self._reply, envelope, codec, size, preferences, request_id, client_of(request))
+            compute = partial(self._reply, envelope, codec, size, preferences, request_id, client)
             async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
                 reply = await self._resends.once(key, compute)
         except ClientDisconnect:

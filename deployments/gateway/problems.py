@@ -35,6 +35,7 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         parameter: the query parameter that is wrong, `language` for that of an envelope too; None where it is something
             else.
         retry_after_s: when to try again; None where that would not help.
+        kind: of problem.
     """
 
     def __init__(
@@ -44,8 +45,11 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         limit: str | None = None,
         retry_after_s: int | None = None,
         parameter: str | None = None,
+        *,
+        kind: str | None = None,
     ) -> None:
         super().__init__(cause)
+        self.kind = kind
         self.status, self.cause, self.limit, self.retry_after_s = status, cause, limit, retry_after_s
         self.parameter = parameter
 
