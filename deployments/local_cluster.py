@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,8 @@ class LocalCluster:
             deployed: a deployment with `label_selector: {node: NAME}` runs there.
 
     Attributes:
-        url: of the application.
+        url: of the application; https where the config has a certificate.
+        certificate: file of it, which clients have to trust; None for http.
         dashboard: URL of Ray's own.
         log: see above.
 
@@ -85,7 +87,8 @@ class LocalCluster:
             self._config["http_options"]["port"] = http_port or free_port()
         self._config["http_options"]["host"] = LOOPBACK  # nobody needs a key, so nobody else may reach it
         self._config["applications"][0].setdefault("args", {}).update({"auth": "none", **(overrides or {})})
-        self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
+        self.certificate: str | None = self._config["http_options"].get("ssl_certfile")
+        self.url = f"{'https' if self.certificate else 'http'}://{LOOPBACK}:{self._config['http_options']['port']}"
         self.dashboard = f"http://{LOOPBACK}:{free_port()}"
         self._gcs_port = free_port()
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
@@ -240,8 +243,9 @@ class LocalCluster:
             raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
 
     def _answers(self) -> bool:
+        trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else True
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=trusted).is_success
         return False
 
     def _require_head(self) -> None:

@@ -23,6 +23,7 @@ from amser.errors import SignalError
 from amser.wire import Envelope
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import Timed
+from deployments.replica.faults import told
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
@@ -201,9 +202,9 @@ class _OptionalStages:
             logger.info("answering without %s: %s", name, type(error).__name__)
             return None
         except Exception as error:
-            logger.exception("%s failed", name)  # a fault of ours, unlike being full or late
+            logger.error("%s failed: %s", name, told(error))  # a fault of ours, unlike being full or late
             if self.strict:
-                raise StageFailed(name) from error
+                raise StageFailed(name) from None
             return None
 
 

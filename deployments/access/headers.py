@@ -1,10 +1,11 @@
-"""Headers for browsers on every response: what a page may load, and that nobody keeps an answer."""
+"""Headers of every response: what a page may load, that nobody keeps an answer, and how to show a key."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
 from hashlib import sha256
+from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
@@ -35,6 +36,8 @@ class SecurityHeaders:
             nonlocal page
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if message["status"] == HTTPStatus.UNAUTHORIZED:
+                    headers["WWW-Authenticate"] = 'Bearer realm="amser"'
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 if not scope["path"].startswith(STATIC):

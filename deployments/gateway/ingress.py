@@ -48,6 +48,7 @@ from deployments.gateway.rate_hint import rate_hint
 from deployments.pipeline import Description, Effort, Recognition, Stages, recognize, serve_stages
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread, Timed
+from deployments.replica.faults import told
 from deployments.settings import Settings
 from deployments.stages.assembly import build_local_stages, emotion_classes, model_names, spoken_languages
 from models.messages import Mel
@@ -230,7 +231,7 @@ class Ingress:
         except Exception as error:
             known = refusal(error, within_s, self._requests.retry_after_s)
             if known is None:
-                logger.error("request %s failed", request_id, exc_info=error)
+                logger.error("request %s failed: %s", request_id, told(error))
                 known = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "the cluster failed; its log has the reason")
             return _problem(known, request_id)
         replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}

@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 
 from deployments.replica.deadline import NEVER, DeadlinePassed, remaining
 from deployments.replica.execution import Timed, Work, timed
-from deployments.replica.health import Health, HealthLimits
+from deployments.replica.faults import ModelFailed, told
+from deployments.replica.health import NOT_OF_THE_REPLICA, Health, HealthLimits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -75,7 +76,8 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             deployments.replica.deadline.DeadlinePassed: it could not start in time.
-            Exception: whatever `run` raises for this very item.
+            deployments.replica.faults.ModelFailed: `run` raised something for this very item; what is in
+                `deployments.replica.health.NOT_OF_THE_REPLICA` is raised as it is.
         """
         waiting = _Waiting[Item, Result](item, self._size(item), deadline)
         self._waiting.append(waiting)
@@ -122,7 +124,8 @@ class Batcher(Generic[Item, Result]):
                     if each.is_wanted():
                         await self._answer([each])
             elif not batch[0].done.done():
-                batch[0].done.set_exception(error)
+                known = isinstance(error, NOT_OF_THE_REPLICA)
+                batch[0].done.set_exception(error if known else ModelFailed(told(error)))
             return
         self.work.add(len(batch), answer.compute_ms)
         for each, result in zip(batch, answer.value, strict=True):

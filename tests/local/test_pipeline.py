@@ -16,6 +16,7 @@ from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
 from amser.features import SAMPLE_RATE
 from amser.rate_hint import RateHint, Reason
+from deployments.access.settings import AuthSettings
 from deployments.app import build
 from deployments.gateway import ingress
 from deployments.gateway.answers import Answer
@@ -42,7 +43,7 @@ STAGES = {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 def settings() -> Settings:
     for name in MODELS:
         model_path(name)
-    return Settings()
+    return Settings(auth=AuthSettings(mode="none"))
 
 
 @pytest.fixture(scope="module")
