@@ -139,7 +139,7 @@ class Gate:
         self._limits, self._cors = limits, cors
         self._hosts = frozenset(hosts or (("*",) if self._keys else LOOPBACK_NAMES))
         self._client_of = client_of
-        self._buckets = buckets or OwnBuckets()
+        self._buckets = OwnBuckets() if buckets is None else buckets
         self._concurrency = Concurrency()
         self._denied = metrics.Counter("amser_denied", "Requests without the right to be asked.", ("reason",))
         self._limited = metrics.Counter("amser_limited", "Requests over a limit.", ("limit", "by"))

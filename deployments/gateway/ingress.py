@@ -15,8 +15,9 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import Request, Response
+from fastapi import Request, Response, Security
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -68,6 +69,8 @@ api = FastAPIOffline(  # /docs with its scripts and styles from here: it works w
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
 )
 
+# For the documentation; the gate has looked at the key by then
+_KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
 
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
@@ -141,7 +144,13 @@ class Ingress:
         """The routes behind keys and limits; `GateMiddleware` asks for it."""
         return self._gate.around(app, lambda denied: _problem(denial(denied), str(uuid.uuid4())))
 
-    @api.post("/v1/emotion", response_model=Answer, responses=_PROBLEMS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
+    @api.post(
+        "/v1/emotion",
+        response_model=Answer,
+        dependencies=_KEY,
+        responses=_PROBLEMS,
+        openapi_extra=_binary_body(wire.MEDIA_TYPE),
+    )
     async def emotion(self, request: Request, emotions: str | None = None) -> Response:
         """Words and emotion of an utterance that a device compressed (docs/wire.md has the format).
 
@@ -153,6 +162,7 @@ class Ingress:
     @api.post(
         "/v1/emotion/audio",
         response_model=Answer,
+        dependencies=_KEY,
         responses=_PROBLEMS,
         openapi_extra=_binary_body(
             "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
@@ -170,7 +180,7 @@ class Ingress:
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
         return await self._answer(request, self._from_audio)
 
-    @api.get("/v1/models", response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
+    @api.get("/v1/models", dependencies=_KEY, response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
     async def models(self) -> Response:
         """The model behind each stage, and the device that it runs on."""
         return await self._described(JSONResponse)
