@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final
@@ -89,15 +89,15 @@ class WatchedKeys:
         return self._ring
 
     def _look(self) -> None:
-        try:
-            if not self._trouble and _signature(os.stat(self._path)) == self._seen:
+        with suppress(OSError):
+            if not self._trouble and _signature(self._path.stat()) == self._seen:
                 return
+        try:
             self._ring, self._seen = _read(self._path)
-        except (OSError, KeyFileBroken) as error:
-            trouble = str(error) if isinstance(error, KeyFileBroken) else f"{self._path}: {error.strerror}"
-            if trouble != self._trouble:  # once, not every second
-                logger.error("%s; the keys that were read before still count", trouble)
-            self._trouble = trouble
+        except KeyFileBroken as error:
+            if str(error) != self._trouble:  # once, not every second
+                logger.error("%s; the keys that were read before still count", error)
+            self._trouble = str(error)
             self._broken.set(1)
             return
         self._trouble = ""
