@@ -26,7 +26,7 @@ from deployments.access.denied import Denied, no_key, no_scope
 from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
 from deployments.access.keys import Key, recognised
-from deployments.access.limits import Buckets, Charge, Concurrency, OwnBuckets
+from deployments.access.limits import Buckets, Charge, Concurrency
 from deployments.access.rules import SCOPES, Rule, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
 
@@ -132,14 +132,14 @@ class Gate:
         cors: CorsSettings,
         hosts: Sequence[str] | None,
         client_of: Callable[[HTTPConnection], str],
-        buckets: Buckets | None = None,
+        buckets: Buckets,
     ) -> None:
         self._auth = auth
         self._keys = WatchedKeys(auth.file.expanduser()) if auth and auth.mode == "keys" else None
         self._limits, self._cors = limits, cors
         self._hosts = frozenset(hosts or (("*",) if self._keys else LOOPBACK_NAMES))
         self._client_of = client_of
-        self._buckets = OwnBuckets() if buckets is None else buckets
+        self._buckets = buckets
         self._concurrency = Concurrency()
         self._denied = metrics.Counter("amser_denied", "Requests without the right to be asked.", ("reason",))
         self._limited = metrics.Counter("amser_limited", "Requests over a limit.", ("limit", "by"))

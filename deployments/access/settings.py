@@ -62,7 +62,10 @@ class Limits(_Settings):
 
 
 class LimitSettings(_Settings):
-    """How much may be asked. A limit by device lies within that of its key: a device says itself which one it is."""
+    """How much may be asked. A limit by device lies within that of its key: a device says itself which one it is.
+
+    Each replica of the gateway counts by itself, unless `idempotency` names a Redis, where all count together.
+    """
 
     key: Limits = Limits()
     """Of each key; of each remote address where there are none (`auth: none`)."""

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
 from deployments.access.gate import Gate, GateMiddleware
+from deployments.access.shared_limits import buckets
 from deployments.gateway.admission import Admission, Overloaded
 from deployments.gateway.answers import Answer, answer, denial, refusal, server_timing
 from deployments.gateway.audio import envelope_of
@@ -129,7 +130,8 @@ class Ingress:
         self._requests = settings.requests
         self._flow = settings.flow
         self._rate_hint = settings.rate_hint
-        self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of)
+        shared = buckets(settings.idempotency.redis_url)
+        self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of, shared)
         self._admission = Admission(client_share=settings.flow.client_share)
         self._resends = idempotency(settings)
         self._metrics = FlowMetrics(self._admission)

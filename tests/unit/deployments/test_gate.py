@@ -102,7 +102,7 @@ async def pieces(*sizes: int) -> AsyncIterator[bytes]:
 
 
 async def test_where_nothing_is_said_of_keys_nobody_gets_in() -> None:
-    made = Gate(None, LimitSettings(), CorsSettings(), None, client_of)
+    made = Gate(None, LimitSettings(), CorsSettings(), None, client_of, OwnBuckets())
     transport = httpx.ASGITransport(app=made.around(Application(), respond))
     async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
         assert (await client.post(ROUTE)).status_code == 401
@@ -137,7 +137,7 @@ async def test_pages_about_the_api_may_want_a_key_too(tmp_path: Path) -> None:
 
 
 async def test_a_websocket_is_closed() -> None:
-    made = Gate(AuthSettings(mode="none"), LimitSettings(), CorsSettings(), None, client_of)
+    made = Gate(AuthSettings(mode="none"), LimitSettings(), CorsSettings(), None, client_of, OwnBuckets())
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

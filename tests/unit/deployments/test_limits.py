@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from math import inf
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis_server import RedisServer
 
 from deployments.access import limits
 from deployments.access.limits import Charge, Concurrency, OwnBuckets
+from deployments.access.shared_limits import SharedBuckets
 
 
 class Clock:
@@ -94,3 +99,43 @@ def test_requests_at_once_are_forgotten_when_they_end() -> None:
     for device in ("", "", "kitchen"):
         open_requests.leave("a", device)
     assert len(open_requests) == 0
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    running = RedisServer(tmp_path)
+    yield running
+    running.stop()
+
+
+async def test_replicas_with_a_redis_count_together(server: RedisServer) -> None:
+    one, two = SharedBuckets(server.url), SharedBuckets(server.url)
+    both = [charge(4), charge(10, limit="bytes", per_minute=600, device="kitchen/\0ä")]
+    assert (await one.draw("a", both)).wait_s == 0
+    refused = await two.draw("a", [charge(3), charge(1, limit="bytes", per_minute=600, device="kitchen/\0ä")])
+    assert refused.wait_s == pytest.approx(10, abs=0.5)
+    assert refused.charge == charge(3)
+    assert (await two.draw("a", [charge(7)])).wait_s == inf
+    assert (await two.draw("a", [charge(2)], only_ask=True)).wait_s == 0
+    assert (await two.draw("a", [charge(2)])).wait_s == 0
+    assert (await one.draw("a", [charge(1)])).wait_s == pytest.approx(10, abs=0.5)
+    assert (await one.draw("b", [charge(6)])).wait_s == 0
+    await one.close()
+    await two.close()
+
+
+async def test_without_its_redis_each_replica_counts_by_itself(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    buckets = SharedBuckets(server.url)
+    assert (await buckets.draw("a", [charge(6)])).wait_s == 0
+    server.stop()
+    assert (await buckets.draw("a", [charge(6)])).wait_s == 0
+    assert (await buckets.draw("a", [charge(1)])).wait_s == pytest.approx(10, abs=0.5)
+    assert caplog.text.count("each replica counts limits by itself for 5 s: ConnectionError") == 1
+    await buckets.close()
