@@ -45,7 +45,7 @@ YIELD_S: Final = 0.1  # how long a watch lets go of the spool between batches: o
 NEVER_CONNECTED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 CLIENT_ERRORS: Final = range(400, 500)
 # Answers about the address or the credentials, not about the utterance: it is accepted once those are right
-NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407})
+NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407, 421})
 RETRIED: Final = NOT_THE_UTTERANCE | WORTH_A_RETRY
 
 _log = logging.getLogger(__name__)

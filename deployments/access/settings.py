@@ -10,6 +10,11 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from amser.features import FRAMES_PER_SECOND
+from amser.wire import Limits as WireLimits
+
+LARGEST_ENVELOPE: Final = WireLimits().max_bytes
+LONGEST_UTTERANCE_S: Final = WireLimits().max_frames / FRAMES_PER_SECOND
 DEFAULT_KEY_FILE: Final = Path("~/.config/amser/keys.json")
 
 
@@ -51,10 +56,10 @@ class Limits(_Settings):
     """Requests to routes that want a key; those that are refused for a limit do not count."""
     concurrency: int | None = Field(None, ge=1)
     """Requests at once, in each replica of the gateway."""
-    bytes_per_minute: int | None = Field(None, ge=1)
-    """Of request bodies."""
-    audio_s_per_minute: float | None = Field(None, gt=0)
-    """Seconds of speech, as the envelope or the file has them."""
+    bytes_per_minute: int | None = Field(None, ge=LARGEST_ENVELOPE)
+    """Of request bodies; no less than the largest envelope has, which would never pass."""
+    audio_s_per_minute: float | None = Field(None, ge=LONGEST_UTTERANCE_S)
+    """Seconds of speech, as the envelope or the file has them; no less than the longest utterance has."""
 
     def changed_by(self, other: Limits) -> Limits:
         """These, but for those that the other one sets; it sets what it names, with null too."""

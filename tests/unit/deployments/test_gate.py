@@ -22,6 +22,7 @@ from deployments.gateway.clients import client_of
 
 LOCAL = "http://127.0.0.1"
 ROUTE = "/v1/emotion"
+U = 1049  # bytes; a thousand of them are just more than the least that may be set
 
 
 class Clock:
@@ -95,7 +96,7 @@ def gate(auth: AuthSettings | None = None, *, clock: Clock | None = None, **sett
 
 async def pieces(*sizes: int) -> AsyncIterator[bytes]:
     for size in sizes:
-        yield b"x" * size
+        yield b"x" * size * U
 
 
 # --- Keys -------------------------------------------------------------------------------------------------------------
@@ -244,25 +245,25 @@ async def test_requests_over_a_limit_pass_exactly_when_they_are_told() -> None:
 
 async def test_bytes_that_are_announced_are_refused_unread() -> None:
     clock = Clock()
-    application, ask = gate(clock=clock, limits={"key": {"bytes_per_minute": 1000}})
-    assert (await ask(content=b"x" * 900)).status_code == 200
-    refused = await ask(content=b"x" * 400)
+    application, ask = gate(clock=clock, limits={"key": {"bytes_per_minute": 1000 * U}})
+    assert (await ask(content=b"x" * 900 * U)).status_code == 200
+    refused = await ask(content=b"x" * 400 * U)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "18")
-    never = await ask(content=b"x" * 1001)
+    never = await ask(content=b"x" * 1001 * U)
     assert (never.status_code, never.json()["kind"]) == (413, "beyond-limit")
     assert "retry-after" not in never.headers
-    assert application.bytes_read == 900
+    assert application.bytes_read == 900 * U
     clock.now_s += 18
-    assert (await ask(content=b"x" * 400)).status_code == 200
+    assert (await ask(content=b"x" * 400 * U)).status_code == 200
 
 
 async def test_bytes_that_are_not_announced_are_counted_as_they_come() -> None:
-    application, ask = gate(limits={"key": {"bytes_per_minute": 1000}})
+    application, ask = gate(limits={"key": {"bytes_per_minute": 1000 * U}})
     refused = await ask(content=pieces(400, 400, 400, 400))
     assert refused.status_code == 413  # so many never pass
-    assert application.bytes_read == 800
+    assert application.bytes_read == 800 * U
     later = await ask(content=pieces(100, 150))
-    # 800 and 100 are drawn, and 250 are needed next time: 150 too many, at 1000 a minute
+    # Of U: 800 and 100 are drawn, and 250 are needed next time: 150 too many, at 1000 a minute
     assert (later.status_code, later.headers["retry-after"]) == (429, "9")
 
 
@@ -283,14 +284,14 @@ async def test_seconds_of_audio_are_refused_before_anything_is_computed() -> Non
 
 
 async def test_a_device_has_limits_within_those_of_its_key() -> None:
-    limits = {"key": {"requests_per_minute": 5}, "device": {"requests_per_minute": 2, "bytes_per_minute": 100}}
+    limits = {"key": {"requests_per_minute": 5}, "device": {"requests_per_minute": 2, "bytes_per_minute": 1000 * U}}
     _, ask = gate(limits=limits)
     kitchen = {"device": "kitchen"}
     assert [(await ask(headers=kitchen)).status_code for _ in range(2)] == [200, 200]
     refused = await ask(headers=kitchen)
     assert refused.status_code == 429
     assert refused.json()["detail"] == "this device 'kitchen' has asked for as much as it may"
-    assert (await ask(headers={"device": "hall"}, content=b"x" * 101)).status_code == 413
+    assert (await ask(headers={"device": "hall"}, content=b"x" * 1001 * U)).status_code == 413
     assert (await ask(headers={"device": "hall"})).status_code == 200
     assert (await ask(headers={"device": "cellar"})).json()["limit"] == "5 requests a minute"
 

@@ -190,6 +190,8 @@ def test_quiet_prints_the_key_alone(file: Path, capsys: pytest.CaptureFixture[st
         ["--limit", "concurrency=1.5"],
         ["--limit", "concurrency=0"],
         ["--limit", "bytes_per_minute=1.2.3"],
+        ["--limit", "bytes_per_minute=1000"],  # an envelope may have a thousand times as many
+        ["--limit", "audio_s_per_minute=29"],
         ["--expires", "0"],
         ["--expires", "soon"],
         ["--scope", "all"],
