@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=form,
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument(
         "--file", type=Path, default=DEFAULT_KEY_FILE, help="of the keys, as `auth.file` (default: %(default)s)"
     )

@@ -29,7 +29,6 @@ UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/p
 
 def rule_of(path: str) -> Rule:
     """What a path wants."""
-    found = RULES.get(path)
-    if found is None:
-        found = next((rule for start, rule in UNDER.items() if path.startswith(start)), "any key")
-    return found
+    if path in RULES:
+        return RULES[path]
+    return next((rule for start, rule in UNDER.items() if path.startswith(start)), "any key")

@@ -13,11 +13,12 @@ import pytest
 from access import add_key, bearer
 from over_http import assert_problem, send, two_seconds
 from ray.serve._private.http_util import _walk_fastapi_routes
-from recordings import audio_file, envelope_of
+from recordings import audio_file, envelope_of, speakers, waveform_of
 from served import serving
 from starlette.routing import Mount
 
 from amser import wire
+from amser.features import SAMPLE_RATE
 from deployments.access.rules import SCOPES, rule_of
 from deployments.access.settings import AuthSettings
 from deployments.gateway.ingress import api
@@ -141,7 +142,8 @@ def test_neither_keys_nor_words_are_in_any_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where all goes well, where a model fails and says what it was given, and where the gateway itself does."""
-    body, headers = wire.pack(envelope_of(two_seconds())), bearer(tokens["right"])
+    sentence = waveform_of(speakers(1)[0]["path"])[: 8 * SAMPLE_RATE]
+    body, headers = wire.pack(envelope_of(sentence)), bearer(tokens["right"])
     secret = "the treasure is under the old oak"
 
     def says_it(*_: object, **__: object) -> Any:
@@ -159,6 +161,7 @@ def test_neither_keys_nor_words_are_in_any_log(
         with monkeypatch.context() as patch:
             patch.setattr(served[1], "_reply", says_it)
             assert send(client, body, **headers).status_code == 500
+    assert len(words) > 20
     assert "failed: ValueError at test_access.py" in caplog.text  # the failures are there
     said = [words, secret, *(token.rpartition("_")[2][:20] for name, token in tokens.items() if name != "file")]
     assert [text for text in said for record in caplog.records if text in caplog.handler.format(record)] == []

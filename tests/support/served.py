@@ -42,6 +42,7 @@ def serving(settings: Settings) -> Iterator[tuple[str, Any]]:
         with _server(ready()) as url:
             yield url, replica
     finally:
+        replica.app.middleware_stack = None  # it holds the replica, and Serve pickles the routes for the next test
         context._INTERNAL_REPLICA_CONTEXT = before
 
 
