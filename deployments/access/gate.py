@@ -36,6 +36,7 @@ WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation
 BEARER: Final = "bearer"
 OVER, NEVER = "over-limit", "beyond-limit"  # kinds of problems
 CONCURRENCY_RETRY_S: Final = 1  # nobody knows when one of the others ends
+LONGEST_SIZE: Final = 18  # digits
 UNITS: Final = {
     "requests": "requests a minute",
     "bytes": "bytes a minute",
@@ -106,6 +107,10 @@ class Visit:
         if self._gate is not None:
             await self._gate.hear(self, device_id, size, seconds)
 
+    def named(self, device: str) -> str:
+        """Whose limit it is, in words."""
+        return f"device {device!r}" if device else "key" if self.client else "address"
+
 
 _VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
 
@@ -137,7 +142,7 @@ class Gate:
         self._auth = auth
         self._keys = WatchedKeys(auth.file.expanduser()) if auth and auth.mode == "keys" else None
         self._limits, self._cors = limits, cors
-        self._hosts = frozenset(hosts or (("*",) if self._keys else LOOPBACK_NAMES))
+        self._hosts = frozenset(map(str.lower, hosts or (("*",) if self._keys else LOOPBACK_NAMES)))
         self._client_of = client_of
         self._buckets = buckets
         self._concurrency = Concurrency()
@@ -240,7 +245,8 @@ class Gate:
         self._enter(visit, "", limits)
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "0")
-        size = int(announced) if announced.isdecimal() and "transfer-encoding" not in headers else None
+        is_size = announced.isdecimal() and len(announced) <= LONGEST_SIZE and "transfer-encoding" not in headers
+        size = int(announced) if is_size else None
         await self._draw(visit, _charges("", limits, requests=1, bytes=size or 0))
         if size is not None or limits.bytes_per_minute is None:
             return receive
@@ -258,8 +264,7 @@ class Gate:
             return
         if not self._concurrency.enter(visit._caller, device, limits.concurrency):
             self._limited.inc(1, {"limit": "concurrency", "by": "device" if device else "key"})
-            who = f"device {device!r}" if device else "key"
-            cause = f"this {who} has as many requests under way as it may"
+            cause = f"this {visit.named(device)} has as many requests under way as it may"
             raise Denied(
                 HTTPStatus.TOO_MANY_REQUESTS, OVER, cause, f"{limits.concurrency} at once", CONCURRENCY_RETRY_S
             )
@@ -278,7 +283,7 @@ class Gate:
         assert over is not None
         self._limited.inc(1, {"limit": over.limit, "by": "device" if over.device else "key"})
         limit = f"{over.per_minute:g} {UNITS[over.limit]}"
-        who = f"device {over.device!r}" if over.device else "key"
+        who = visit.named(over.device)
         if verdict.wait_s == inf:
             cause = f"this request alone is more than its {who} may ask in a minute"
             raise Denied(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, NEVER, cause, limit)

@@ -83,6 +83,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         408: "The body did not arrive in time",
         413: "Too many bytes, or too long an utterance",
         415: "Unknown media type, version, codec or audio format",
+        421: "The Host is none of this cluster's",
         422: "Well-formed but unusable: too short, not finite, rank too high, unknown language or emotions",
         429: "The cluster is full or cannot answer in time, or a limit is reached: try again after Retry-After",
         503: "A stage is not available, or failed a strict request",
@@ -182,7 +183,12 @@ class Ingress:
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
         return await self._answer(request, self._from_audio)
 
-    @api.get("/v1/models", dependencies=_KEY, response_model=dict[str, dict[str, str]], responses={503: _PROBLEMS[503]})
+    @api.get(
+        "/v1/models",
+        dependencies=_KEY,
+        response_model=dict[str, dict[str, str]],
+        responses={status: _PROBLEMS[status] for status in (401, 403, 421, 429, 503)},
+    )
     async def models(self) -> Response:
         """The model behind each stage, and the device that it runs on."""
         return await self._described(JSONResponse)

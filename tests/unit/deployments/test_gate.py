@@ -235,6 +235,7 @@ async def test_requests_over_a_limit_pass_exactly_when_they_are_told() -> None:
     refused = await ask()
     assert (refused.status_code, refused.json()["kind"]) == (429, "over-limit")
     assert refused.json()["limit"] == "6 requests a minute"
+    assert refused.json()["detail"] == "this address has asked for as much as it may"
     wait_s = int(refused.headers["retry-after"])
     assert wait_s == 10
     clock.now_s += wait_s - 0.5
