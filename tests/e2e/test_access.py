@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,13 +15,14 @@ import pytest
 import yaml
 from access import add_key, bearer, remove_key, self_signed
 from over_http import assert_problem, send, two_seconds
-from recordings import DATA, Waveform, envelope_of, speakers, waveform_of
+from recordings import Waveform, envelope_of, speakers, waveform_of
 
 from amser import wire
 from amser.client.device import Device, DeviceSettings, Refused, Unreachable
 from amser.features import SAMPLE_RATE
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 
+STARTED_OR_NOT_WITHIN_S = 40.0
 FOLLOWS_WITHIN_S = 5.0  # a change of the file of keys; a replica looks once a second
 
 
@@ -82,15 +79,6 @@ def test_a_device_without_them_is_told_so(guarded: LocalCluster, key: str, speec
         device.send(device.encode(speech, datetime.now(UTC)))
 
 
-def test_the_command_takes_a_key_from_its_environment(guarded: LocalCluster, key: str) -> None:
-    recording = DATA / speakers(1)[0]["path"]
-    command = [sys.executable, "-m", "amser", "send", str(recording), "--no-split", "--json"]
-    command += ["--url", guarded.url, "--ca", str(guarded.certificate)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AMSER_KEY": key})
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["emotion"]
-
-
 def test_a_stranger_is_refused_before_a_byte_of_the_body_is_read(guarded: LocalCluster) -> None:
     address = urlsplit(guarded.url)
     trusted = ssl.create_default_context(cafile=guarded.certificate)
@@ -136,6 +124,22 @@ def test_what_is_over_a_limit_passes_when_retry_after_says(asking: httpx.Client,
     assert 1 <= wait_s <= 2
     time.sleep(wait_s)
     assert asking.get("/v1/models", headers=bearer(token)).status_code == 200
+
+
+def test_an_application_that_wants_keys_and_has_none_does_not_start_and_says_what_to_do(
+    guarded: LocalCluster, asking: httpx.Client, tmp_path: Path
+) -> None:
+    (running,) = guarded._config["applications"]
+    auth = {"mode": "keys", "file": str(tmp_path / "none.json")}
+    other = {**running, "name": "other", "route_prefix": "/other", "args": {**running["args"], "auth": auth}}
+    applications = f"{guarded.dashboard}/api/serve/applications/"
+    assert httpx.put(applications, json={**guarded._config, "applications": [running, other]}, timeout=60).is_success
+    deadline = time.monotonic() + STARTED_OR_NOT_WITHIN_S
+    while (said := httpx.get(applications, timeout=10).json()["applications"]["other"])["status"] != "DEPLOY_FAILED":
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+    assert f"make a key: python -m deployments.access create OWNER --file {tmp_path}/none.json" in said["message"]
+    assert asking.get("/readyz").status_code == 200
 
 
 def test_no_key_and_no_words_are_in_any_log(guarded: LocalCluster, asking: httpx.Client, key: str) -> None:
