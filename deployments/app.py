@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_has_gpus, reserves_memory
+from deployments.access import start
 from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
 from deployments.stages.assembly import models_of, stage_arguments
@@ -16,9 +17,11 @@ def build(settings: Settings) -> serve.Application:
     """The application that these settings describe.
 
     Raises:
+        deployments.access.start.NoAccessRule: the settings do not say who may ask.
         models.weights.WeightsMissing: a model is not on this machine; the text has the command that brings it.
         deployments.accelerator.NoGpu: GPUs were insisted on, and there are none.
     """
+    start.check(settings.auth)
     gpus = cluster_has_gpus(settings.accelerator)
     # Models are looked for before any replica starts: what is missing is one message, not six
     models = models_of(settings)

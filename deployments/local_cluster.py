@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -58,13 +59,14 @@ class LocalCluster:
         num_cpus: the same for CPUs.
         throughput: Serve's throughput mode in place of its default.
         http_port: of the application; None takes that of the config, 0 a free one.
-        overrides: `args` of the application that differ from the config.
+        overrides: `args` of the application that differ from the config. `auth` is `none` unless it stands here.
         nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
             deployed: a deployment with `label_selector: {node: NAME}` runs there. A mapping says what differs in the
             environment of each.
 
     Attributes:
-        url: of the application.
+        url: of the application; https where the config has a certificate.
+        certificate: file of it, which clients have to trust; None for http.
         dashboard: URL of Ray's own.
         log: see above.
 
@@ -88,8 +90,10 @@ class LocalCluster:
         self._config: dict[str, Any] = yaml.safe_load(config.read_text())
         if http_port is not None:
             self._config["http_options"]["port"] = http_port or free_port()
-        self._config["applications"][0].setdefault("args", {}).update(overrides or {})
-        self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
+        self._config["http_options"]["host"] = LOOPBACK  # nobody needs a key, so nobody else may reach it
+        self._config["applications"][0].setdefault("args", {}).update({"auth": "none", **(overrides or {})})
+        self.certificate: str | None = self._config["http_options"].get("ssl_certfile")
+        self.url = f"{'https' if self.certificate else 'http'}://{LOOPBACK}:{self._config['http_options']['port']}"
         self.dashboard = f"http://{LOOPBACK}:{free_port()}"
         self._gcs_port = free_port()
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
@@ -264,8 +268,9 @@ class LocalCluster:
             )
 
     def _answers(self) -> bool:
+        trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else True
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=trusted).is_success
         return False
 
     def _require_head(self) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
 from deployments.intake.limits import BodySettings
 from deployments.replica.health import HealthLimits
 from models.emotion import prior
@@ -222,6 +223,16 @@ class TelemetrySettings(_Settings):
 class Settings(_Settings):
     """The application."""
 
+    auth: AuthSettings | None = None
+    """Who may ask: `{mode: keys}`, or `none` for everybody. Without it the application does not start."""
+    limits: LimitSettings = LimitSettings()
+    """How much each key, and each device under it, may ask."""
+    cors: CorsSettings = CorsSettings()
+    """Which pages of other sites may ask."""
+    hosts: tuple[str, ...] | None = None
+    """Host names that requests may name, without ports; `*` is every one. None: those of this machine (localhost,
+    127.0.0.1, ::1) where nobody needs a key, so that no page on the web can ask through a browser here (DNS rebinding);
+    every one where keys are needed."""
     profile: Literal["distributed", "fused"] = "distributed"
     """A deployment for each stage, or all stages in one replica."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -26,6 +27,7 @@ from tenacity.stop import stop_base
 
 from amser import codecs, rate_hint
 from amser.client.answer import Answer, read_answer
+from amser.client.credentials import bearer, checked_key, trust
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
 from amser.client.trace_context import trace_headers
@@ -105,6 +107,8 @@ class DeviceSettings:
     Attributes:
         device_id: 1 to 64 bytes of printable UTF-8.
         url: of the cluster, http or https.
+        key: that the cluster's operator gave out; not shown where these settings are printed.
+        ca: file of certificates that a https cluster's has to be signed by; None for those that the world trusts.
         codec: a name in `amser.codecs.CODECS`.
         rate: r / k in (0, 1] for codecs with factors; None is the codec's default.
         step: of the codec `klt`: a profile's name, an index, or `AUTO`; None is the codec's default.
@@ -123,12 +127,14 @@ class DeviceSettings:
         give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
-        ValueError: the URL is none of a cluster, the codec is not known or does not have this setting, the language is
-            none, or the emotions leave no choice.
+        ValueError: the URL is none of a cluster, the key is none, `ca` has no certificates, the codec is not known or
+            does not have this setting, the language is none, or the emotions leave no choice.
     """
 
     device_id: str = "device-1"
     url: str = "http://127.0.0.1:8000"
+    key: str | None = field(default=None, repr=False)
+    ca: Path | None = None
     codec: str = "klt"
     rate: float | None = None
     step: int | str | None = None
@@ -152,6 +158,9 @@ class DeviceSettings:
             raise ValueError(f"{self.url!r} is no URL: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"{self.url!r} is no URL of a cluster, such as http://127.0.0.1:8000")
+        if self.key is not None:
+            object.__setattr__(self, "key", checked_key(self.key))
+        trust(self.ca)  # raises where there is nothing in it
         if self.emotions and (len(set(self.emotions)) < max(2, len(self.emotions)) or not all(self.emotions)):
             raise ValueError(f"emotions are {','.join(self.emotions)!r}: name two or more, each once")
         takes = codecs.by_name(self.codec).takes
@@ -209,7 +218,9 @@ class Device:
         url = httpx.URL(self.settings.url)
         self._client = httpx.Client(
             trust_env=url.host not in LOOPBACK,  # a proxy from the environment could not reach this machine's loopback
-            verify=url.scheme == "https",  # reading the certificates takes 100 ms; without TLS there are none to check
+            # Reading the certificates takes 100 ms; without TLS there are none to check
+            verify=url.scheme == "https" and trust(self.settings.ca),
+            headers=bearer(self.settings.key),
             limits=httpx.Limits(keepalive_expiry=KEPT_ALIVE_S),
         )
         return self

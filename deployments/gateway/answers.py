@@ -13,6 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from amser import wire
 from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
+from deployments.access.denied import Denied
 from deployments.gateway.admission import SHARE, Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
@@ -87,6 +88,11 @@ _KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
 }
 
 
+def denial(denied: Denied) -> Refusal:
+    """What the gate says, as every other refusal."""
+    return Refusal(denied.status, denied.cause, denied.limit, denied.retry_after_s, kind=denied.kind)
+
+
 def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusal | None:
     """What an error of the pipeline means for the client; None where it is our own fault.
 
@@ -100,6 +106,8 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
     if isinstance(error, SignalError):
         kind = next(kind for error_type, kind in _KIND_OF.items() if isinstance(error, error_type))
         return refusal_of(kind, error.cause, error.limit)
+    if isinstance(error, Denied):
+        return denial(error)
     if isinstance(error, BackPressureError):
         cause = "the cluster has as many requests as it can queue"
         return refusal_of("queue-full", cause, retry_after_s=retry_after_s)

@@ -189,7 +189,8 @@ class Idempotency:
 def idempotency(settings: Settings) -> Idempotency:
     """As the settings say. Where the embedded store cannot be opened, the log says so, and answers are not kept."""
     own = settings.idempotency
-    scope = blake2b(settings.model_dump_json(exclude={"idempotency", "telemetry"}).encode(), digest_size=32).digest()
+    others = settings.model_dump_json(exclude={"idempotency", "telemetry", "auth", "limits", "cors", "hosts"})
+    scope = blake2b(others.encode(), digest_size=32).digest()
     try:
         store = answer_store(own)
     except StoreUnavailable as error:

@@ -20,6 +20,7 @@ from uuid import uuid4
 import gevent
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
 
+from amser.client.credentials import bearer
 from amser.client.device import ROUTE, UTTERANCE_HEADER, DeviceSettings
 from amser.wire import MEDIA_TYPE, Limits
 from load_tests.fleet.connection import Connection, KeptConnections, Target
@@ -98,6 +99,7 @@ class Clients:
             f"Host: {target.host}",
             f"Content-Type: {MEDIA_TYPE}",
             *([f"Amser-Deadline-Ms: {scenario.deadline_ms}"] if scenario.deadline_ms else []),
+            *(f"{name}: {value}" for name, value in bearer(target.key).items()),
             *(["Prefer: handling=strict"] if scenario.strict else []),
         ]
         self._header = "\r\n".join(lines)

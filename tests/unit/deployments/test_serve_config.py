@@ -11,6 +11,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options
+from deployments.access.settings import AuthSettings
 from deployments.intake.limits import ProxySettings
 from deployments.local_cluster import DEFAULT_CONFIG
 from deployments.settings import Settings
@@ -44,6 +45,10 @@ def test_ray_accepts_the_file(config: dict[str, Any]) -> None:
 
 def test_its_arguments_are_settings(config: dict[str, Any]) -> None:
     assert settings_of(config).accelerator == "auto"
+
+
+def test_it_wants_keys(config: dict[str, Any]) -> None:
+    assert settings_of(config).auth == AuthSettings(mode="keys")
 
 
 def test_it_names_the_deployments_of_its_profile(config: dict[str, Any]) -> None:

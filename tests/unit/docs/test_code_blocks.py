@@ -31,6 +31,8 @@ RUN_HERE = {
 NOT_RUN = {
     r"make (demo|setup|test)": "installs packages, or runs this very test",
     r"source .venv/bin/activate": "a setting of the reader's shell",
+    r"export AMSER_KEY=.*": "makes a key of the reader's; tests/unit/deployments/test_keys.py makes some",
+    r"python -m deployments\.access .*": "changes the reader's keys; tests/unit/deployments/test_keys.py runs it",
     r"export \w+=\S+": "a setting of the reader's shell",
     r"(ray|serve) .*": "needs a Ray head of its own on Ray's ports; tests/conftest.py deploys the same files",
     r"locust .*": "serves a web page until it is stopped; tests/unit/load_tests run the same file",
