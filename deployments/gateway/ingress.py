@@ -177,7 +177,7 @@ class Ingress:
         `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del emotions  # read in `_answer`; named here for the documentation
-        return await self._answer(request, self._from_envelope, self._requests.max_bytes)
+        return await self._answer(request, "/v1/emotion", self._from_envelope, self._requests.max_bytes)
 
     @api.post(
         "/v1/emotion/audio",
@@ -198,7 +198,7 @@ class Ingress:
         answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
-        return await self._answer(request, self._from_audio, self._requests.max_audio_bytes)
+        return await self._answer(request, "/v1/emotion/audio", self._from_audio, self._requests.max_audio_bytes)
 
     @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
     @api.get(
@@ -243,8 +243,8 @@ class Ingress:
     def _not_ready(self, trouble: str) -> Response:
         return refusal_of("not-ready", trouble, retry_after_s=self._requests.retry_after_s).response()
 
-    async def _answer(self, request: Request, read: Reader, largest: int) -> Response:
-        with self._telemetry.request(request, request.scope["route"].path) as record:
+    async def _answer(self, request: Request, route: str, read: Reader, largest: int) -> Response:
+        with self._telemetry.request(request, route) as record:
             return await self._answered(request, read, largest, record)
 
     async def _answered(self, request: Request, read: Reader, largest: int, record: RequestRecord) -> Response:
