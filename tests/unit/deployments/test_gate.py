@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from access import add_key, bearer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -32,7 +32,7 @@ class Clock:
         return self.now_s
 
 
-def respond(denied: Denied) -> Response:
+def respond(denied: Denied, _: HTTPConnection) -> Response:
     headers = {"Retry-After": str(denied.retry_after_s)} if denied.retry_after_s is not None else {}
     content = {"kind": denied.kind, "detail": str(denied), "limit": denied.limit}
     return JSONResponse(content, denied.status.value, headers)
@@ -66,7 +66,7 @@ class Application:
             await self.may_answer.wait()
             response: Response = PlainTextResponse("answer")
         except Denied as denied:
-            response = respond(denied)
+            response = respond(denied, request)
         await response(scope, receive, send)
 
 
