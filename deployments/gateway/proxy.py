@@ -14,6 +14,8 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.access.denied import Denied
+from deployments.access.proxy import KeysFirst
 from deployments.gateway.problems import PROBLEM_TYPE, Refusal
 
 RETRY_AFTER_S: Final = 1
@@ -36,13 +38,24 @@ class AnswerForDeadReplica:
 
         await self._app(scope, receive, noted)
         if scope["type"] == "http" and not started:
-            request_id = str(uuid4())
-            refused = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the replica that had the request has died")
-            headers = {"Retry-After": str(RETRY_AFTER_S), "Amser-Request-Id": request_id}
-            document = refused.problem(request_id).model_dump(exclude_none=True)
-            await JSONResponse(document, refused.status.value, headers, PROBLEM_TYPE)(scope, receive, send)
+            cause = "the replica that had the request has died"
+            refused = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=RETRY_AFTER_S)
+            await _response(refused)(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
-    """That Ray's proxy runs around every request."""
-    return [Middleware(AnswerForDeadReplica)]
+    """That Ray's proxy runs around every request; the last one is the outermost."""
+    return [Middleware(KeysFirst, _denial), Middleware(AnswerForDeadReplica)]
+
+
+def _denial(denied: Denied) -> JSONResponse:
+    return _response(Refusal(denied.status, denied.cause, denied.limit, denied.retry_after_s, kind=denied.kind))
+
+
+def _response(refused: Refusal) -> JSONResponse:
+    request_id = str(uuid4())
+    headers = {"Amser-Request-Id": request_id}
+    if refused.retry_after_s is not None:
+        headers["Retry-After"] = str(refused.retry_after_s)
+    document = refused.problem(request_id).model_dump(exclude_none=True)
+    return JSONResponse(document, refused.status.value, headers, PROBLEM_TYPE)

@@ -126,7 +126,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(tmp_path: Path) -> 
     application, ask = gate(AuthSettings(mode="keys", file=tmp_path / "keys.json"))
     response = await ask(content=pieces(1000, 1000))
     assert response.status_code == 401
-    assert response.json()["kind"] == "key-required"
+    assert response.json()["kind"] == "unauthorized"
     assert application.bytes_read == 0
 
 
@@ -164,7 +164,7 @@ async def test_without_keys_this_machine_may_be_asked_by_its_own_names(base: str
 async def test_a_page_whose_name_points_here_may_not(base: str) -> None:
     application, ask = gate()
     response = await ask(base=base, content=b"x")
-    assert (response.status_code, response.json()["kind"]) == (421, "unknown-host")
+    assert (response.status_code, response.json()["kind"]) == (421, "host-not-allowed")
     assert application.bytes_read == 0
     assert (await ask("/healthz", method="GET", base=base)).status_code == 200
 
@@ -194,7 +194,7 @@ async def test_pages_of_named_origins_may_ask(tmp_path: Path) -> None:
         "access-control-allow-origin"
     ] == "https://app.example"  # 401 is read too
     refused = await ask(method="OPTIONS", headers=PREFLIGHT | {"Origin": "https://evil.example"})
-    assert (refused.status_code, refused.json()["kind"]) == (403, "origin-not-allowed")
+    assert (refused.status_code, refused.json()["kind"]) == (403, "forbidden")
 
 
 async def test_by_default_no_page_of_another_site_may_ask() -> None:
@@ -233,7 +233,7 @@ async def test_requests_over_a_limit_pass_exactly_when_they_are_told() -> None:
     _, ask = gate(clock=clock, limits={"key": {"requests_per_minute": 6}})
     assert [(await ask()).status_code for _ in range(6)] == [200] * 6
     refused = await ask()
-    assert (refused.status_code, refused.json()["kind"]) == (429, "over-limit")
+    assert (refused.status_code, refused.json()["kind"]) == (429, "limit-requests")
     assert refused.json()["limit"] == "6 requests a minute"
     assert refused.json()["detail"] == "this address has asked for as much as it may"
     wait_s = int(refused.headers["retry-after"])
@@ -251,7 +251,7 @@ async def test_bytes_that_are_announced_are_refused_unread() -> None:
     refused = await ask(content=b"x" * 400 * U)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "18")
     never = await ask(content=b"x" * 1001 * U)
-    assert (never.status_code, never.json()["kind"]) == (413, "beyond-limit")
+    assert (never.status_code, never.json()["kind"]) == (413, "too-large")
     assert "retry-after" not in never.headers
     assert application.bytes_read == 900 * U
     clock.now_s += 18
