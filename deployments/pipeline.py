@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import isinf
@@ -21,16 +20,21 @@ from ray.serve.handle import DeploymentHandle
 
 from amser.errors import SignalError
 from amser.wire import Envelope
-from deployments.replica.deadline import NEVER, remaining
+from deployments.replica.calls import Call, OtherVersion, from_plain, to_plain
+from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
 from deployments.replica.faults import told
+from deployments.telemetry.requests import asking, carrier, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
 ATTEMPTS: Final = 3  # of a stage whose replica died under the request; every stage is pure, so asking again is harmless
+# While a new version is rolled out: about what it takes until a replica of our version is there
+OTHER_VERSION_S: Final = 5.0
+OTHER_VERSION_PAUSE_S: Final = 0.1
 # Of the time that is left, what stays for the stages after one that can be left out
 RESERVE_AFTER_WORDS: Final = 0.2
 RESERVE_AFTER_TEXT: Final = 0.1
-UNAVAILABLE: Final = (RayActorError, DeploymentUnavailableError, BackPressureError, TimeoutError)
+UNAVAILABLE: Final = (RayActorError, DeploymentUnavailableError, BackPressureError, OtherVersion, TimeoutError)
 # What ends the request, whichever stage raises it: its input is refused, or its client has left
 ENDS_THE_REQUEST: Final = (SignalError, TaskCancelledError)
 
@@ -199,6 +203,8 @@ class _OptionalStages:
         except UNAVAILABLE as error:
             if self.strict:
                 raise
+            if isinstance(error, TimeoutError):
+                missed_deadline()
             logger.info("answering without %s: %s", name, type(error).__name__)
             return None
         except Exception as error:
@@ -217,10 +223,10 @@ class _StageTimer:
     queues: dict[str, float] = field(default_factory=dict)
 
     async def over(self, stage: str, answer: Awaitable[Timed[Result]]) -> Result:
-        asked = time.perf_counter()
-        timed = await answer
-        self.computed[stage] = timed.compute_ms
-        self.queues[stage] = max(0.0, 1000 * (time.perf_counter() - asked) - timed.compute_ms)
+        with asking(stage) as asked:
+            timed = await answer
+            asked.compute_ms = timed.compute_ms
+        self.computed[stage], self.queues[stage] = timed.compute_ms, asked.queue_ms
         return timed.value
 
     def timings(self) -> Timings:
@@ -240,44 +246,66 @@ def local_stages(members: Mapping[str, Any]) -> Stages:
         for member in members.values():
             await member.check_health()
 
-    return _stages(members, lambda method: method, check_health)
+    return _stages(members, getattr, lambda member: member.describe(), check_health)
 
 
 def serve_stages(handles: Mapping[str, DeploymentHandle]) -> Stages:
     """Each stage behind its deployment, by name."""
-    return _stages(handles, _retried, _well)
+    return _stages(handles, _elsewhere, lambda handle: _asked(handle.describe.remote), _well)
 
 
 def _stages(
     members: Mapping[str, Any],
-    caller: Callable[[Any], Callable[..., Awaitable[Any]]],
+    method: Callable[[Any, str], Callable[..., Awaitable[Any]]],
+    described: Callable[[Any], Awaitable[Description]],
     check_health: Callable[[], Awaitable[None]],
 ) -> Stages:
     async def describe() -> dict[str, Description]:
-        answers = await asyncio.gather(*(caller(member.describe)() for member in members.values()))
+        answers = await asyncio.gather(*(described(member) for member in members.values()))
         return dict(zip(members, answers, strict=True))
 
     return Stages(
-        reconstruct=caller(members["mel"].reconstruct),
-        transcribe=caller(members["asr"].transcribe),
-        embed=caller(members["text_embedding"].embed),
-        contextualize=caller(members["text_encoder"].contextualize),
-        classify=caller(members["fusion"].classify),
+        reconstruct=method(members["mel"], "reconstruct"),
+        transcribe=_until(method(members["asr"], "transcribe")),
+        embed=method(members["text_embedding"], "embed"),
+        contextualize=_until(method(members["text_encoder"], "contextualize")),
+        classify=_until(method(members["fusion"], "classify")),
         describe=describe,
         check_health=check_health,
     )
 
 
-def _retried(method: Any) -> Callable[..., Awaitable[Any]]:
-    """A call of a deployment's method; a replica that dies under the request is replaced by another one."""
+def _until(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The method with its deadline as the last argument."""
+    return lambda *arguments: method(*arguments[:-1], deadline=arguments[-1])
 
-    async def call(*arguments: object) -> Any:
-        for _ in range(ATTEMPTS - 1):
-            with suppress(RayActorError):
-                return await _wanted(method.remote(*arguments))
-        return await _wanted(method.remote(*arguments))
+
+def _elsewhere(handle: DeploymentHandle, method: str) -> Callable[..., Awaitable[Any]]:
+    """A method of a stage in another process: what every such call is wrapped in."""
+
+    async def call(*arguments: object, deadline: float = NEVER) -> Any:
+        wrapped = Call([to_plain(argument) for argument in arguments], deadline, carrier())
+        return from_plain(await _asked(lambda: handle.call.remote(method, wrapped)))
 
     return call
+
+
+async def _asked(ask: Callable[[], Any]) -> Any:
+    """The answer of a deployment. A replica that dies under the request, or is of another version, is asked anew:
+    another one answers, or the one that replaces it.
+    """
+    deaths, give_up = 0, after(OTHER_VERSION_S)
+    while True:
+        try:
+            return await _wanted(ask())
+        except RayActorError:
+            deaths += 1
+            if deaths == ATTEMPTS:
+                raise
+        except OtherVersion:
+            if remaining(give_up) <= 0:
+                raise
+            await asyncio.sleep(OTHER_VERSION_PAUSE_S)
 
 
 async def _wanted(response: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import yaml
 from drills import MODELS
 from hypothesis import settings
+from otlp import Receiver, receiver
 from recordings import Waveform, speakers, waveform_of
 
+from deployments.intake.limits import ENVIRONMENT
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
@@ -51,7 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+def collector() -> Iterator[Receiver]:
+    """Takes the spans of the cluster."""
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> Iterator[LocalCluster]:
     """The distributed application on a real Ray, ready: one for all tests.
 
     As serve_config.yaml says, but with short queues and one replica each, so that a small burst fills it, and with
@@ -67,11 +77,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         deployment |= {"num_replicas": 1, **SHORT_QUEUES.get(deployment["name"], {})}
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
-    patience = {"body_timeout_s": 2, "deadline_s": 90, "max_rank": 40}
+    traced = {"traces": {"endpoint": collector.endpoint, "sampling": 0}}  # what comes with a trace, and nothing else
+    overrides = {"requests": {"deadline_s": 90, "max_rank": 40}, "telemetry": traced}
     log = folder / "cluster.log"
-    with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides={"requests": patience}) as running:
-        running.wait_until_ready()
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, json.dumps({"bodies": {"grace_s": 2}, "connections": {"head_s": 2}}))
+        with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides=overrides) as running:
+            running.wait_until_ready()
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from amser.client.answer import Answer, read_answer
 from amser.client.credentials import bearer, checked_key, trust
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
+from amser.client.trace_context import trace_headers
 from amser.codecs.klt import step_index
 from amser.features import SAMPLE_RATE, Float32
 from amser.languages import language_code
@@ -45,6 +46,7 @@ PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device wo
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
 WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
+TOO_SLOW: Final = "body-too-slow"  # the kind of a 408 that the same body gets again over the same link
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
@@ -80,6 +82,7 @@ class Refused(SendFailed):
         title: what kind of problem, or the status's own phrase.
         detail: what is wrong with this request; empty where the server does not say.
         problem: the whole document; empty where the server sent none.
+        kind: of the problem, the end of its `type` (docs/problems.md); empty where the server does not say.
         retry_after_s: how long the server asked to wait; None where it did not.
         took_s: from the request to this answer.
     """
@@ -87,6 +90,7 @@ class Refused(SendFailed):
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.problem = _problem(response)
+        self.kind = str(self.problem.get("type") or "").partition("/problems/")[2]
         self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
         self.detail = str(self.problem.get("detail") or "")
         self.retry_after_s = _retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
@@ -116,6 +120,7 @@ class DeviceSettings:
             detected.
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         whole: ask for whole answers: a cluster that has no time for one, or lacks a stage, refuses (429, 503, 504).
+        traced: send the application's trace context (`amser.client.trace_context`), where it has one.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
         attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
@@ -140,6 +145,7 @@ class DeviceSettings:
     language: str | None = None
     emotions: tuple[str, ...] = ()
     whole: bool = False
+    traced: bool = False
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 30.0
     attempts: int = 5
@@ -301,6 +307,7 @@ class Device:
                     "Content-Type": MEDIA_TYPE,
                     UTTERANCE_HEADER: str(utterance.utterance_id),
                     **({PREFER: WHOLE} if self.settings.whole else {}),
+                    **(trace_headers() if self.settings.traced else {}),
                 },
                 timeout=httpx.Timeout(answer_within, connect=min(self.settings.connect_timeout_s, answer_within)),
             )
@@ -332,7 +339,9 @@ class Device:
 
 
 def _worth_a_retry(error: BaseException) -> bool:
-    return isinstance(error, Unreachable) or (isinstance(error, Refused) and error.status in WORTH_A_RETRY)
+    if isinstance(error, Refused):
+        return error.status in WORTH_A_RETRY and error.kind != TOO_SLOW
+    return isinstance(error, Unreachable)
 
 
 class _OutOfTime(stop_base):

@@ -28,6 +28,7 @@ from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
 from deployments.access.rules import SCOPES, Rule, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
+from deployments.telemetry.requests import KEY_ID
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 PROBES: Final = ("/healthz", "/readyz")  # are asked by address
@@ -226,6 +227,7 @@ class Gate:
         if rule in SCOPES and rule not in key.scopes:
             self._denied.inc(1, {"reason": "scope"})
             raise no_scope(rule)
+        scope.setdefault("state", {})[KEY_ID] = key.id  # for the line of the log
         visit.client = visit._caller = f"key {key.id}"
         visit._limits = key.limits_within(self._limits)
 

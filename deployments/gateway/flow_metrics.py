@@ -5,14 +5,14 @@ Outside a replica the metrics go nowhere, so that the gateway can be tested with
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ray.serve import metrics
-
 from deployments.autoscaling import ADMITTED, INSIDE, REFUSED
 from deployments.gateway.admission import FIXED_WORK, ROOM, Admission, Admitted, Lane, Overloaded, Running
+from deployments.telemetry.metrics import OUTCOME_RATIOS, Instruments
 
 PREDICTED_SPEECH_S: Final = 4.0  # of the utterance whose time the gauge predicts
 
@@ -22,25 +22,29 @@ class FlowMetrics:
 
     Args:
         admission: whose state they show.
+        make: their metrics.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, make: Instruments) -> None:
         self._counts = {ADMITTED: 0.0, REFUSED: 0.0, INSIDE: 0.0}
-        self._admitted = metrics.Counter(
+        self._admitted = make.counter(
             "amser_requests_admitted", "Requests that admission control let in, by what runs for them.", ("effort",)
         )
-        self._refused = metrics.Counter(
+        self._refused = make.counter(
             "amser_requests_refused", "Requests that it refused: no room, or the client has its share.", ("reason",)
         )
         lane = ("lane",)
-        self._open = metrics.Gauge("amser_admission_open_requests", "Requests let in without an answer yet.", lane)
-        self._work = metrics.Gauge("amser_admission_open_work", "Their work, in seconds of speech.", lane)
-        self._predicted = metrics.Gauge(
+        self._open = make.gauge("amser_admission_open_requests", "Requests let in without an answer yet.", lane)
+        self._work = make.gauge("amser_admission_open_work", "Their work, in seconds of speech.", lane)
+        self._predicted = make.gauge(
             "amser_admission_predicted_seconds", "What an answer to 4 s of speech would rarely exceed.", lane
         )
-        self._margin = metrics.Gauge("amser_admission_margin", "By which predictions are multiplied.", lane)
-        for each in admission.lanes:
-            self.show(each)
+        self._margin = make.gauge("amser_admission_margin", "By which predictions are multiplied.", lane)
+        self._ratio = make.histogram(
+            "amser_admission_outcome_ratio", "Seconds of an admitted request, of those predicted.", lane, OUTCOME_RATIOS
+        )
+        self._lanes = admission.lanes
+        self.refresh()
 
     def counts(self) -> dict[str, float]:
         """For `deployments.autoscaling`, which names them."""
@@ -68,12 +72,26 @@ class FlowMetrics:
     def running(self, admitted: Admitted) -> Iterator[Running]:
         """The same of one that admission control let in."""
         self._admitted.inc(1, {"effort": admitted.effort.name.lower()})
+        predicted_s, started = admitted.lane.expected_s(admitted.work), time.monotonic()
+        comparable = True
         try:
             with self.inside(), admitted.running() as running:
                 self.show(admitted.lane)
                 yield running
+        except TimeoutError:
+            raise
+        except BaseException:
+            comparable = False  # it failed, or its client left: who knows how long it would have taken
+            raise
         finally:
             self.show(admitted.lane)
+            if comparable:
+                self._ratio.observe((time.monotonic() - started) / predicted_s, {"lane": admitted.lane.name})
+
+    def refresh(self) -> None:
+        """The gauges stand where the lanes stand now, also where no request comes."""
+        for lane in self._lanes:
+            self.show(lane)
 
     def show(self, lane: Lane) -> None:
         """The gauges of a lane stand where it stands now."""

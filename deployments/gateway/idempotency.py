@@ -52,6 +52,11 @@ class Reply:
     headers: Mapping[str, str]
     replay: Replay | None = None
 
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What the answer had to leave out."""
+        return tuple(json.loads(self.body).get("degraded", ()))
+
     def to_bytes(self) -> bytes:
         """For a store."""
         return json.dumps(dict(self.headers)).encode() + b"\n" + self.body
@@ -184,7 +189,7 @@ class Idempotency:
 def idempotency(settings: Settings) -> Idempotency:
     """As the settings say. Where the embedded store cannot be opened, the log says so, and answers are not kept."""
     own = settings.idempotency
-    others = settings.model_dump_json(exclude={"idempotency", "auth", "limits", "cors", "hosts"})
+    others = settings.model_dump_json(exclude={"idempotency", "telemetry", "auth", "limits", "cors", "hosts"})
     scope = blake2b(others.encode(), digest_size=32).digest()
     try:
         store = answer_store(own)

@@ -10,6 +10,7 @@ alone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from deployments.replica.deadline import NEVER, DeadlinePassed, remaining
 from deployments.replica.execution import Timed, Work, timed
 from deployments.replica.faults import ModelFailed, told
 from deployments.replica.health import NOT_OF_THE_REPLICA, Health, HealthLimits
+from deployments.telemetry.requests import BatchMember, batch_member, note_batch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +31,7 @@ class _Waiting(Generic[Item, Result]):
     item: Item
     size: int
     deadline: float
+    member: BatchMember = field(default_factory=batch_member)
     done: asyncio.Future[Timed[Result]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def is_wanted(self) -> bool:
@@ -42,7 +45,7 @@ class Batcher(Generic[Item, Result]):
     """Runs a model for one replica. `work` counts what it did, `health` how it went.
 
     Args:
-        name: of its threads.
+        name: of the stage.
         run: computes a batch: a result for each item, in order. Called in a thread.
         batch_size: items at once, at most.
         budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
@@ -62,7 +65,7 @@ class Batcher(Generic[Item, Result]):
         threads: int = 1,
         limits: HealthLimits | None = None,
     ) -> None:
-        self._run, self._size = run, size
+        self._name, self._run, self._size = name, run, size
         self._batch_size, self._budget = batch_size, budget
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._free = threads
@@ -115,7 +118,7 @@ class Batcher(Generic[Item, Result]):
             self._start_batches()
 
     async def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, started_ns = asyncio.get_running_loop(), time.time_ns()
         try:
             answer = await loop.run_in_executor(self._executor, self._watched, [each.item for each in batch])
         except Exception as error:
@@ -128,6 +131,8 @@ class Batcher(Generic[Item, Result]):
                 batch[0].done.set_exception(error if known else ModelFailed(told(error)))
             return
         self.work.add(len(batch), answer.compute_ms)
+        total = sum(each.size for each in batch) if self._budget is not None else None
+        note_batch(self._name, [each.member for each in batch], started_ns, total)
         for each, result in zip(batch, answer.value, strict=True):
             if not each.done.done():
                 each.done.set_result(Timed(result, answer.compute_ms))

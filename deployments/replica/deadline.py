@@ -1,6 +1,7 @@
 """Until when an answer is of use. It travels down the pipeline with the request, so that no stage computes too late.
 
-A deadline is a moment on the wall clock, since stages may run on several nodes: keep their clocks together (NTP).
+A deadline is a moment on the monotonic clock of this process. To another process goes what is left of it
+(`deployments.replica.calls`): neither a clock that is set nor two that differ make an answer late.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ class DeadlinePassed(TimeoutError):  # noqa: N818 - an error by its base class
 
 def after(seconds: float) -> float:
     """The deadline so many seconds from now."""
-    return time.time() + seconds
+    return time.monotonic() + seconds
 
 
 def remaining(deadline: float) -> float:
     """Seconds until then; negative once it has passed."""
-    return deadline - time.time()
+    return deadline - time.monotonic()

@@ -15,6 +15,7 @@ from typing import Generic, ParamSpec, TypeVar
 
 from deployments.replica.faults import ModelFailed, told
 from deployments.replica.health import NOT_OF_THE_REPLICA, Health, HealthLimits
+from deployments.replica.resources import assigned
 
 SERVED, BUSY_S = "served", "busy_s"
 
@@ -46,7 +47,8 @@ class Work:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
-        self.counts = {SERVED: 0.0, BUSY_S: 0.0}  # requests, and seconds in which the whole replica was busy
+        # Requests, and seconds in which the whole replica was busy; and what Ray gave it, which does not change
+        self.counts = {SERVED: 0.0, BUSY_S: 0.0, **assigned()}
 
     def add(self, requests: int, compute_ms: float) -> None:
         """A batch is done."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from amser.errors import SignalError
 from deployments.replica.deadline import DeadlinePassed
+from deployments.telemetry.metrics import replica_memory
 
 # Errors that say nothing of the replica: what a client sent is refused, or its time had passed
 NOT_OF_THE_REPLICA: Final = (SignalError, DeadlinePassed)
@@ -85,6 +86,7 @@ class Health:
         Raises:
             Unhealthy: too many requests in a row failed, or a batch does not end.
         """
+        replica_memory.show(self._name)
         with self._lock:
             failures, oldest = self._failures, min(self._running.values(), default=None)
         if failures >= self._limits.failures:

@@ -10,6 +10,7 @@ from ray import serve
 
 from amser import codecs
 from amser.wire import Envelope, Limits
+from deployments.replica.calls import RemoteStage
 from deployments.replica.execution import ModelThread, Timed
 from deployments.replica.health import HealthLimits
 from models.mel import reconstruct
@@ -18,7 +19,7 @@ from models.sample import sample_mel
 
 
 @serve.deployment
-class MelReconstruction:
+class MelReconstruction(RemoteStage):
     """The shell around `reconstruct`."""
 
     def __init__(self, limits: Limits, health: HealthLimits | None = None) -> None:

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from drills import Link, actors, config_of_drills, kill, replicas, serves_again, until
 from fleet_of_spools import CLOSED, DEVICES, Fleet, clips, reasonless
+from nodes import another_cache
 from recordings import envelope_of
 
 from amser import wire
@@ -40,7 +41,7 @@ Tell = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A head and a second node; what is `ON_NODE` runs there as long as there is one."""
+    """A head and a second node, which keeps its weights elsewhere; what is `ON_NODE` runs there as long as it can."""
     folder = tmp_path_factory.mktemp("drills")
     there_or_anywhere = {"label_selector": {"node": NODE}, "fallback_strategy": [{"label_selector": {}}]}
     placed = {name: {"ray_actor_options": {"num_cpus": SHARES[name].num_cpus, **there_or_anywhere}} for name in ON_NODE}
@@ -48,7 +49,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HEALTH_CHECKS.items():
             patch.setenv(name, value)
-        with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=[NODE]) as running:
+        nodes = {NODE: {"AMSER_CACHE": str(another_cache(folder))}}
+        with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=nodes) as running:
             running.wait_until_ready()
             yield running
 

@@ -257,10 +257,18 @@ def test_one_poisoned_utterance_is_kept_as_failed_and_the_others_are_answered(sp
     assert spool.results() == results
 
 
-@pytest.mark.parametrize("status", [302, 401, 403, 404, 405, 407])
-def test_a_wrong_address_or_password_costs_no_utterance(spool: Spool, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, "") for status in (302, 401, 403, 404, 405, 407, 421, 431)),
+        (400, "bad-preference"),
+        (400, "bad-http"),
+        (400, "host-not-allowed"),
+    ],
+)
+def test_a_wrong_address_or_password_costs_no_utterance(spool: Spool, status: int, kind: str) -> None:
     spoken = fill(spool, 2)
-    elsewhere = Response(status, b"who are you?")
+    elsewhere = Response(status, {"type": f"/problems/{kind}"} if kind else b"who are you?")
     with stand_in(*[elsewhere] * 3) as cluster, delivery(cluster.url, failures=3) as sending:
         assert list(sending.until_empty(spool)) == []
         assert isinstance(sending.trouble, Refused)

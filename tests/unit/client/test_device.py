@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from opentelemetry.sdk.trace import TracerProvider
 from stand_in import ANSWER, Response, stand_in
 from tenacity import wait_none
 
@@ -272,6 +273,18 @@ def test_without_a_wait_that_it_asked_for_the_cluster_is_asked_again_at_once(utt
     assert {request.body for request in cluster.received} == {utterance.envelope}
 
 
+def test_a_link_that_is_too_slow_for_a_body_is_not_given_the_same_body_again(utterance: Utterance) -> None:
+    slow = Response(408, {"type": "/problems/body-too-slow", "title": "Body too slow"})
+    with (
+        stand_in(slow) as cluster,
+        Device(DeviceSettings(url=cluster.url)) as phone,
+        pytest.raises(Refused, match="408 Body too slow") as refused,
+    ):
+        phone.send(utterance)
+    assert len(cluster.received) == 1
+    assert refused.value.kind == "body-too-slow"
+
+
 @pytest.mark.usefixtures("no_backoff")
 def test_a_deadline_that_is_missed_every_time_is_told_as_such_and_not_for_ever(utterance: Utterance) -> None:
     """A third attempt would have 0.2 s where the cluster takes 0.5 s to say 504: the device would cut it off."""
@@ -309,6 +322,25 @@ def test_a_wait_beyond_the_total_time_is_not_begun(utterance: Utterance) -> None
         phone.send(utterance)
     assert time.monotonic() - started < 5
     assert (len(cluster.received), refused.value.retry_after_s) == (1, 3600)
+
+
+def test_a_traced_device_sends_the_context_of_the_span_that_it_is_in(utterance: Utterance) -> None:
+    tracer = TracerProvider().get_tracer("app")
+    with stand_in(*(Response() for _ in range(3))) as cluster:
+        with Device(DeviceSettings(url=cluster.url, traced=True)) as phone:
+            with tracer.start_as_current_span("spoken") as span:
+                phone.send(utterance)
+            phone.send(utterance)
+        with Device(DeviceSettings(url=cluster.url)) as phone, tracer.start_as_current_span("spoken"):
+            phone.send(utterance)
+    inside, outside, untraced = (
+        {name.lower(): value for name, value in received.headers.items()} for received in cluster.received
+    )
+    context = span.get_span_context()
+    version, trace, parent, flags = inside["traceparent"].split("-")
+    assert (version, trace, parent) == ("00", f"{context.trace_id:032x}", f"{context.span_id:016x}")
+    assert int(flags, 16) & 1  # sampled
+    assert "traceparent" not in {**outside, **untraced}
 
 
 def test_a_refusal_carries_the_problem_and_is_not_retried(utterance: Utterance) -> None:

@@ -24,8 +24,10 @@ from deployments.autoscaling import ADMITTED, INSIDE, REFUSED
 from deployments.gateway import ingress
 from deployments.gateway.admission import VOICE_PRIOR_S, WORDS_PRIOR_S, Admission, Overloaded
 from deployments.gateway.flow_metrics import FlowMetrics
+from deployments.replica.calls import to_plain
 from deployments.replica.execution import Timed
 from deployments.settings import Settings
+from deployments.telemetry.metrics import Instruments
 from models.messages import Emotion, Mel, TokenFeatures, Transcript
 
 GOOD = wire.pack(envelope_of(silence(1)))
@@ -36,24 +38,24 @@ def handles(**trouble: Exception | float) -> dict[str, Any]:
     """As of deployments that answer at once, but for those in `trouble`: an error, or seconds that they take."""
     said = TokenFeatures(("hello",), np.zeros((1, 300), np.float32))
 
-    def stage(name: str, method: str, answer: Any) -> Any:
-        async def call(*_: object) -> Timed[Any]:
+    def stage(name: str, answer: Any) -> Any:
+        async def call(*_: object) -> Any:
             happens = trouble.get(name, 0.0)
             if isinstance(happens, Exception):
                 raise happens
             await asyncio.sleep(happens)
-            return Timed(answer, 1.0)
+            return to_plain(Timed(answer, 1.0))
 
         # As a handle answers: with what can be cancelled
         remote = SimpleNamespace(remote=lambda *arguments: asyncio.ensure_future(call(*arguments)))
-        return SimpleNamespace(**{method: remote, "describe": remote})
+        return SimpleNamespace(call=remote, describe=remote)
 
     return {
-        "mel": stage("mel", "reconstruct", Mel(np.zeros((80, 100), np.float16), -1.0, 1.0, "en", "none", None)),
-        "asr": stage("asr", "transcribe", Transcript("hello", "en", -0.1)),
-        "text_embedding": stage("text_embedding", "embed", said),
-        "text_encoder": stage("text_encoder", "contextualize", said),
-        "fusion": stage("fusion", "classify", Emotion("happy", {"happy": 1.0}, 1.0)),
+        "mel": stage("mel", Mel(np.zeros((80, 100), np.float16), -1.0, 1.0, "en", "none", None)),
+        "asr": stage("asr", Transcript("hello", "en", -0.1)),
+        "text_embedding": stage("text_embedding", said),
+        "text_encoder": stage("text_encoder", said),
+        "fusion": stage("fusion", Emotion("happy", {"happy": 1.0}, 1.0)),
     }
 
 
@@ -193,7 +195,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
 
 def test_the_state_of_admission_is_exported(exported: Exported) -> None:
     admission = Admission(True, lambda: 0.0)
-    shown = FlowMetrics(admission)
+    shown = FlowMetrics(admission, Instruments())
     values = exported.values
     assert values["amser_admission_predicted_seconds", "words"] == pytest.approx(1.3 * 11 * WORDS_PRIOR_S)
     assert values["amser_admission_predicted_seconds", "voice"] == pytest.approx(1.3 * 11 * VOICE_PRIOR_S)
