@@ -47,7 +47,7 @@ CORS_EXPOSED: Final = (
     "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
 )  # fmt: skip
 
-Respond = Callable[[Denied], Response]
+Respond = Callable[[Denied, HTTPConnection], Response]
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -179,7 +179,7 @@ class Gate:
                 denied = Denied(
                     HTTPStatus.MISDIRECTED_REQUEST, "host-not-allowed", "this cluster has no such host name"
                 )
-                await respond(denied)(scope, receive, send)
+                await respond(denied, HTTPConnection(scope))(scope, receive, send)
 
         return SecurityHeaders(known_host)
 
@@ -203,7 +203,7 @@ class Gate:
                 self._identify(visit, rule, scope)
                 receive = await self._begin(visit, scope, receive)
             except Denied as denied:
-                await respond(denied)(scope, receive, send)
+                await respond(denied, HTTPConnection(scope))(scope, receive, send)
                 return
             await app(scope, receive, send)
         finally:
@@ -306,7 +306,8 @@ class _Cors(CORSMiddleware):
         if response.status_code == HTTPStatus.OK:
             return response
         denied = Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
-        return self._respond(denied)
+        asked = HTTPConnection({"type": "http", "path": "", "headers": request_headers.raw})
+        return self._respond(denied, asked)
 
 
 def _charges(device: str, limits: Limits, **amounts: float) -> list[Charge]:

@@ -33,3 +33,8 @@ def rule_of(path: str) -> Rule:
     if path in RULES:
         return RULES[path]
     return next((rule for start, rule in UNDER.items() if path.startswith(start)), "any key")
+
+
+def route_of(path: str) -> str:
+    """A path as metrics and logs name it: one of ours, or `other` for whatever else a client asks for."""
+    return path if path in RULES else "other"

@@ -20,19 +20,20 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from ray import serve
-from ray.serve import metrics
 from ray.serve.handle import DeploymentHandle
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp
 
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
+from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
+from deployments.access.rules import route_of
 from deployments.access.shared_limits import buckets
 from deployments.gateway.admission import Admission, Overloaded
 from deployments.gateway.answers import Answer, answer, denial, refusal, server_timing
 from deployments.gateway.audio import envelope_of
-from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
+from deployments.gateway.bodies import RequestBodies
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
 from deployments.gateway.flow_metrics import FlowMetrics
@@ -51,17 +52,15 @@ from deployments.gateway.problems import Refusal, documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.rate_hint import rate_hint
 from deployments.gateway.readiness import Readiness
-from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
 from deployments.pipeline import Effort, Recognition, Stages, recognize, serve_stages
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import ModelThread, Timed
 from deployments.replica.faults import told
 from deployments.replica.resources import assigned
-from deployments.settings import Settings, TelemetrySettings
+from deployments.settings import Settings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
-from deployments.telemetry.requests import RequestRecord, Telemetry
-from deployments.telemetry.traces import Tracing
+from deployments.telemetry.requests import RequestRecord, telemetry
 from models.messages import Mel
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
@@ -79,18 +78,16 @@ api = FastAPIOffline(  # /docs with its scripts and styles from here: it works w
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
 )
 
-api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
-answer_with_problems(api)
-
 # For the documentation; the gate has looked at the key by then
 _KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
+api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+answer_with_problems(api)  # after it, so that errors of the gate are answered too
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 )
-_NOT_READY: Final = {503: _PROBLEMS[503]}
-_ANSWERS: Final[dict[str, Any]] = {"response_model": Answer, "dependencies": _KEY, "responses": _PROBLEMS}
-_OF_MODELS: Final = {status: _PROBLEMS[status] for status in (401, 403, 421, 429, 503)}
+_OF_MODELS: Final = documented(HTTPStatus(status) for status in (401, 403, 421, 429, 503))
+_NOT_READY: Final = documented([HTTPStatus.SERVICE_UNAVAILABLE])
 
 _HEADERS: Final = {
     DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),
@@ -112,12 +109,6 @@ def _check_media_type(request: Request) -> None:
     if media_type != wire.MEDIA_TYPE:
         cause = f"the content type is {media_type or 'missing'!r:.100}"
         raise refusal_of("unsupported-media-type", cause, wire.MEDIA_TYPE)
-
-
-def _telemetry(settings: TelemetrySettings) -> Telemetry:
-    traces = settings.traces
-    tracing = Tracing(traces.endpoint, traces.sampling) if traces else None
-    return Telemetry(metrics=settings.metrics, log=settings.log, tracing=tracing)
 
 
 def _refused(refusal: Refusal, record: RequestRecord) -> Response:
@@ -152,12 +143,10 @@ class Ingress:
         self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of, shared)
         self._admission = Admission(client_share=settings.flow.client_share)
         self._resends = idempotency(settings)
-        self._telemetry = _telemetry(settings.telemetry)
+        self._telemetry = telemetry(settings.telemetry)
         self._metrics = FlowMetrics(self._admission, self._telemetry.instruments)
-        reading = metrics.Gauge("amser_bodies_reading", "Bodies that are on their way.", ("place",))
-        self._bodies = Bodies(settings.requests.bodies, lambda count: reading.set(count, {"place": "replica"}))
+        self._bodies = RequestBodies(settings.requests.bodies)
         self._inside = 0  # requests whose body is here and that have no answer yet
-        self._was_warned = False
         self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._log_mel = ModelThread("log-mel")
         self._names = dict(models.names) if models else model_names(settings)
@@ -169,20 +158,32 @@ class Ingress:
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """The routes behind keys and limits; `GateMiddleware` asks for it."""
-        return self._gate.around(app, lambda denied: denial(denied).response())
+        return self._gate.around(app, self._denied)
 
-    @api.post("/v1/emotion", **_ANSWERS, openapi_extra=_binary_body(wire.MEDIA_TYPE))
+    def _denied(self, denied: Denied, request: HTTPConnection) -> Response:
+        with self._telemetry.request(request, route_of(request.scope["path"])) as record:
+            return _refused(denial(denied), record)
+
+    @api.post(
+        "/v1/emotion",
+        response_model=Answer,
+        dependencies=_KEY,
+        responses=_PROBLEMS,
+        openapi_extra=_binary_body(wire.MEDIA_TYPE),
+    )
     async def emotion(self, request: Request, emotions: str | None = None) -> Response:
         """Words and emotion of an utterance that a device compressed (docs/wire.md has the format).
 
         `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del emotions  # read in `_answer`; named here for the documentation
-        return await self._answer(request, self._from_envelope, self._requests.max_bytes)
+        return await self._answer(request, "/v1/emotion", self._from_envelope, self._requests.max_bytes)
 
     @api.post(
         "/v1/emotion/audio",
-        **_ANSWERS,
+        response_model=Answer,
+        dependencies=_KEY,
+        responses=_PROBLEMS,
         openapi_extra=_binary_body(
             "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
         ),
@@ -197,10 +198,15 @@ class Ingress:
         answer to some classes, such as `angry,happy,neutral,sad`.
         """
         del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
-        return await self._answer(request, self._from_audio, self._requests.max_audio_bytes)
+        return await self._answer(request, "/v1/emotion/audio", self._from_audio, self._requests.max_audio_bytes)
 
-    @api.head("/v1/models", include_in_schema=False)
-    @api.get("/v1/models", dependencies=_KEY, response_model=dict[str, dict[str, str]], responses=_OF_MODELS)
+    @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
+    @api.get(
+        "/v1/models",
+        dependencies=_KEY,
+        response_model=dict[str, dict[str, str]],
+        responses=_OF_MODELS,
+    )
     async def models(self) -> Response:
         """The model behind each stage, and the device that it runs on."""
         state = await self._readiness.state()
@@ -237,8 +243,8 @@ class Ingress:
     def _not_ready(self, trouble: str) -> Response:
         return refusal_of("not-ready", trouble, retry_after_s=self._requests.retry_after_s).response()
 
-    async def _answer(self, request: Request, read: Reader, largest: int) -> Response:
-        with self._telemetry.request(request, request.scope["route"].path) as record:
+    async def _answer(self, request: Request, route: str, read: Reader, largest: int) -> Response:
+        with self._telemetry.request(request, route) as record:
             return await self._answered(request, read, largest, record)
 
     async def _answered(self, request: Request, read: Reader, largest: int, record: RequestRecord) -> Response:
@@ -252,7 +258,7 @@ class Ingress:
                 _check_media_type(request)
             named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
             async with asyncio.timeout(named_s):
-                body = await self._body(request, largest)
+                body = await self._bodies.read(request, largest)
             preferences = preferences.from_body()
             with self._one_inside():
                 async with asyncio.timeout(remaining(preferences.deadline)):
@@ -261,10 +267,10 @@ class Ingress:
                 record.received(codec, size)
                 visit = self._gate.visit()
                 await visit.hears(envelope.device_id if read == self._from_envelope else None, size, envelope.seconds)
+                client = visit.client or client_of(request)
                 # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
                 # the answer to another ends here. An audio file has no ids: its envelope was made here.
                 key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
-                client = visit.client or client_of(request)
                 compute = partial(self._reply, envelope, codec, size, preferences, record, client)
                 async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
                     reply = await self._resends.once(key, compute)
@@ -375,23 +381,3 @@ class Ingress:
             yield
         finally:
             self._inside -= 1
-
-    async def _body(self, request: Request, largest: int) -> bytes:
-        """The whole body, but never more than `largest` bytes of it in memory."""
-        self._warn_without_proxy(request)
-        accepted = f"up to {largest} bytes"
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > largest:
-            raise refusal_of("too-large", f"the body has {announced} bytes", accepted)
-        try:
-            async with self._bodies.received(request.stream(), client_of(request), largest) as body:
-                return bytes(body)
-        except BodyTooLarge:
-            raise refusal_of("too-large", f"the body has more than {largest} bytes", accepted) from None
-        except (BodyTooSlow, TooManyBodies) as error:
-            raise refusal_of_body(error, self._requests.bodies) from None
-
-    def _warn_without_proxy(self, request: Request) -> None:
-        if HELD_BACK_HEADER.lower() not in request.headers and not self._was_warned:
-            self._was_warned = True
-            logger.warning("nothing guards connections: set RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH (operations.md)")

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Protocol
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from ray.serve.context import _serve_request_context  # Serve has no public name for it
 
+from deployments.settings import TelemetrySettings
 from deployments.telemetry import request_log, traces
 from deployments.telemetry.metrics import GATEWAY, Instruments, RequestMetrics, batch_metrics, replica_memory
 from deployments.telemetry.request_ids import request_id
@@ -211,6 +212,13 @@ class Telemetry:
         self._measured.request_seconds.observe(time.perf_counter() - record.started, labels)
         if self._log:
             request_log.write(record.facts())
+
+
+def telemetry(settings: TelemetrySettings) -> Telemetry:
+    """As the settings say."""
+    wanted = settings.traces
+    tracing = Tracing(wanted.endpoint, wanted.sampling) if wanted else None
+    return Telemetry(metrics=settings.metrics, log=settings.log, tracing=tracing)
 
 
 @contextmanager

@@ -248,7 +248,7 @@ def test_every_stage_says_what_it_runs(application: Any) -> None:
 
 def test_the_ingress_knows_the_limits_of_the_settings() -> None:
     assert Settings().requests.limits == wire.Limits()
-    assert {400, 408, 413, 415, 422, 429, 500, 503, 504} <= set(ingress._PROBLEMS)
+    assert {400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504} <= set(ingress._PROBLEMS)
 
 
 def test_the_stages_of_the_fused_profile_reckon_with_the_prior_too(

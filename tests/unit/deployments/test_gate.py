@@ -32,7 +32,7 @@ class Clock:
         return self.now_s
 
 
-def respond(denied: Denied) -> Response:
+def respond(denied: Denied, _: object = None) -> Response:
     headers = {"Retry-After": str(denied.retry_after_s)} if denied.retry_after_s is not None else {}
     content = {"kind": denied.kind, "detail": str(denied), "limit": denied.limit}
     return JSONResponse(content, denied.status.value, headers)
