@@ -14,11 +14,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from deployments.access import gate as gate_module
 from deployments.access.denied import Denied
 from deployments.access.gate import Gate
 from deployments.access.limits import OwnBuckets
 from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
 from deployments.gateway.clients import client_of
+from deployments.telemetry import requests
 
 LOCAL = "http://127.0.0.1"
 ROUTE = "/v1/emotion"
@@ -97,6 +99,10 @@ def gate(auth: AuthSettings | None = None, *, clock: Clock | None = None, **sett
 async def pieces(*sizes: int) -> AsyncIterator[bytes]:
     for size in sizes:
         yield b"x" * size * U
+
+
+def test_the_log_of_requests_finds_the_id_of_the_key() -> None:
+    assert gate_module.KEY_ID == requests.KEY_ID
 
 
 # --- Keys -------------------------------------------------------------------------------------------------------------
