@@ -28,6 +28,8 @@ import httpx
 import psutil
 import yaml
 
+from deployments.access.settings import AuthSettings
+
 DEFAULT_CONFIG: Final = Path(__file__).resolve().parent.parent / "serve_config.yaml"
 LOOPBACK: Final = "127.0.0.1"
 STOP_WITHIN_S: Final = 6.0
@@ -37,6 +39,7 @@ OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
+KEYS_VARIABLE: Final = "AMSER_KEYS"  # `deployments.access.proxy` reads it
 # Bytes up to which Ray sends a message with the call and not through its object store (docs/decisions/0014): more than
 # the classifier is given for 30 s of speech
 LARGEST_INLINE: Final = 2_000_000
@@ -118,6 +121,8 @@ class LocalCluster:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
+        if file := self._key_file():
+            quiet[KEYS_VARIABLE] = file
         quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
         mode = THROUGHPUT_MODE if self._throughput else {}
         return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
@@ -209,6 +214,11 @@ class LocalCluster:
     def url_of(self, node: str) -> str:
         """Of the application, through the proxy of one of its `nodes` (`proxy_location: EveryNode`)."""
         return f"http://{LOOPBACK}:{self._proxy_ports[node]}"
+
+    def _key_file(self) -> str | None:
+        """For Ray's proxy, which does not see the `args` of the application."""
+        auth = AuthSettings.model_validate(self._config["applications"][0]["args"]["auth"])
+        return str(auth.file.expanduser()) if auth.mode == "keys" else None
 
     def _start_head(self) -> None:
         assert self._folder is not None

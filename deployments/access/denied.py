@@ -26,9 +26,9 @@ class Denied(Exception):  # noqa: N818 - an error by its base class
 def no_key() -> Denied:
     """One text whatever is wrong with the key, so that nobody learns which keys there were."""
     cause = "this needs a valid key, sent as `Authorization: Bearer amser_…`"
-    return Denied(HTTPStatus.UNAUTHORIZED, "key-required", cause)
+    return Denied(HTTPStatus.UNAUTHORIZED, "unauthorized", cause)
 
 
 def no_scope(scope: str) -> Denied:
     """The key is valid, for something else."""
-    return Denied(HTTPStatus.FORBIDDEN, "scope-missing", "this key is not for that", f"keys with the scope {scope}")
+    return Denied(HTTPStatus.FORBIDDEN, "forbidden", "this key is not for that", f"keys with the scope {scope}")

@@ -7,7 +7,6 @@ body; seconds of audio and everything of the device once the envelope is read, b
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -25,23 +24,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.access.denied import Denied, no_key, no_scope
 from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
-from deployments.access.keys import Key, recognised
+from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
 from deployments.access.rules import SCOPES, Rule, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
-from deployments.telemetry.requests import KEY_ID
 
+KEY_ID: Final = "amser_key_id"  # in the state of a request's scope, where `deployments.telemetry` finds it
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 PROBES: Final = ("/healthz", "/readyz")  # are asked by address
 WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation
-BEARER: Final = "bearer"
-OVER, NEVER = "over-limit", "beyond-limit"  # kinds of problems
 CONCURRENCY_RETRY_S: Final = 1  # nobody knows when one of the others ends
 LONGEST_SIZE: Final = 18  # digits
 UNITS: Final = {
     "requests": "requests a minute",
     "bytes": "bytes a minute",
-    "audio": "s of audio a minute",
+    "speech": "s of speech a minute",
 }
 # What a page of another origin may send and read
 CORS_METHODS: Final = ("GET", "HEAD", "POST")
@@ -179,17 +176,19 @@ class Gate:
                 await inner(scope, receive, send)
             else:
                 self._denied.inc(1, {"reason": "host"})
-                denied = Denied(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "this cluster has no such host name")
+                denied = Denied(
+                    HTTPStatus.MISDIRECTED_REQUEST, "host-not-allowed", "this cluster has no such host name"
+                )
                 await respond(denied, HTTPConnection(scope))(scope, receive, send)
 
         return SecurityHeaders(known_host)
 
     async def hear(self, visit: Visit, device_id: str | None, size: int, seconds: float) -> None:
         """See `Visit.hears`."""
-        charges = _charges("", visit._limits.key, audio=seconds)
+        charges = _charges("", visit._limits.key, speech=seconds)
         if device_id is not None:
             self._enter(visit, device_id, visit._limits.device)
-            charges += _charges(device_id, visit._limits.device, requests=1, bytes=size, audio=seconds)
+            charges += _charges(device_id, visit._limits.device, requests=1, bytes=size, speech=seconds)
         await self._draw(visit, charges)
 
     async def _let_in(self, app: ASGIApp, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,26 +219,17 @@ class Gate:
                 raise no_key()
             visit._caller, visit._limits = self._client_of(HTTPConnection(scope)), self._limits
             return
-        key = self._key(Headers(scope=scope).get("authorization"))
+        shown = key_of(Headers(scope=scope).get("authorization"), self._keys.ring())
+        if shown.key is None or not shown.is_valid:
+            self._denied.inc(1, {"reason": shown.trouble})
+            raise no_key()
+        key = shown.key
         if rule in SCOPES and rule not in key.scopes:
             self._denied.inc(1, {"reason": "scope"})
             raise no_scope(rule)
+        scope.setdefault("state", {})[KEY_ID] = key.id  # for the line of the log
         visit.client = visit._caller = f"key {key.id}"
-        scope.setdefault("state", {})[KEY_ID] = key.id
         visit._limits = key.limits_within(self._limits)
-
-    def _key(self, header: str | None) -> Key:
-        assert self._keys is not None
-        if header is None:
-            reason = "missing"
-        else:
-            scheme, _, token = header.partition(" ")
-            key = recognised(token.strip(), self._keys.ring()) if scheme.lower() == BEARER else None
-            if key is not None and time.time() < key.expires_at:
-                return key
-            reason = "unknown" if key is None else "expired"
-        self._denied.inc(1, {"reason": reason})
-        raise no_key()
 
     async def _begin(self, visit: Visit, scope: Scope, receive: Receive) -> Receive:
         """Draws what is known before the body; returns what the application reads the body from. Raises Denied."""
@@ -267,9 +257,8 @@ class Gate:
         if not self._concurrency.enter(visit._caller, device, limits.concurrency):
             self._limited.inc(1, {"limit": "concurrency", "by": "device" if device else "key"})
             cause = f"this {visit.named(device)} has as many requests under way as it may"
-            raise Denied(
-                HTTPStatus.TOO_MANY_REQUESTS, OVER, cause, f"{limits.concurrency} at once", CONCURRENCY_RETRY_S
-            )
+            most = f"{limits.concurrency} at once"
+            raise Denied(HTTPStatus.TOO_MANY_REQUESTS, "limit-concurrency", cause, most, CONCURRENCY_RETRY_S)
         visit._entered.append(device)
 
     async def _draw(self, visit: Visit, charges: list[Charge]) -> None:
@@ -288,9 +277,9 @@ class Gate:
         who = visit.named(over.device)
         if verdict.wait_s == inf:
             cause = f"this request alone is more than its {who} may ask in a minute"
-            raise Denied(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, NEVER, cause, limit)
+            raise Denied(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", cause, limit)
         cause = f"this {who} has asked for as much as it may"
-        raise Denied(HTTPStatus.TOO_MANY_REQUESTS, OVER, cause, limit, ceil(verdict.wait_s))
+        raise Denied(HTTPStatus.TOO_MANY_REQUESTS, f"limit-{over.limit}", cause, limit, ceil(verdict.wait_s))
 
     def _is_known(self, scope: Scope) -> bool:
         if "*" in self._hosts or scope["path"] in PROBES:
@@ -316,7 +305,7 @@ class _Cors(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == HTTPStatus.OK:
             return response
-        denied = Denied(HTTPStatus.FORBIDDEN, "origin-not-allowed", "pages of this origin may not ask that")
+        denied = Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
         asked = HTTPConnection({"type": "http", "path": "", "headers": request_headers.raw})
         return self._respond(denied, asked)
 
@@ -326,7 +315,7 @@ def _charges(device: str, limits: Limits, **amounts: float) -> list[Charge]:
     rates = {
         "requests": limits.requests_per_minute,
         "bytes": limits.bytes_per_minute,
-        "audio": limits.audio_s_per_minute,
+        "speech": limits.audio_s_per_minute,
     }
     return [
         Charge(name, device, rate, amount)

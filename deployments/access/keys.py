@@ -12,6 +12,8 @@ import hmac
 import re
 import secrets
 import string
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import blake2b
@@ -23,6 +25,7 @@ from deployments.access.rules import Scope
 from deployments.access.settings import LimitSettings
 
 PREFIX: Final = "amser"
+BEARER: Final = "bearer"
 ID_LENGTH: Final = 8
 SECRET_BYTES: Final = 32
 HASH_BYTES: Final = 32
@@ -96,6 +99,35 @@ def new_key(
         id=key_id, owner=owner, hash=digest, scopes=scopes, created=created, expires=expires, limits=limits, note=note
     )
     return key, token
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an Authorization header shows.
+
+    Attributes:
+        key: that was recognised.
+        trouble: why it does not count: missing, unknown or expired; empty where it does. For the operator alone.
+    """
+
+    key: Key | None
+    trouble: str = ""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the key counts."""
+        return not self.trouble
+
+
+def key_of(header: str | None, ring: KeyRing) -> Shown:
+    """The key that a header shows; None is no header."""
+    if header is None:
+        return Shown(None, "missing")
+    scheme, _, token = header.partition(" ")
+    key = recognised(token.strip(), ring) if scheme.lower() == BEARER else None
+    if key is None:
+        return Shown(None, "unknown")
+    return Shown(key, "" if time.time() < key.expires_at else "expired")
 
 
 def recognised(token: str, ring: KeyRing) -> Key | None:

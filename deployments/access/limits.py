@@ -26,7 +26,7 @@ class Charge:
     """What a request draws from a bucket.
 
     Attributes:
-        limit: whose name it is: requests, bytes or audio.
+        limit: whose name it is: requests, bytes or speech.
         device: under the caller's key; empty for the caller itself.
         per_minute: that the bucket holds.
         amount: that is drawn.

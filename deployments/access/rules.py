@@ -22,6 +22,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/docs/oauth2-redirect": "docs",
         "/redoc": "docs",
         "/openapi.json": "docs",
+        "/problems": "docs",
     }
 )
 UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})

@@ -10,11 +10,10 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from amser.features import FRAMES_PER_SECOND
 from amser.wire import Limits as WireLimits
 
 LARGEST_ENVELOPE: Final = WireLimits().max_bytes
-LONGEST_UTTERANCE_S: Final = WireLimits().max_frames / FRAMES_PER_SECOND
+LONGEST_UTTERANCE_S: Final = WireLimits().max_frames / 100  # of 10 ms each
 DEFAULT_KEY_FILE: Final = Path("~/.config/amser/keys.json")
 
 

@@ -20,6 +20,8 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.access.denied import Denied
+from deployments.access.proxy import KeysFirst
 from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
 from deployments.gateway.clients import client_of
 from deployments.gateway.preferences import DEADLINE_HEADER, milliseconds
@@ -153,7 +155,12 @@ def middlewares() -> list[Middleware]:
         return raw(refusal_of(slug, KINDS[slug].meaning))
 
     guard(settings.connections, refuse)
-    return [Middleware(HoldBodies, settings, count), Middleware(AnswerForServe, count)]
+
+    def deny(denied: Denied) -> ASGIApp:
+        count(denied.kind)
+        return Refusal(denied.status, denied.cause, kind=denied.kind).response(headers={"Connection": "close"})
+
+    return [Middleware(HoldBodies, settings, count), Middleware(KeysFirst, deny), Middleware(AnswerForServe, count)]
 
 
 def _of_serve(message: Message) -> Refusal | None:

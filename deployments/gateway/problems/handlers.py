@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.catalogue import KINDS, PAGES
 from deployments.gateway.problems.pages import overview, page
+from deployments.replica.faults import told
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -51,7 +52,7 @@ class Unhandled:
 def failure(error: Exception) -> Response:
     """What a client is told of an error of ours. The log has it, under the same id."""
     request_id = str(uuid4())
-    logger.error("request %s failed", request_id, exc_info=error)
+    logger.error("request %s failed: %s", request_id, told(error))
     return refusal_of("internal", "the cluster failed; its log has the reason").response(request_id)
 
 

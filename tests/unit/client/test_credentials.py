@@ -94,7 +94,7 @@ def test_a_spool_keeps_what_a_cluster_refuses_for_its_key(
 @pytest.mark.usefixtures("impatient")
 def test_what_is_over_a_limit_is_delivered_when_the_cluster_says(spool: Spool) -> None:
     fill(spool, 2)
-    over = Response(429, {"title": "Too Many Requests", "type": "/problems/over-limit"}, {"Retry-After": "1"})
+    over = Response(429, {"title": "Too Many Requests", "type": "/problems/limit-requests"}, {"Retry-After": "1"})
     with stand_in(Response(), over) as cluster, Delivery(DeviceSettings(url=cluster.url)) as sending:
         assert [result.failure for result in sending.until_empty(spool)] == [None, None]
     assert cluster.received[2].at - cluster.received[1].at >= 1

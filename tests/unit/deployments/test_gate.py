@@ -10,15 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from access import add_key, bearer
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from deployments.access import gate as gate_module
 from deployments.access.denied import Denied
 from deployments.access.gate import Gate
 from deployments.access.limits import OwnBuckets
 from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
 from deployments.gateway.clients import client_of
+from deployments.telemetry import requests
 
 LOCAL = "http://127.0.0.1"
 ROUTE = "/v1/emotion"
@@ -32,7 +34,7 @@ class Clock:
         return self.now_s
 
 
-def respond(denied: Denied, _: HTTPConnection) -> Response:
+def respond(denied: Denied, _: object = None) -> Response:
     headers = {"Retry-After": str(denied.retry_after_s)} if denied.retry_after_s is not None else {}
     content = {"kind": denied.kind, "detail": str(denied), "limit": denied.limit}
     return JSONResponse(content, denied.status.value, headers)
@@ -66,7 +68,7 @@ class Application:
             await self.may_answer.wait()
             response: Response = PlainTextResponse("answer")
         except Denied as denied:
-            response = respond(denied, request)
+            response = respond(denied)
         await response(scope, receive, send)
 
 
@@ -99,6 +101,10 @@ async def pieces(*sizes: int) -> AsyncIterator[bytes]:
         yield b"x" * size * U
 
 
+def test_the_log_of_requests_finds_the_id_of_the_key() -> None:
+    assert gate_module.KEY_ID == requests.KEY_ID
+
+
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
@@ -126,7 +132,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(tmp_path: Path) -> 
     application, ask = gate(AuthSettings(mode="keys", file=tmp_path / "keys.json"))
     response = await ask(content=pieces(1000, 1000))
     assert response.status_code == 401
-    assert response.json()["kind"] == "key-required"
+    assert response.json()["kind"] == "unauthorized"
     assert application.bytes_read == 0
 
 
@@ -164,7 +170,7 @@ async def test_without_keys_this_machine_may_be_asked_by_its_own_names(base: str
 async def test_a_page_whose_name_points_here_may_not(base: str) -> None:
     application, ask = gate()
     response = await ask(base=base, content=b"x")
-    assert (response.status_code, response.json()["kind"]) == (421, "unknown-host")
+    assert (response.status_code, response.json()["kind"]) == (421, "host-not-allowed")
     assert application.bytes_read == 0
     assert (await ask("/healthz", method="GET", base=base)).status_code == 200
 
@@ -194,7 +200,7 @@ async def test_pages_of_named_origins_may_ask(tmp_path: Path) -> None:
         "access-control-allow-origin"
     ] == "https://app.example"  # 401 is read too
     refused = await ask(method="OPTIONS", headers=PREFLIGHT | {"Origin": "https://evil.example"})
-    assert (refused.status_code, refused.json()["kind"]) == (403, "origin-not-allowed")
+    assert (refused.status_code, refused.json()["kind"]) == (403, "forbidden")
 
 
 async def test_by_default_no_page_of_another_site_may_ask() -> None:
@@ -233,7 +239,7 @@ async def test_requests_over_a_limit_pass_exactly_when_they_are_told() -> None:
     _, ask = gate(clock=clock, limits={"key": {"requests_per_minute": 6}})
     assert [(await ask()).status_code for _ in range(6)] == [200] * 6
     refused = await ask()
-    assert (refused.status_code, refused.json()["kind"]) == (429, "over-limit")
+    assert (refused.status_code, refused.json()["kind"]) == (429, "limit-requests")
     assert refused.json()["limit"] == "6 requests a minute"
     assert refused.json()["detail"] == "this address has asked for as much as it may"
     wait_s = int(refused.headers["retry-after"])
@@ -251,7 +257,7 @@ async def test_bytes_that_are_announced_are_refused_unread() -> None:
     refused = await ask(content=b"x" * 400 * U)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "18")
     never = await ask(content=b"x" * 1001 * U)
-    assert (never.status_code, never.json()["kind"]) == (413, "beyond-limit")
+    assert (never.status_code, never.json()["kind"]) == (413, "too-large")
     assert "retry-after" not in never.headers
     assert application.bytes_read == 900 * U
     clock.now_s += 18

@@ -11,13 +11,16 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
-from access import add_key, remove_key
+from access import add_key, bearer, remove_key
+from starlette.responses import PlainTextResponse
 
 from deployments.access import __main__ as command
 from deployments.access import start
 from deployments.access.key_file import KeyFileBroken, WatchedKeys, read
 from deployments.access.keys import KeyRing, recognised
+from deployments.access.proxy import KeysFirst
 from deployments.access.settings import AuthSettings, LimitSettings
 from deployments.app import build
 from deployments.local_cluster import LocalCluster
@@ -256,3 +259,45 @@ def test_a_cluster_of_this_machine_says_that_nobody_needs_a_key_and_stays_on_loo
     assert cluster._config["applications"][0]["args"]["auth"] == "none"
     cluster = LocalCluster(config, log=tmp_path / "log", overrides={"auth": {"mode": "keys"}})
     assert cluster._config["applications"][0]["args"]["auth"] == {"mode": "keys"}
+
+
+# --- Ray's proxy ------------------------------------------------------------------------------------------------------
+
+
+async def passed(first: KeysFirst, path: str, method: str = "POST", **headers: str) -> int:
+    """The status of a request in the proxy."""
+    transport = httpx.ASGITransport(app=first)
+    async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
+        return (await client.request(method, path, headers=headers)).status_code
+
+
+def keys_first(path: Path, clock: Clock) -> KeysFirst:
+    return KeysFirst(PlainTextResponse("passed"), lambda denied: PlainTextResponse("", denied.status), path, clock)
+
+
+async def test_the_proxy_lets_requests_with_bodies_pass_where_their_key_is_valid(file: Path) -> None:
+    token = add_key(file)
+    expired = add_key(file, expires=datetime.now(UTC) - timedelta(seconds=1))
+    clock = Clock()
+    first = keys_first(file, clock)
+    for route in ("/v1/emotion", "/v1/emotion/audio", "/prefix/v1/emotion"):
+        assert await passed(first, route) == 401
+        assert await passed(first, route, **bearer(expired)) == 401
+        assert await passed(first, route, **bearer(token)) == 200
+    assert await passed(first, "/v1/emotion", method="OPTIONS") == 200  # the application answers what has no body
+    assert await passed(first, "/healthz", method="GET") == 200
+    remove_key(file, token)
+    clock.now_s = 1.0
+    assert await passed(first, "/v1/emotion", **bearer(token)) == 401
+
+
+async def test_a_proxy_that_knows_no_keys_leaves_them_to_the_application(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    first = keys_first(file, clock)
+    assert [await passed(first, "/v1/emotion") for _ in range(3)] == [200] * 3
+    assert caplog.text.count("the application looks at keys by itself") == 1
+    add_key(file)
+    clock.now_s = 1.0
+    assert await passed(first, "/v1/emotion") == 401

@@ -79,7 +79,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Gateway:
         names = kind.__init__.__globals__  # Ray has pickled the class, so it has its own copy of the module's names
         monkeypatch.setitem(names, "build_local_stages", lambda *_: stages(trouble))
         monkeypatch.setitem(names, "spoken_languages", lambda _: frozenset({"en"}))
-        settings = Settings(profile="fused", auth="none", requests=requests or {}, idempotency={"store": "none"})
+        settings = Settings(auth="none", profile="fused", requests=requests or {}, idempotency={"store": "none"})
         instance = kind(settings, None, False)
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=instance))
         transport = httpx.ASGITransport(ingress.api, raise_app_exceptions=False)
