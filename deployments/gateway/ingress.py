@@ -76,7 +76,7 @@ answer_with_problems(api)
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 )
-_NOT_READY: Final = {503: _PROBLEMS[503]}
+_NOT_READY: Final[dict[int | str, dict[str, Any]]] = {503: _PROBLEMS[503]}
 
 _HEADERS: Final = {
     DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),

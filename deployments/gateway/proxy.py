@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
 from deployments.gateway.clients import client_of
 from deployments.gateway.preferences import DEADLINE_HEADER, milliseconds
-from deployments.gateway.problems import KINDS, Refusal, raw, refusal_of
+from deployments.gateway.problems import Refusal, raw, refusal_of
+from deployments.gateway.problems.catalogue import KINDS
 from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
 from deployments.intake.connections import guard
 from deployments.intake.limits import ProxySettings, proxy_settings
