@@ -118,7 +118,13 @@ class AnswerForServe:
         if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
             await self._app(scope, receive, send)
             return
-        started = replaced = False
+        started = replaced = left = False
+
+        async def noted() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or message["type"] == "http.disconnect"
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal started, replaced
@@ -131,8 +137,8 @@ class AnswerForServe:
             if not replaced:
                 await send(message)
 
-        await self._app(scope, receive, answer)
-        if not started:
+        await self._app(scope, noted, answer)
+        if not started and not left:
             refused = refusal_of("replica-died", "the replica that had the request has died", None, RETRY_AFTER_S)
             self._count(refused.kind.slug)
             await refused.response()(scope, receive, send)

@@ -31,7 +31,7 @@ from load_tests.report.record import OK, Sample
 from load_tests.report.summary import GOOD
 
 DEFAULTS: Final = DeviceSettings()
-TRICKLE_S: Final = 12.0  # a slow client needs for its body; the cluster waits for 10 s (deployments/settings.py)
+TRICKLE_S: Final = 12.0  # a slow client needs for its body; beyond 10 s one has to keep a pace (deployments/intake)
 TRICKLED_PIECES: Final = 24
 VANISHES_AFTER_S: Final = 0.1  # long enough for the request to be read
 OVERSIZED: Final = Limits().max_bytes + 1  # bytes
