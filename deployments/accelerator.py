@@ -71,8 +71,8 @@ def cluster_has_gpus(kind: Kind) -> bool:
 
 
 def reserves_memory(shares: Sequence[Share]) -> bool:
-    """Whether replicas should ask for memory: where the nodes have room for one of each and one more of the largest, which
-    an upgrade starts before it stops the old one.
+    """Whether replicas should ask for memory: where the nodes have room for one of each and one more of the largest,
+    which an upgrade starts before it stops the old one.
 
     On a smaller cluster none asks, since it would wait for ever; what happens then is up to the machine.
     """
