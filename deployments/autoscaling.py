@@ -115,10 +115,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the cluster has for replicas: logical CPUs, and whole GPUs. A share of a GPU never lies across two."""
+    """What the cluster has for replicas: logical CPUs, and whole GPUs. A share of a GPU never lies across two.
+
+    Attributes:
+        num_cpus, num_gpus: as named.
+        spare: replicas of each stage that must still find room: an upgrade starts a successor before it stops anything.
+    """
 
     num_cpus: float = math.inf
     num_gpus: float = math.inf
+    spare: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,7 @@ def within(
     while growing:
         narrowest = min(sorted(growing), key=lambda name: (given[name] / wanted[name], -service_s[name]))
         more = {**given, narrowest: given[narrowest] + 1}
-        if fits(more, stages, capacity):
+        if fits({name: count + capacity.spare.get(name, 0) for name, count in more.items()}, stages, capacity):
             given = more
         if given is not more or given[narrowest] == wanted[narrowest]:
             growing.remove(narrowest)
@@ -297,6 +303,8 @@ class WholeApplication:
         service_s: the same of `SERVICE_S`.
         accelerator: as in the settings of the application.
         elastic: nodes can be added, so that replicas without room are a reason to add one.
+        spare: replicas that are not started until an upgrade needs their room (`max_surge_percent`); one of the
+            largest stage is enough, since each old replica makes room for the next.
     """
 
     def __init__(
@@ -305,10 +313,11 @@ class WholeApplication:
         service_s: Mapping[str, float] | None = None,
         accelerator: Kind = "auto",
         elastic: bool = False,
+        spare: Mapping[str, int] | None = None,
     ) -> None:
         self._objective = Objective(**(objective or {}))
         self._service_s = {**SERVICE_S, **(service_s or {})}
-        self._accelerator, self._elastic = accelerator, elastic
+        self._accelerator, self._elastic, self._spare = accelerator, elastic, dict(spare or {})
         self._has_warned = False
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
@@ -356,7 +365,7 @@ class WholeApplication:
         if self._elastic:
             return Capacity()
         cluster = ray.cluster_resources()
-        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
+        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), self._spare)
 
 
 def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:

@@ -6,6 +6,7 @@ its own, and exactly that session is ended. So is every further node.
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import secrets
@@ -118,7 +119,7 @@ class LocalCluster:
                 self._nodes[name] = self._start_node(name)
             if self._nodes:
                 self._wait_for_nodes()
-            self._deploy()
+            self.deploy(self._config)
         except BaseException:
             self._stop()
             raise
@@ -161,6 +162,22 @@ class LocalCluster:
                 applications: dict[str, dict[str, Any]] = answer.json()["applications"]
                 return next(iter(applications.values()), {})
         return {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """A copy of what is deployed, for `deploy` to take with changes."""
+        return copy.deepcopy(self._config)
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Give the running head another config, as `serve deploy` does; it takes its time to follow.
+
+        Raises:
+            ClusterFailed: the head refuses it.
+        """
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
+        if not answer.is_success:
+            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
+        self._config = config
 
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """Every process of this cluster, or of one of its `nodes`."""
@@ -232,11 +249,6 @@ class LocalCluster:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end what we started in order
             )
-
-    def _deploy(self) -> None:
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=self._config, timeout=60)
-        if not answer.is_success:
-            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):

@@ -10,12 +10,12 @@ import json
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses as PHRASES  # noqa: N812 - a constant of that module
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import gevent
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
@@ -35,6 +35,9 @@ TRICKLED_PIECES: Final = 24
 VANISHES_AFTER_S: Final = 0.1  # long enough for the request to be read
 OVERSIZED: Final = Limits().max_bytes + 1  # bytes
 REFUSED_WITHIN_S: Final = 0.5  # by a cluster that reads the header first; a client that is too large waits for it
+FLOOD: Final = 16  # utterances that a flooding device sends at once
+OTHER_LANGUAGE, NO_LANGUAGE = "de", "xx"  # that nobody speaks in the sample, and that nobody speaks
+NO_DEADLINE: Final = "soon"
 KEPT_BY_BROKEN_BYTES: Final = 5  # of the envelope, magic and version: what is broken after them is a 400, not a 415
 
 _EXPECTED: Final[Mapping[str, frozenset[int]]] = {
@@ -42,6 +45,8 @@ _EXPECTED: Final[Mapping[str, frozenset[int]]] = {
     Misbehaviour.BROKEN: frozenset({400}),
     Misbehaviour.SLOW: frozenset({200, 408}),
     Misbehaviour.OVERSIZED: frozenset({413}),
+    Misbehaviour.MISLEADING: frozenset({200, 400, 422}),
+    Misbehaviour.FLOODING: frozenset({200, 429}),
 }
 _NETWORK: Final[Mapping[int | None, str]] = {
     errno.ECONNREFUSED: "connection refused",
@@ -89,6 +94,7 @@ class Clients:
         answer_timeout_s: float = DEFAULTS.answer_timeout_s,
     ) -> None:
         self._link = scenario.link
+        self._addresses = scenario.addresses
         self._payloads = payloads
         self._target = target
         self._kept = kept
@@ -110,14 +116,22 @@ class Clients:
             start_s: of the schedule, by `time.monotonic`.
             began_at: the same, by `time.time`.
         """
+        flood = FLOOD - 1 if arrival.member.behaviour == Misbehaviour.FLOODING else 0
+        others = [gevent.spawn(self._send, arrival, start_s, began_at) for _ in range(flood)]
+        sample = self._send(arrival, start_s, began_at)
+        gevent.joinall(others)
+        return next((each.value for each in others if each.value and not each.value.ok), sample)
+
+    def _send(self, arrival: Arrival, start_s: float, began_at: float) -> Sample:
         member = arrival.member
         envelope = self._payloads.envelope(member.codec, member.place + arrival.turn)
         said_at = began_at + arrival.scheduled_s - envelope.seconds + member.clock_error_s
         utterance_id = uuid4()
+        if member.behaviour == Misbehaviour.MISLEADING:
+            envelope = replace(envelope, language=(OTHER_LANGUAGE, NO_LANGUAGE, envelope.language)[arrival.turn % 3])
         content = body(envelope, member.device_id, utterance_id, datetime.fromtimestamp(said_at, UTC))
         content = _corrupted(content, member.behaviour, arrival.turn)
-        header = f"{self._header}\r\n{UTTERANCE_HEADER}: {utterance_id}\r\nContent-Length: {len(content)}\r\n\r\n"
-        attempt = _Attempt(self, member, header.encode(), content)
+        attempt = _Attempt(self, member, self._header_of(arrival, utterance_id, len(content)), content)
         sent_s = time.monotonic()
         try:
             with gevent.Timeout(self._timeout_s):
@@ -138,6 +152,15 @@ class Clients:
         finally:
             attempt.end()
         return attempt.sample(arrival.scheduled_s, sent_s - start_s, time.monotonic() - start_s, envelope.seconds)
+
+    def _header_of(self, arrival: Arrival, utterance_id: UUID, size: int) -> bytes:
+        member = arrival.member
+        lines = [self._header, f"{UTTERANCE_HEADER}: {utterance_id}", f"Content-Length: {size}"]
+        if self._addresses:
+            lines.append(f"X-Forwarded-For: {member.address}")
+        if member.behaviour == Misbehaviour.MISLEADING and arrival.turn % 3 == 2:
+            lines.append(f"Amser-Deadline-Ms: {NO_DEADLINE}")
+        return "\r\n".join([*lines, "", ""]).encode()
 
     def open(self) -> Connection:
         """A new connection. Raises OSError."""
