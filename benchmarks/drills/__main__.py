@@ -2,14 +2,15 @@
 
     python -m benchmarks.drills --profile fused
 
-Half of the devices try again as `amser.client` does, the others send once. Lost is what got no answer in the end;
-doubled is an utterance that was sent again after its answer and got another one.
+Half of the devices try again as `amser.client` does, the others are bare and send once. Lost is what got no answer in
+the end. Some utterances are sent again after their answer: they get the same one, or are computed twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from unittest.mock import patch
 import yaml
 from rich.table import Table
 
-from benchmarks.drills.devices import ANSWERED, Exchange, OpenLoop, conversation, p99_ms
+from benchmarks.drills.devices import ANSWERED, Again, Exchange, OpenLoop, conversation, p99_ms
 from benchmarks.drills.faults import (
     DRILLS,
     NODE,
@@ -44,12 +45,11 @@ from load_tests.fleet.payloads import Payloads
 WARM_UP_S: Final = 6.0  # of a drill: its first utterances count for nothing
 COLUMNS: Final = {
     "drill": "drill",
-    "sent": "sent",
-    "lost": "lost",
-    "doubled": "doubled",
-    "told": "bare clients\nanswered",
-    "retried": "resends",
-    "degraded": "with less",
+    "retrying": "retrying\nanswered",
+    "attempts": "tried\nagain",
+    "bare": "bare\nanswered",
+    "twice": "computed\ntwice",
+    "degraded": "with\nless",
     "p99_before_ms": "p99 ms\nbefore",
     "p99_during_ms": "during",
     "seconds": "s",
@@ -88,8 +88,9 @@ def tally(counted: Sequence[Exchange], before: Sequence[Exchange], during: Seque
         "met": len(during),
         "lost": sum(each.outcome != ANSWERED for each in retrying),
         "lost_by": dict(Counter(each.outcome for each in retrying if each.outcome != ANSWERED)),
-        "asked_again": sum(each.again is not None for each in counted),
-        "doubled": sum(each.again is False for each in counted),
+        "again": sum(each.again is not None for each in counted),
+        "computed_twice": sum(each.again in (Again.COMPUTED, Again.CONTRADICTS) for each in counted),
+        "contradicted": sum(each.again is Again.CONTRADICTS for each in counted),
         "bare": len(bare),
         "bare_answered": sum(each.outcome == ANSWERED for each in bare),
         "bare_told": dict(Counter(each.outcome for each in bare if each.outcome != ANSWERED)),
@@ -104,7 +105,13 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows as they are printed."""
     made = table("Drills: what clients notice", tuple(COLUMNS.values()))
     for row in rows:
-        shown = {**row, "told": f"{row['bare_answered']} of {row['bare']}", "retried": row["resends"]}
+        shown = {
+            **row,
+            "retrying": f"{row['sent'] - row['bare'] - row['lost']} of {row['sent'] - row['bare']}",
+            "attempts": row["resends"],
+            "bare": f"{row['bare_answered']} of {row['bare']}",
+            "twice": f"{row['computed_twice']} of {row['again']}",
+        }
         made.add_row(*(str(shown[column]) for column in COLUMNS))
     return made
 
@@ -113,6 +120,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command.parse(_parser(), arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that `timeout` ends takes its cluster with it
     require_models(command.CONVERSATION)
     console, rows, payloads = output(), list[dict[str, Any]](), conversation()
     wanted = [name for name in options.drills if options.profile == "distributed" or name not in OF_A_NODE]
@@ -122,10 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with status(drill):
                     row = measure(scene, drill, options.rate, options.quiet, options.seed, payloads)
                 rows.append({"profile": options.profile, **row})
-                console.print(f"{drill}: {row['sent']} sent, {row['lost']} lost, {row['doubled']} doubled")
+                console.print(
+                    f"{drill}: {row['sent']} sent, {row['lost']} lost, {row['computed_twice']} computed twice"
+                )
                 write_rows(options.json, rows)
     console.print(rows_table(rows))
-    if any(row["lost"] for row in rows):
+    if any(row["lost"] or row["contradicted"] for row in rows):
         raise SystemExit(command.FAILED)
 
 

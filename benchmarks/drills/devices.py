@@ -1,7 +1,7 @@
 """Devices that keep talking while something breaks: an open loop of `amser.client` devices, each sending once.
 
 Half of them try again as `amser.client` does; the others are bare clients that send once and take what comes. A share
-of the answered sends the same utterance again, as a device does that lost the answer: it has to get the same one.
+of the answered sends the same utterance again, as a device does that lost the answer: it should get the same one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from queue import Empty, LifoQueue
 from types import TracebackType
 from typing import Final
@@ -21,6 +22,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from amser.client.answer import Answer
 from amser.client.device import Device, DeviceSettings, Refused, SendFailed, Utterance
 from load_tests.fleet.payloads import Payloads, body, prepare, utterances
 from load_tests.report.summary import percentile
@@ -30,6 +32,15 @@ MOST_AT_ONCE: Final = 96  # threads: far above what waits while a gateway is rep
 AGAIN: Final = 4  # every so many answered utterances are sent again
 AGAIN_AFTER_S: Final = 0.5
 ANSWERED: Final = "answered"
+MIXED_UP: Final = "another's answer"
+
+
+class Again(StrEnum):
+    """What an utterance gets that is sent again after its answer."""
+
+    SAME = "same"  # the first answer
+    COMPUTED = "computed"  # another one that says the same, or leaves something out
+    CONTRADICTS = "contradicts"  # other words, or another emotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +50,10 @@ class Exchange:
     Attributes:
         scheduled_s, done_s: by `time.monotonic`.
         bare: whether the client sends once, whatever comes.
-        outcome: `answered`, or what the client was told at last.
+        outcome: `answered`, `another's answer`, or what the client was told at last.
         attempts: requests that it took; 0 where nobody counted.
         degraded: what the answer left out.
-        again: whether the same utterance, sent again, got the same answer; None where it was not sent again, or the
-            second time was refused.
+        again: what the same utterance got that was sent again; None where it was not, or was refused then.
     """
 
     scheduled_s: float
@@ -52,7 +62,7 @@ class Exchange:
     outcome: str
     attempts: int
     degraded: tuple[str, ...]
-    again: bool | None
+    again: Again | None
 
     @property
     def seconds(self) -> float:
@@ -123,15 +133,10 @@ class OpenLoop:
                 done_s = time.monotonic()
                 again = None
                 if number % AGAIN == 0 and not self._stop.wait(AGAIN_AFTER_S):
-                    again = self._same(device, utterance, answer.raw["request_id"])
-                done = Exchange(scheduled_s, done_s, bare, ANSWERED, answer.attempts, answer.degraded, again)
+                    again = _again(device, utterance, answer)
+                outcome = ANSWERED if answer.raw["input"]["bytes"] == len(packed) else MIXED_UP
+                done = Exchange(scheduled_s, done_s, bare, outcome, answer.attempts, answer.degraded, again)
         self._exchanges.append(done)
-
-    def _same(self, device: Device, utterance: Utterance, request_id: str) -> bool | None:
-        try:
-            return bool(device.send(utterance).raw["request_id"] == request_id)
-        except SendFailed:
-            return None
 
     @contextmanager
     def _device(self, bare: bool) -> Iterator[Device]:
@@ -142,6 +147,18 @@ class OpenLoop:
             device = self._open.enter_context(Device(self._settings[bare]))
         yield device
         self._idle[bare].put(device)
+
+
+def _again(device: Device, utterance: Utterance, first: Answer) -> Again | None:
+    try:
+        second = device.send(utterance)
+    except SendFailed:
+        return None
+    if second.raw["request_id"] == first.raw["request_id"]:
+        return Again.SAME
+    both_whole = not first.degraded and not second.degraded
+    says_the_same = (second.text, second.emotion) == (first.text, first.emotion)
+    return Again.COMPUTED if says_the_same or not both_whole else Again.CONTRADICTS
 
 
 def conversation() -> Payloads:

@@ -9,6 +9,7 @@ hints, floods from one address. The memory of every replica and decoder is read 
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,7 @@ def row_table(row: Mapping[str, Any]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Exit code 1: a good request was not answered, or memory grew."""
     options = command.parse(_parser(), arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that `timeout` ends takes its cluster with it
     require_models(command.CONVERSATION)
     scenario = load_scenario(SCENARIO).adjusted(rate=options.rate, seconds=60 * options.minutes)
     kept = {"idempotency": {"store": "embedded"}}  # as in service: what it keeps belongs to the memory
