@@ -2,8 +2,9 @@
 
     python -m benchmarks.drills --profile fused
 
-Half of the devices try again as `amser.client` does, the others are bare and send once. Lost is what got no answer in
-the end. Some utterances are sent again after their answer: they get the same one, or are computed twice.
+Half of the devices try again for a minute, as a spool does for longer; the others are bare and send once. Lost is what
+got no answer in the end. Some utterances are sent again after their answer: they get the same one, or are computed
+twice.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def measure(scene: Scene, drill: str, rate: float, quiet_s: float, seed: int, pa
         DRILLS[drill](scene)
         ended = time.monotonic()
         time.sleep(quiet_s)
+    if len(load.exchanges) < load.sent:
+        raise command.NothingMeasured(f"{drill}: {load.sent - len(load.exchanges)} devices ended with an error")
     counted = [each for each in load.exchanges if each.scheduled_s >= counted_from]
     before = [each for each in counted if each.done_s < began]
     during = [each for each in counted if each.done_s >= began and each.scheduled_s < ended]
@@ -178,8 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", choices=list(CONFIGS), default="fused", help="default: %(default)s")
     add("--drills", nargs="+", choices=list(DRILLS), default=list(DRILLS), metavar="NAME", help="default: all; of a "
         "node only distributed")  # fmt: skip
-    add("--rate", type=positive, default=2, metavar="R", help="utterances a second (default: %(default)s)")
-    add("--quiet", type=positive, default=12, metavar="S", help="before and after a fault (default: %(default)s)")
+    add("--rate", type=positive, default=1.5, metavar="R", help="utterances a second (default: %(default)s)")
+    add("--quiet", type=positive, default=10, metavar="S", help="before and after a fault (default: %(default)s)")
     add("--cpus", type=count, default=4, metavar="N", help="that a node claims: room for successors (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of the arrivals (default: %(default)s)")
     command.add_log(parser, "drills")

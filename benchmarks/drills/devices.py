@@ -1,7 +1,8 @@
-"""Devices that keep talking while something breaks: an open loop of `amser.client` devices, each sending once.
+"""Devices that keep talking while something breaks: an open loop of `amser.client` devices.
 
-Half of them try again as `amser.client` does; the others are bare clients that send once and take what comes. A share
-of the answered sends the same utterance again, as a device does that lost the answer: it should get the same one.
+Half of them try again for a minute, with the pauses of `amser.client`; the others are bare clients that send once and
+take what comes. A share of the answered sends the same utterance again, as a device does that lost the answer: it
+should get the same one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from load_tests.report.summary import percentile
 
 CODEC: Final = ("klt", "standard")
 MOST_AT_ONCE: Final = 96  # threads: far above what waits while a gateway is replaced
+PATIENT_ATTEMPTS: Final = 100  # within the minute after which a device gives up, or leaves it to its spool
 AGAIN: Final = 4  # every so many answered utterances are sent again
 AGAIN_AFTER_S: Final = 0.5
 ANSWERED: Final = "answered"
@@ -82,7 +84,8 @@ class OpenLoop:
 
     def __init__(self, url: str, rate: float, seed: int = 0, payloads: Payloads | None = None) -> None:
         self._payloads = payloads or conversation()
-        self._settings = {bare: DeviceSettings(url=url, attempts=1 if bare else 5) for bare in (True, False)}
+        attempts = {True: 1, False: PATIENT_ATTEMPTS}
+        self._settings = {bare: DeviceSettings(url=url, attempts=most) for bare, most in attempts.items()}
         self._rate, self._random = rate, np.random.default_rng(seed)
         self._stop = threading.Event()
         self._idle: dict[bool, LifoQueue[Device]] = {True: LifoQueue(), False: LifoQueue()}

@@ -105,15 +105,15 @@ def lose_node(scene: Scene) -> None:
 DRILLS: Final[Mapping[str, Callable[[Scene], None]]] = {
     "redeploy": redeploy,
     "rollback": rollback,
-    "bad redeploy": bad_redeploy,
-    "gateway killed": kill_gateway,
-    "proxy killed": kill_proxy,
-    "store restarted": restart_store,
-    "node drained": drain_node,
-    "node lost": lose_node,
+    "bad-redeploy": bad_redeploy,
+    "gateway-killed": kill_gateway,
+    "proxy-killed": kill_proxy,
+    "store-restarted": restart_store,
+    "node-drained": drain_node,
+    "node-lost": lose_node,
 }
-OF_A_NODE: Final = ("node drained", "node lost")  # each takes the only one there is, and a cluster for itself
-OF_THE_STORE: Final = "store restarted"
+OF_A_NODE: Final = ("node-drained", "node-lost")  # each takes the only one there is, and a cluster for itself
+OF_THE_STORE: Final = "store-restarted"
 
 
 def released(config: dict[str, Any], name: str) -> dict[str, Any]:
