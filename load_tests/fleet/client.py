@@ -178,7 +178,18 @@ class Clients:
 class _Attempt:
     """An utterance on its way: which connection it has, and what has become of it so far."""
 
-    __slots__ = ("_body", "_clients", "_connection", "_content", "_header", "_member", "_response", "_sent", "outcome")
+    __slots__ = (
+        "_body",
+        "_clients",
+        "_connection",
+        "_content",
+        "_header",
+        "_is_cut_short",
+        "_member",
+        "_response",
+        "_sent",
+        "outcome",
+    )
 
     def __init__(self, clients: Clients, member: Member, header: bytes, content: bytes) -> None:
         self._clients = clients
@@ -189,6 +200,7 @@ class _Attempt:
         self._response: HTTPSocketResponse | None = None
         self._body = b""
         self._sent = 0  # bytes of the body
+        self._is_cut_short = False  # answered before all of it was sent: what follows would be read as the rest of it
         self.outcome = ""
 
     def cut(self) -> None:
@@ -218,7 +230,7 @@ class _Attempt:
         """Keeps the connection, where it can be used again."""
         if self._connection is None:
             return
-        if self._response is not None and not self._response.should_close():
+        if self._response is not None and not self._response.should_close() and not self._is_cut_short:
             self._clients.keep(self._member, self._connection)
         else:
             self._connection.close()
@@ -279,6 +291,7 @@ class _Attempt:
         size = -(-len(self._content) // TRICKLED_PIECES)
         for start in range(0, len(self._content), size):
             if connection.answers_within(TRICKLE_S / TRICKLED_PIECES):
+                self._is_cut_short = True
                 return
             piece = self._content[start : start + size]
             connection.send(piece)
@@ -288,6 +301,7 @@ class _Attempt:
         """The cluster may refuse by `Content-Length` alone, and what it leaves unread would reset the connection."""
         connection.send(self._header)
         if connection.answers_within(REFUSED_WITHIN_S):
+            self._is_cut_short = True
             return
         try:
             connection.send(self._content)
