@@ -365,7 +365,7 @@ class WholeApplication:
         if self._elastic:
             return Capacity()
         cluster = ray.cluster_resources()
-        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), self._spare)
+        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), spare=self._spare)
 
 
 def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:

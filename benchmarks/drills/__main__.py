@@ -1,6 +1,6 @@
 """What clients notice while a cluster is upgraded, or loses a part: each drill under an open loop of real utterances.
 
-    python -m benchmarks.drills --profile fused
+    python -m benchmarks.drills --json drills.json
 
 Half of the devices try again for a minute, as a spool does for longer; the others are bare and send once. Lost is what
 got no answer in the end. Some utterances are sent again after their answer: they get the same one, or are computed
@@ -45,6 +45,7 @@ from load_tests.fleet.payloads import Payloads
 
 WARM_UP_S: Final = 6.0  # of a drill: its first utterances count for nothing
 COLUMNS: Final = {
+    "profile": "profile",
     "drill": "drill",
     "retrying": "retrying\nanswered",
     "attempts": "tried\nagain",
@@ -106,7 +107,7 @@ def tally(counted: Sequence[Exchange], before: Sequence[Exchange], during: Seque
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows as they are printed."""
-    made = table("Drills: what clients notice", tuple(COLUMNS.values()))
+    made = table("Drills: what clients notice", tuple(COLUMNS.values()), words=2)
     for row in rows:
         shown = {
             **row,
@@ -126,15 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that `timeout` ends takes its cluster with it
     require_models(command.CONVERSATION)
     console, rows, payloads = output(), list[dict[str, Any]](), conversation()
-    wanted = [name for name in options.drills if options.profile == "distributed" or name not in OF_A_NODE]
-    for drills in _by_cluster(wanted):
-        with _scene(options, drills) as scene:
+    for profile, drills in _by_cluster(options.profile, options.drills):
+        with _scene(options, profile, drills) as scene:
             for drill in drills:
                 with status(drill):
                     row = measure(scene, drill, options.rate, options.quiet, options.seed, payloads)
-                rows.append({"profile": options.profile, **row})
+                rows.append({"profile": profile, **row})
                 console.print(
-                    f"{drill}: {row['sent']} sent, {row['lost']} lost, {row['computed_twice']} computed twice"
+                    f"{profile}, {drill}: {row['sent']} sent, {row['lost']} lost, {row['computed_twice']} computed twice"
                 )
                 write_rows(options.json, rows)
     console.print(rows_table(rows))
@@ -142,19 +142,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(command.FAILED)
 
 
-def _by_cluster(drills: Sequence[str]) -> list[list[str]]:
-    """Those that share a cluster; one that loses a node has its own."""
-    shared = [name for name in drills if name not in OF_A_NODE]
-    return [each for each in (shared, *([name] for name in drills if name in OF_A_NODE)) if each]
+def _by_cluster(profiles: Sequence[str], drills: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Profiles, each with drills that share a cluster; one that takes a node away has its own, distributed alone."""
+    for profile in profiles:
+        if shared := [name for name in drills if name not in OF_A_NODE]:
+            yield profile, shared
+        if profile == "distributed":
+            yield from ((profile, [name]) for name in drills if name in OF_A_NODE)
 
 
 @contextmanager
-def _scene(options: argparse.Namespace, drills: Sequence[str]) -> Iterator[Scene]:
+def _scene(options: argparse.Namespace, profile: str, drills: Sequence[str]) -> Iterator[Scene]:
     with ExitStack() as stack:
         store = stack.enter_context(RedisServer()) if OF_THE_STORE in drills else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kept = {"store": "redis", "redis_url": store.url} if store else {"folder": str(folder / "answers")}
-        config = yaml.safe_load(CONFIGS[options.profile].read_text())
+        config = yaml.safe_load(CONFIGS[profile].read_text())
         nodes = [NODE] if set(drills) & {*OF_A_NODE} else []
         if nodes:
             stack.enter_context(patch.dict(os.environ, NODE_DEATH))
@@ -165,7 +168,7 @@ def _scene(options: argparse.Namespace, drills: Sequence[str]) -> Iterator[Scene
             file, log=options.log, num_gpus=0, num_cpus=options.cpus, http_port=0,
             overrides={"idempotency": kept}, nodes=nodes,
         )  # fmt: skip
-        with status(f"starting a cluster, {options.profile}"):
+        with status(f"starting a cluster, {profile}"):
             stack.enter_context(cluster)
             cluster.wait_until_ready()
         yield Scene(cluster, store)
@@ -178,7 +181,8 @@ def _rounded(milliseconds: float) -> int | None:
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("drills", __doc__)
     add = parser.add_argument
-    add("--profile", choices=list(CONFIGS), default="fused", help="default: %(default)s")
+    both = ["fused", "distributed"]
+    add("--profile", nargs="+", choices=both, default=both, metavar="NAME", help="fused, distributed (default: both)")
     add("--drills", nargs="+", choices=list(DRILLS), default=list(DRILLS), metavar="NAME", help="default: all; of a "
         "node only distributed")  # fmt: skip
     add("--rate", type=positive, default=1.5, metavar="R", help="utterances a second (default: %(default)s)")
