@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     row = measure(scene, drill, options.rate, options.quiet, options.seed, payloads)
                 rows.append({"profile": profile, **row})
                 console.print(
-                    f"{profile}, {drill}: {row['sent']} sent, {row['lost']} lost, {row['computed_twice']} computed twice"
+                    f"{profile}, {drill}: {row['sent']} sent, {row['lost']} lost, {row['computed_twice']} twice"
                 )
                 write_rows(options.json, rows)
     console.print(rows_table(rows))
