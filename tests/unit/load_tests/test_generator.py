@@ -184,6 +184,15 @@ def test_a_bad_client_that_gets_an_answer_is_a_failure(payloads: Payloads) -> No
     assert generator.statistics.failed == generator.statistics.sent > 0
 
 
+def test_a_connection_is_not_kept_where_the_answer_came_before_the_whole_body(payloads: Payloads) -> None:
+    """The cluster would read the next request as the rest of this one."""
+    with answering(delay_s=0.0) as url:
+        oversized = run(scenario(rate=10, misbehaviour={Misbehaviour.OVERSIZED: 1.0}), payloads, url)
+        good = run(scenario(rate=10), payloads, url)
+    assert outcomes(oversized.statistics.samples).keys() == {"ok"}
+    assert (oversized.most_connections, good.most_connections > 0) == (0, True)
+
+
 def test_a_full_cluster_refuses_and_does_not_fail(payloads: Payloads) -> None:
     with answering(delay_s=0.0, status=429) as url:
         statistics = run(scenario(), payloads, url).statistics
