@@ -78,9 +78,9 @@ class Trial:
         files = task.folder / "files"
         files.mkdir(parents=True, exist_ok=True)
         self.target = kind_of(task.target)(files)
+        self.seeds = tuple(self.target.seeds())
         self.source = Random(task.seed)
         self.deadline = time.monotonic() + task.seconds
-        self.seeds = tuple(self.target.seeds())
 
     @property
     def is_over(self) -> bool:
@@ -149,6 +149,13 @@ class Trial:
         self.target.close()
 
 
+def _limited(trial: Trial) -> Trial:
+    """The same, in a process with the target's limits."""
+    if (limit := trial.target.address_space) is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return trial
+
+
 def in_process(task: Task) -> None:
     """Runs a target in process. Where atheris guides, this does not return: libFuzzer ends the process."""
     try:
@@ -156,7 +163,7 @@ def in_process(task: Task) -> None:
     except ImportError:
         atheris = None
     if atheris is None or not task.coverage:
-        trial = Trial(task)
+        trial = _limited(Trial(task))
         try:
             trial.known()
             trial.mutated()
@@ -164,7 +171,7 @@ def in_process(task: Task) -> None:
             trial.close()
         return
     with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
-        trial = Trial(task)
+        trial = _limited(Trial(task))
     trial.known()
     corpus = task.folder / "corpus" / task.target
     corpus.mkdir(parents=True, exist_ok=True)

@@ -160,7 +160,8 @@ class Run:
         for lane in self._lanes:
             if lane.error is not None:
                 raise lane.error
-        time.sleep(SETTLE_S)
+        if self.outcome.record is not None:
+            time.sleep(SETTLE_S)
         self.status = "ending"
 
     def _read_log(self) -> None:

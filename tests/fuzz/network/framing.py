@@ -25,7 +25,7 @@ TOKENS: Final = (
     b"0\r\n\r\n", b"Connection: close", b"Expect: 100-continue", b" ", b"\t", b"HTTP/0.9", b"HTTP/2.0", b"Host: ",
 )  # fmt: skip
 PIPELINED: Final = 5
-QUIET_S: Final = 3.0  # without a further byte
+QUIET_S: Final = 1.0  # without a further byte
 
 
 @cache

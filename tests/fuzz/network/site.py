@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Final
 from urllib.parse import urlsplit
 
-import h11
+import httptools
 from recordings import envelope_of, speakers, waveform_of
 
 from amser import wire
@@ -21,6 +21,7 @@ from tests.fuzz.state import State
 
 FULL: Final = frozenset({429, 503})  # the cluster has no room: no fault, and no judgement of what was sent
 UTTERANCE_S: Final = 2.0
+LONGEST_LINE: Final = 65_535  # bytes of method and target that the parser takes
 LEARNING: Final = 30  # attempts to get the right answer, once, before anything is tried
 
 
@@ -109,15 +110,14 @@ class Site:
         """Whether an answer is one that a client may get for a bad request."""
         said = f"{answer.status} {answer.headers.get('content-type')} {answer.body[:300]!r}"
         if answer.status == 500:
-            self.find("crash", f"{label}: 500 {_plain(answer.body)}", said, data)
+            self.find("crash", f"500: {_plain(answer.body)}", f"{label}: {said}", data)
             return
         wrong = no_problem(answer, method)
         if answer.status < 400 or not wrong:
             return
-        if answer.status >= 500:
-            self.find("crash", f"{label}: {answer.status} {wrong} {_plain(answer.body)}", said, data)
-        elif is_http(data):
-            self.find("refusal", f"{label}: {answer.status} {wrong} {_plain(answer.body)}", said, data)
+        verdict: Verdict = "crash" if answer.status >= 500 else "refusal"
+        if verdict == "crash" or is_http(data):
+            self.find(verdict, f"{answer.status} {wrong}: {_plain(answer.body)}", f"{label}: {said}", data)
 
     def check(self, answer: Answer | None, good: Utterance, label: str) -> None:
         """Whether the answer to a good request is the right one, or a proper refusal for want of room."""
@@ -160,13 +160,16 @@ def is_right(document: dict[str, object], good: Utterance) -> bool:
 
 
 def is_http(data: bytes) -> bool:
-    """Whether a strict parser takes these bytes for a request. Others never reach the application."""
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    try:
-        parser.receive_data(data)
-        return isinstance(parser.next_event(), h11.Request)
-    except h11.RemoteProtocolError:
+    """Whether the server's parser takes these bytes for a request. Others never reach the application."""
+    if len(data.partition(b"\r\n")[0]) > LONGEST_LINE:
         return False
+    try:
+        httptools.HttpRequestParser(None).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        return True
+    except httptools.HttpParserError:
+        return False
+    return True
 
 
 def no_problem(answer: Answer, method: str = "GET") -> str:

@@ -6,7 +6,6 @@ import functools
 import gzip
 import io
 import resource
-from pathlib import Path
 from typing import ClassVar, Final
 
 import av
@@ -85,11 +84,7 @@ class Files(Target):
     name: ClassVar[str] = "audio"
     tokens: ClassVar[tuple[bytes, ...]] = TOKENS
     slowest_s: ClassVar[float] = 5.0  # of computing; what the gateway allows
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        limit = 8 << 30  # a bomb is to end this process and not the machine
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    address_space: ClassVar[int | None] = 8 << 30  # a bomb is to end this process and not the machine
 
     def seeds(self) -> list[bytes]:
         return list(files())

@@ -20,11 +20,13 @@ class Target(ABC):
         name: as `--targets` takes it.
         tokens: pieces that the format has names for.
         slowest_s: one input takes no longer.
+        address_space: bytes that its process may have; None for no limit.
     """
 
     name: ClassVar[str]
     tokens: ClassVar[tuple[bytes, ...]] = ()
     slowest_s: ClassVar[float] = 2.0
+    address_space: ClassVar[int | None] = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
