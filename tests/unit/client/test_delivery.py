@@ -257,6 +257,17 @@ def test_one_poisoned_utterance_is_kept_as_failed_and_the_others_are_answered(sp
     assert spool.results() == results
 
 
+def test_a_problem_that_cannot_be_stored_is_kept_without_its_text(spool: Spool) -> None:
+    """Half of a surrogate pair: JSON can say it, UTF-8 and the spool cannot."""
+    spoken = fill(spool, 2)
+    odd = Response(400, {"title": "No", "detail": "half of a pair: \ud800"})
+    with stand_in(odd, Response()) as cluster, delivery(cluster.url) as sending:
+        results = list(sending.until_empty(spool))
+    assert asked(cluster) == spoken
+    assert [result.failure for result in results] == ["400 Bad Request", None]
+    assert spool.results() == results
+
+
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 405, 407])
 def test_a_wrong_address_or_password_costs_no_utterance(spool: Spool, status: int) -> None:
     spoken = fill(spool, 2)
