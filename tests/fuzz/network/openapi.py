@@ -32,7 +32,7 @@ CHECKS: Final = [
     checks.allow_header_conformance,
 ]
 EXAMPLES: Final = 25  # of each route and mode in a round
-UNAVAILABLE: Final = 503  # a refusal for want of room is no server error here, though schemathesis takes it for one
+WANT_OF_ROOM: Final = frozenset({503, 504})  # refusals, and no server errors as schemathesis takes them for
 
 
 def as_bytes(context: schemathesis.SerializationContext, value: object) -> bytes:
@@ -98,7 +98,7 @@ def _send(site: Site, session: http.Session, case: Case) -> None:
         site.find("refusal", f"{label}: {type(error).__name__}", str(error), data)
         return
     site.count(data, response.status_code < 400)
-    if response.status_code == UNAVAILABLE and PROBLEM_TYPE in response.headers.get("content-type", [""])[0]:
+    if response.status_code in WANT_OF_ROOM and PROBLEM_TYPE in response.headers.get("content-type", [""])[0]:
         return
     try:
         case.validate_response(response, checks=list(CHECKS))
