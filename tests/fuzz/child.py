@@ -159,7 +159,7 @@ def _limited(trial: Trial) -> Trial:
 def in_process(task: Task) -> None:
     """Runs a target in process. Where atheris guides, this does not return: libFuzzer ends the process."""
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped]
     except ImportError:
         atheris = None
     if atheris is None or not task.coverage:

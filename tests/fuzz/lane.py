@@ -101,7 +101,7 @@ class Lane:
         seeds = random.Random(self._task.seed)
         first = True
         try:
-            while self.tallies:
+            while True:
                 for target, length in lengths.items():
                     left = self._deadline - time.monotonic()
                     if left < 2 or self._stop.is_set():

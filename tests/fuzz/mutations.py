@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 INTERESTING: Final = (
     0, 1, 2, 3, 7, 8, 16, 32, 64, 100, 127, 128, 255, 256, 1000, 4096, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 48_000, 192_000,
@@ -28,7 +28,7 @@ def mutate(data: bytes, source: Random, tokens: tuple[bytes, ...] = (), others: 
     return bytes(changed[: max(LARGEST, len(data))])
 
 
-ODD: Final = (
+ODD: Final[tuple[Any, ...]] = (
     None, True, 0, -1, 10**400, 1e308, float("nan"), float("inf"), 2**63, "", "\ud800", "\0", "x" * 5000, [], {}, [[]],
     {"": None}, ["a", 1, None], "nan", "en", "happy",
 )  # fmt: skip
@@ -93,7 +93,8 @@ def _change(data: bytearray, source: Random, tokens: tuple[bytes, ...], others: 
 def _put_number(data: bytearray, at: int, source: Random) -> None:
     width = source.choice(WIDTHS)
     at = max(0, at)
-    order = source.choice(("little", "big"))
+    orders: tuple[Literal["little"], Literal["big"]] = ("little", "big")
+    order = source.choice(orders)
     if source.random() < 0.3:
         number = int.from_bytes(data[at : at + width], order) + source.randrange(-16, 17)
     else:

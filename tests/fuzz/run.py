@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +99,7 @@ class Run:
         """Of the time for trying."""
         return max(0.0, 60 * self.plan.minutes - self.outcome.seconds)
 
-    def steps(self) -> Iterator[None]:
+    def steps(self) -> Generator[None, None, None]:
         """Runs; gives the caller a turn about once a second. To be closed early, close the iterator.
 
         Raises:
@@ -109,10 +109,12 @@ class Run:
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._log.unlink(missing_ok=True)
         task = Task("", plan.folder, self.outcome.run, 0, plan.seed, coverage=plan.coverage)
+        in_process = [target for target in plan.targets if target in IN_PROCESS]
         network = [target for target in plan.targets if target in NETWORK]
         try:
             with ExitStack() as stack:
-                self._lanes.append(Lane([each for each in plan.targets if each in IN_PROCESS], task, 60 * plan.minutes))
+                if in_process:
+                    self._lanes.append(Lane(in_process, task, 60 * plan.minutes))
                 if network:
                     yield from self._beside_a_cluster(stack, network)
                 yield from self._tried(stack)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
@@ -47,7 +48,7 @@ def openapi(site: Site) -> None:
     routes = schema.raw_schema["paths"].values()
     for media_type in sorted({kind for route in routes for each in route.values() for kind in _taken(each)}):
         schemathesis.serializer(media_type)(as_bytes)
-    operations = [result.ok() for result in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     with http.Session() as session:
         while not site.is_over:
             for operation in operations:
@@ -63,7 +64,7 @@ def _taken(operation: Any) -> list[str]:
     return list(operation.get("requestBody", {}).get("content", {})) if isinstance(operation, dict) else []
 
 
-def _round(site: Site, session: http.Session, strategy: hypothesis.strategies.SearchStrategy[Case]) -> None:
+def _round(site: Site, session: http.Session, strategy: hypothesis.strategies.SearchStrategy[Case[Any]]) -> None:
     source = site.source
 
     @hypothesis.seed(source.getrandbits(64))
@@ -72,7 +73,7 @@ def _round(site: Site, session: http.Session, strategy: hypothesis.strategies.Se
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(strategy)
-    def tried(case: Case) -> None:
+    def tried(case: Case[Any]) -> None:
         if site.is_over:
             return
         if case.operation.body and source.random() < 0.3:  # random bytes alone never reach the stages
@@ -86,7 +87,7 @@ def _round(site: Site, session: http.Session, strategy: hypothesis.strategies.Se
         time.sleep(0.05)
 
 
-def _send(site: Site, session: http.Session, case: Case) -> None:
+def _send(site: Site, session: http.Session, case: Case[Any]) -> None:
     label = f"{case.method} {case.path}"
     data = case.as_curl_command().encode("utf-8", "replace")
     try:

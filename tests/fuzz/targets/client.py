@@ -141,7 +141,8 @@ class Spools(Target):
         self._path.write_bytes(data)
         try:
             with Spool(self._path) as spool:
-                spool.waiting(), spool.results(), spool.drops(), spool.expire(), spool.next_due_s()
+                spool.waiting(), spool.results(), spool.drops(), spool.next_due_s()
+                spool.expire()
                 for each in spool.due(10):
                     spool.utterance(each.utterance_id)
                 utterance = Utterance(b"AMSR", uuid4(), 1.0, 1.0)
