@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.gateway.problems import PROBLEM_TYPE, Refusal
+from deployments.gateway.serve_headers import WithoutServeHeaders
 
 RETRY_AFTER_S: Final = 1
 
@@ -45,4 +46,4 @@ class AnswerForDeadReplica:
 
 def middlewares() -> list[Middleware]:
     """That Ray's proxy runs around every request."""
-    return [Middleware(AnswerForDeadReplica)]
+    return [Middleware(WithoutServeHeaders), Middleware(AnswerForDeadReplica)]
