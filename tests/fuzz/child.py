@@ -33,6 +33,7 @@ class Task:
     folder: of the run.
     run: its name.
     seconds: after which the child ends.
+    began: of time.monotonic(), from which they count; None for once everything is imported.
     seed: of all randomness.
     url: of the cluster; empty for targets in process.
     replay: try first what failed once.
@@ -49,6 +50,12 @@ class Task:
     replay: bool = False
     inputs: int | None = None
     coverage: bool = True
+    began: float | None = None
+
+    @property
+    def deadline(self) -> float:
+        """Of time.monotonic(), which all processes of a machine share."""
+        return (time.monotonic() if self.began is None else self.began) + self.seconds
 
     @property
     def state(self) -> Path:
@@ -80,7 +87,7 @@ class Trial:
         self.target = kind_of(task.target)(files)
         self.seeds = tuple(self.target.seeds())
         self.source = Random(task.seed)
-        self.deadline = time.monotonic() + task.seconds
+        self.deadline = task.deadline
 
     @property
     def is_over(self) -> bool:

@@ -108,7 +108,12 @@ class Lane:
                         return
                     self._says(target)
                     task = replace(
-                        self._task, target=target, seconds=min(length, left), seed=seeds.getrandbits(31), replay=first
+                        self._task,
+                        target=target,
+                        seconds=min(length, left),
+                        began=time.monotonic(),
+                        seed=seeds.getrandbits(31),
+                        replay=first,
                     )
                     self._turn(task)
                 first = False

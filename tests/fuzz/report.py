@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.report runs/fuzz/report.json
 
-writes the figures of a report into docs/security.md.
+writes the figures of a report, or of several, into docs/security.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -138,9 +138,10 @@ def figures(document: Mapping[str, Any]) -> str:
         rows.append(f"| `{name}` | {row['where']} | " + " | ".join(f"{row[kind]:,}" for kind in kinds) + " |")
     total = {kind: sum(row[kind] for row in document["targets"].values()) for kind in kinds}
     rows.append("| all | | " + " | ".join(f"{total[kind]:,}" for kind in kinds) + " |")
+    of = f"profile `{document['profile']}`" if document["profile"] else "in process alone"
     ended = ", ended early" if document["interrupted"] else ""
     lines = [
-        f"Measured {document['date']}: {document['minutes']:g} minutes{ended}, profile `{document['profile']}`,"
+        f"Measured {document['date']}: {document['minutes']:g} minutes{ended}, {of},"
         f" seed {document['seed']}, {document['processors']} processors, load average {document['load_average']:.1f}"
         " at the end. Crashes, stalls and so on count causes, not inputs.",
         "",
@@ -176,19 +177,21 @@ def figures(document: Mapping[str, Any]) -> str:
 OF_THE_CLUSTER: Final = frozenset({"neighbour", "cluster", "log"})
 
 
-def write_figures(document: Mapping[str, Any], page: Path = PAGE) -> None:
-    """Puts the figures of a report into the page, in place of those that are there."""
+def write_figures(documents: Sequence[Mapping[str, Any]], page: Path = PAGE) -> None:
+    """Puts the figures of reports into the page, in place of those that are there."""
+    between = "\n\n".join(figures(document) for document in documents)
     text = page.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{figures(document)}\n\n{END}", text), encoding="utf-8")
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{between}\n\n{END}", text), encoding="utf-8")
 
 
 def main() -> None:
-    """Writes the figures of the report that the command line names."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
-        print("usage: python -m tests.fuzz.report REPORT.json", file=sys.stderr)
+    """Writes the figures of the reports that the command line names."""
+    reports = [Path(name) for name in sys.argv[1:]]
+    if not reports or not all(report.is_file() for report in reports):
+        print("usage: python -m tests.fuzz.report REPORT.json ...", file=sys.stderr)
         raise SystemExit(2)
-    write_figures(json.loads(Path(sys.argv[1]).read_text()))
+    write_figures([json.loads(report.read_text()) for report in reports])
 
 
 if __name__ == "__main__":

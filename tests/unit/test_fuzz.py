@@ -240,7 +240,7 @@ def test_the_figures_of_a_report_take_the_place_of_those_on_the_page(tmp_path: P
     document = as_document(Plan(1.5, ["envelope"], 7, tmp_path), outcome)
     page = tmp_path / "security.md"
     page.write_text(f"Before.\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
-    write_figures(document, page)
+    write_figures([document], page)
     text = page.read_text()
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from random import Random
 from types import MappingProxyType
@@ -34,7 +33,7 @@ ON_THE_NETWORK: Final[MappingProxyType[str, Callable[[Site], None]]] = MappingPr
 def on_the_network(task: Task) -> None:
     """Runs a target until its time is over; first it sends what failed once."""
     findings = Findings(task.folder, task.run, task.target)
-    site = Site(task.url, findings, State(task.state), Random(task.seed), time.monotonic() + task.seconds)
+    site = Site(task.url, findings, State(task.state), Random(task.seed), task.deadline)
     try:
         if task.replay:
             for data in earlier(task.folder, task.target):
