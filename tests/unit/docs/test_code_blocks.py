@@ -47,6 +47,7 @@ NOT_RUN = {
     r"python -m load_tests run soak .*": "takes half an hour, and Ray's dashboard",
     r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
     r"python -m benchmarks\..*": "takes minutes to hours",
+    r"python -m tests\.fuzz .*": "takes an hour; tests/unit/test_fuzz.py runs it for a moment",
 }
 
 
