@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -46,17 +45,3 @@ def test_yamllint_has_nothing_against_the_yaml() -> None:
 comments: {min-spaces-from-content: 1}}}"
     )
     run(tool("yamllint"), "--strict", "--config-data", rules, str(OPS))
-
-
-def test_nginx_accepts_the_example(tmp_path: Path) -> None:
-    nginx, openssl = tool("nginx"), tool("openssl")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    run(
-        openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-        "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate),
-    )  # fmt: skip
-    text = (OPS / "nginx" / "nginx.conf").read_text(encoding="utf-8")
-    text = text.replace("/etc/nginx/tls/CERTIFICATE.PEM", str(certificate)).replace("/etc/nginx/tls/KEY.PEM", str(key))
-    text = re.sub(r"^pid .*$", f"pid {tmp_path}/nginx.pid;", text, flags=re.MULTILINE)
-    (tmp_path / "nginx.conf").write_text(text, encoding="utf-8")
-    assert "syntax is ok" in run(nginx, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"))

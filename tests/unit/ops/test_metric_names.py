@@ -73,11 +73,20 @@ def ours_in(query: str) -> set[str]:
     return set(re.findall(r"\bray_amser_\w+", query))
 
 
-@pytest.mark.parametrize(("where", "query"), queries().items(), ids=list(queries()))
-def test_a_query_asks_for_metrics_that_the_code_makes(where: str, query: str) -> None:
-    assert ours_in(query) - series_in_code() == set(), where
+# Of these packages come the metrics; where one is not here yet, its queries cannot be held against it
+PACKAGES = ("access", "intake", "telemetry")
+ALL_HERE = all((ROOT / "deployments" / package).is_dir() for package in PACKAGES)
+needs_all = pytest.mark.skipif(not ALL_HERE, reason=f"deployments lacks one of {', '.join(PACKAGES)}")
 
 
+@needs_all
+def test_queries_ask_for_metrics_that_the_code_makes() -> None:
+    made = series_in_code()
+    unknown = {where: ours_in(query) - made for where, query in queries().items()}
+    assert {where: names for where, names in unknown.items() if names} == {}
+
+
+@needs_all
 def test_every_metric_of_the_code_is_on_the_dashboard_or_in_an_alert() -> None:
     shown = {name for query in queries().values() for name in ours_in(query)}
     unseen = {
@@ -130,10 +139,9 @@ def test_an_alert_says_how_bad_it_is_what_happens_and_where_to_read_on(name: str
 
 
 @pytest.mark.skipif(not RUNBOOKS.exists(), reason="docs/runbooks.md is not here yet")
-@pytest.mark.parametrize("name", alerts())
-def test_an_alert_has_a_section_in_the_runbooks(name: str) -> None:
+def test_every_alert_has_a_section_in_the_runbooks() -> None:
     headings = re.findall(r"^#+ (.+?)\s*$", RUNBOOKS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert name in headings
+    assert set(alerts()) - set(headings) == set()
 
 
 def test_every_alert_has_a_case() -> None:
