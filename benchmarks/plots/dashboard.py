@@ -44,7 +44,7 @@ Series = list[tuple[str, list[float], list[float]]]  # name, seconds, values
 
 def main() -> int:
     """Runs it; 0 where every panel shows something."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots.dashboard", description=__doc__.splitlines()[0])
     parser.add_argument("--png", type=Path, default=Path("dashboard.png"), help="where it goes (default: %(default)s)")
     parser.add_argument("--prometheus", metavar="URL", help="one that has seen a load already: starts nothing")
     parser.add_argument("--minutes", type=float, default=5, help="back from now (default: %(default)s)")
