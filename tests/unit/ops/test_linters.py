@@ -40,8 +40,4 @@ def test_hadolint_has_nothing_against_the_dockerfile() -> None:
 
 
 def test_yamllint_has_nothing_against_the_yaml() -> None:
-    rules = (
-        "{extends: default, rules: {line-length: {max: 200}, document-start: disable, braces: {max-spaces-inside: 1}, \
-comments: {min-spaces-from-content: 1}}}"
-    )
-    run(tool("yamllint"), "--strict", "--config-data", rules, str(OPS))
+    run(tool("yamllint"), "--strict", "--config-file", str(OPS / ".yamllint"), str(OPS))
