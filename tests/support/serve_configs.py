@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "ops" / "compose" / "serve_config.yaml"
 RAY_SERVICE = ROOT / "ops" / "kubernetes" / "rayservice.yaml"
@@ -24,7 +22,7 @@ def for_compose() -> str:
     text = "# Made from serve_config.fused.yaml by tests/support/serve_configs.py\n" + _without_head(
         ROOT / "serve_config.fused.yaml"
     )
-    return _args(_listening(text), KEYS + REDIS)
+    return _args(_listening(text), REDIS, KEYS)
 
 
 def for_kubernetes() -> str:
@@ -43,11 +41,15 @@ def _listening(text: str) -> str:
     return re.sub(r"host: 127\.0\.0\.1.*", "host: 0.0.0.0", text)
 
 
-def _args(text: str, lines: str) -> str:
-    """With `lines` in `args`, in place of what stands there under the same names."""
-    for name in yaml.safe_load(lines):
-        text = re.sub(rf"^      {name}:.*\n(?:       .*\n)*", "", text, flags=re.MULTILINE)
-    return text.replace("    args:\n", "    args:\n" + lines, 1)
+def _args(text: str, *lines: str) -> str:
+    """With `lines` in `args`, each where one of the same name stands, else first."""
+    for line in lines:
+        same = re.compile(rf"^      {line.split(':')[0].strip()}:.*\n(?:       .*\n)*", re.MULTILINE)
+        if same.search(text):
+            text = same.sub(lambda _, line=line: line, text, count=1)
+        else:
+            text = text.replace("    args:\n", f"    args:\n{line}", 1)
+    return text
 
 
 def _indented(text: str) -> str:
