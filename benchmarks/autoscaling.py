@@ -38,6 +38,7 @@ from benchmarks.measuring.report import write_rows
 from deployments.accelerator import SHARES
 from deployments.autoscaling import ADMITTED, INSIDE, SERVICE_S, SERVICE_SPEECH_S, WholeApplication
 from deployments.local_cluster import DEFAULT_CONFIG
+from deployments.replica.resources import NUM_CPUS
 from load_tests.commands import count
 from load_tests.fleet.arrivals import Burst, Diurnal, RateProfile, schedule
 from load_tests.simulation.dag import ANSWERED, Dag, SimulationResult, StageState, simulate
@@ -174,7 +175,7 @@ class Controller:
             aggregated_metrics={},
             raw_metrics={
                 name: {replica: [TimeStampedValue(now_s, value)]}
-                for name, value in {**reported[0], INSIDE: mean}.items()
+                for name, value in {**reported[0], INSIDE: mean, NUM_CPUS: SHARES[stage.name].num_cpus}.items()
             },
             capacity_adjusted_min_replicas=config.min_replicas,
             capacity_adjusted_max_replicas=config.max_replicas,

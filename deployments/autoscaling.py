@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import ray
 
-from deployments.accelerator import SHARES, Kind
 from deployments.replica.execution import BUSY_S, SERVED
+from deployments.replica.resources import MEMORY, NUM_CPUS, NUM_GPUS
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -25,6 +25,7 @@ GATEWAY: Final = "Ingress"
 # What the gateway counts (record_autoscaling_stats): requests admitted and well-formed, requests refused for want of
 # room, both ever rising, and those in the pipeline now
 ADMITTED, REFUSED, INSIDE = "admitted", "refused", "inside"
+RESOURCES: Final = (NUM_CPUS, NUM_GPUS, MEMORY)  # of a replica, as it says itself
 
 SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
     "Ingress": 0.01,
@@ -38,9 +39,6 @@ SERVICE_SPEECH_S: Final = 4.0  # of that request
 UNKNOWN_SERVICE_S: Final = 0.05  # of a stage that is not in the table
 PRIOR_REQUESTS: Final = 20.0  # that the table counts as, against what was seen
 FORGETTING_S: Final = 60.0  # after which what was seen counts 1/e
-
-# Plain tuples: the class `Share` would make Ray's controller import torch, since it unpickles what the policy names
-_SHARES: Final = {name: (share.num_cpus, share.num_gpus) for name, share in SHARES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class StageLoad:
         served: requests since the decision before.
         busy_s: replica-seconds of computing since the decision before.
         prior_s: replica-seconds a request takes, as far as is known without having seen any.
-        num_cpus, num_gpus: of one replica.
+        num_cpus, num_gpus, memory: of one replica; memory in bytes.
     """
 
     target: int
@@ -93,6 +91,7 @@ class StageLoad:
     prior_s: float = UNKNOWN_SERVICE_S
     num_cpus: float = 0.0
     num_gpus: float = 0.0
+    memory: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +114,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the cluster has for replicas: logical CPUs, and whole GPUs. A share of a GPU never lies across two."""
+    """What the cluster has for replicas: logical CPUs, whole GPUs, bytes. A share of a GPU never lies across two.
+
+    Attributes:
+        num_cpus, num_gpus, memory: as named.
+        spare: replicas of each stage that must still find room: an upgrade starts a successor before it stops anything.
+    """
 
     num_cpus: float = math.inf
     num_gpus: float = math.inf
+    memory: float = math.inf
+    spare: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,7 @@ def within(
     while growing:
         narrowest = min(sorted(growing), key=lambda name: (given[name] / wanted[name], -service_s[name]))
         more = {**given, narrowest: given[narrowest] + 1}
-        if fits(more, stages, capacity):
+        if fits({name: count + capacity.spare.get(name, 0) for name, count in more.items()}, stages, capacity):
             given = more
         if given is not more or given[narrowest] == wanted[narrowest]:
             growing.remove(narrowest)
@@ -272,8 +278,10 @@ def within(
 
 
 def fits(replicas: Mapping[str, int], stages: Mapping[str, StageLoad], capacity: Capacity) -> bool:
-    """Whether the shares fit: CPUs by their sum, GPUs one by one, the largest shares first."""
+    """Whether the shares fit: CPUs and memory by their sum, GPUs one by one, the largest shares first."""
     if sum(count * stages[name].num_cpus for name, count in replicas.items()) > capacity.num_cpus + 1e-6:
+        return False
+    if sum(count * stages[name].memory for name, count in replicas.items()) > capacity.memory:
         return False
     shares = sorted((stages[name].num_gpus for name, count in replicas.items() for _ in range(count)), reverse=True)
     gpus: list[float] = []
@@ -295,20 +303,21 @@ class WholeApplication:
     Args:
         objective: fields of `Objective` that differ from its defaults.
         service_s: the same of `SERVICE_S`.
-        accelerator: as in the settings of the application.
         elastic: nodes can be added, so that replicas without room are a reason to add one.
+        spare: replicas that are not started until an upgrade needs their room (`max_surge_percent`); one of the
+            largest stage is enough, since each old replica makes room for the next.
     """
 
     def __init__(
         self,
         objective: Mapping[str, float] | None = None,
         service_s: Mapping[str, float] | None = None,
-        accelerator: Kind = "auto",
         elastic: bool = False,
+        spare: Mapping[str, int] | None = None,
     ) -> None:
         self._objective = Objective(**(objective or {}))
         self._service_s = {**SERVICE_S, **(service_s or {})}
-        self._accelerator, self._elastic = accelerator, elastic
+        self._elastic, self._spare = elastic, dict(spare or {})
         self._has_warned = False
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
@@ -324,39 +333,39 @@ class WholeApplication:
         memory = Memory(**state["memory"]) if "memory" in state else Memory()
         if memory.decided_s is not None and now_s - memory.decided_s < DECISION_EVERY_S:
             return {}, {ids[GATEWAY]: state}
-        capacity = self._capacity()
-        gpus = self._accelerator != "cpu" and capacity.num_gpus > 0
         before, counters = state.get("counters", {}), dict[str, float]()
         stages = {
-            name: self._stage_load(name, contexts[deployment], gpus, before, counters)
-            for name, deployment in ids.items()
+            name: self._stage_load(name, contexts[deployment], before, counters) for name, deployment in ids.items()
         }
         admitted, refused = (sum(_risen(name, gateway, before, counters)) for name in (ADMITTED, REFUSED))
         load = Load(admitted, sum(_means(INSIDE, gateway)), stages, refused)
-        wanted, memory = decide(load, self._objective, capacity, now_s, memory)
+        wanted, memory = decide(load, self._objective, self._capacity(), now_s, memory)
         kept = {"memory": asdict(memory), "counters": counters}
         return {ids[name]: replicas for name, replicas in wanted.items()}, {ids[GATEWAY]: kept}
 
     def _stage_load(
-        self, name: str, context: Any, gpus: bool, before: Mapping[str, float], counters: dict[str, float]
+        self, name: str, context: Any, before: Mapping[str, float], counters: dict[str, float]
     ) -> StageLoad:
-        num_cpus, num_gpus = _SHARES.get(name, (0.0, 0.0))
+        target, least = context.target_num_replicas, context.capacity_adjusted_min_replicas
+        resources = {resource: max(_latest(resource, context), default=0.0) for resource in RESOURCES}
+        # No replica has said yet what a replica takes: until one has, nobody knows whether another finds room
+        most = context.capacity_adjusted_max_replicas if any(resources.values()) else max(target, least)
         return StageLoad(
-            target=context.target_num_replicas,
-            least=context.capacity_adjusted_min_replicas,
-            most=context.capacity_adjusted_max_replicas,
+            target=target,
+            least=least,
+            most=most,
             served=sum(_risen(SERVED, context, before, counters)),
             busy_s=sum(_risen(BUSY_S, context, before, counters)),
             prior_s=self._service_s.get(name, UNKNOWN_SERVICE_S),
-            num_cpus=num_cpus,
-            num_gpus=num_gpus if gpus else 0.0,
+            **resources,
         )
 
     def _capacity(self) -> Capacity:
         if self._elastic:
             return Capacity()
         cluster = ray.cluster_resources()
-        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0))
+        memory = cluster.get("memory", 0.0)
+        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), memory, self._spare)
 
 
 def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:
@@ -366,6 +375,13 @@ def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dic
             name = f"{metric} {replica.to_full_id_str()}"
             counters[name] = series[-1].value
             yield max(0.0, series[-1].value - before.get(name, series[0].value))
+
+
+def _latest(metric: str, context: Any) -> Iterator[float]:
+    """What each replica reported last."""
+    for series in ((context.raw_metrics or {}).get(metric) or {}).values():
+        if series:
+            yield series[-1].value
 
 
 def _means(metric: str, context: Any) -> Iterator[float]:

@@ -6,12 +6,14 @@ its own, and exactly that session is ended. So is every further node.
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,8 @@ import httpx
 import psutil
 import yaml
 
+from deployments.access.settings import AuthSettings
+
 DEFAULT_CONFIG: Final = Path(__file__).resolve().parent.parent / "serve_config.yaml"
 LOOPBACK: Final = "127.0.0.1"
 STOP_WITHIN_S: Final = 6.0
@@ -35,6 +39,11 @@ OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux
 # Serve's throughput mode: its proxy is HAProxy and replicas do not share their loop with user code
 THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
+KEYS_VARIABLE: Final = "AMSER_KEYS"  # `deployments.access.proxy` reads it
+# Bytes up to which Ray sends a message with the call and not through its object store (docs/decisions/0014): more than
+# the classifier is given for 30 s of speech
+LARGEST_INLINE: Final = 2_000_000
+PROXY_CHECKED_EVERY_S: Final = "1"  # Serve's own 10 s let a proxy that died be replaced after 30 s
 PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 
 Progress = Callable[[dict[str, str]], None]
@@ -54,12 +63,14 @@ class LocalCluster:
         num_cpus: the same for CPUs.
         throughput: Serve's throughput mode in place of its default.
         http_port: of the application; None takes that of the config, 0 a free one.
-        overrides: `args` of the application that differ from the config.
+        overrides: `args` of the application that differ from the config. `auth` is `none` unless it stands here.
         nodes: names of further nodes on this machine, with as many CPUs and no GPU. They join before the application is
-            deployed: a deployment with `label_selector: {node: NAME}` runs there.
+            deployed: a deployment with `label_selector: {node: NAME}` runs there. A mapping says what differs in the
+            environment of each.
 
     Attributes:
-        url: of the application.
+        url: of the application; https where the config has a certificate.
+        certificate: file of it, which clients have to trust; None for http.
         dashboard: URL of Ray's own.
         log: see above.
 
@@ -77,20 +88,25 @@ class LocalCluster:
         throughput: bool = False,
         http_port: int | None = None,
         overrides: Mapping[str, Any] | None = None,
-        nodes: Sequence[str] = (),
+        nodes: Sequence[str] | Mapping[str, Mapping[str, str]] = (),
     ) -> None:
         self.log = log
         self._config: dict[str, Any] = yaml.safe_load(config.read_text())
         if http_port is not None:
             self._config["http_options"]["port"] = http_port or free_port()
-        self._config["applications"][0].setdefault("args", {}).update(overrides or {})
-        self.url = f"http://{LOOPBACK}:{self._config['http_options']['port']}"
+        self._config["http_options"]["host"] = LOOPBACK  # nobody needs a key, so nobody else may reach it
+        self._config["applications"][0].setdefault("args", {}).update({"auth": "none", **(overrides or {})})
+        self.certificate: str | None = self._config["http_options"].get("ssl_certfile")
+        self.url = f"{'https' if self.certificate else 'http'}://{LOOPBACK}:{self._config['http_options']['port']}"
         self.dashboard = f"http://{LOOPBACK}:{free_port()}"
         self._gcs_port = free_port()
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
         self._throughput = throughput
         self._head: subprocess.Popen[bytes] | None = None
         self._nodes: dict[str, subprocess.Popen[bytes] | None] = dict.fromkeys(nodes)
+        # Nodes of one machine share its address: each one's proxy has a port of its own
+        self._proxy_ports = {name: free_port() for name in nodes}
+        self._differs = nodes if isinstance(nodes, Mapping) else {}
         self._folder: Path | None = None
 
     @property
@@ -106,6 +122,10 @@ class LocalCluster:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
+        if file := self._key_file():
+            quiet[KEYS_VARIABLE] = file
+        quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
+        quiet["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = PROXY_CHECKED_EVERY_S
         mode = THROUGHPUT_MODE if self._throughput else {}
         return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
 
@@ -118,7 +138,7 @@ class LocalCluster:
                 self._nodes[name] = self._start_node(name)
             if self._nodes:
                 self._wait_for_nodes()
-            self._deploy()
+            self.deploy(self._config)
         except BaseException:
             self._stop()
             raise
@@ -162,6 +182,22 @@ class LocalCluster:
                 return next(iter(applications.values()), {})
         return {}
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """A copy of what is deployed, for `deploy` to take with changes."""
+        return copy.deepcopy(self._config)
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Give the running head another config, as `serve deploy` does; it takes its time to follow.
+
+        Raises:
+            ClusterFailed: the head refuses it.
+        """
+        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)
+        if not answer.is_success:
+            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
+        self._config = config
+
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """Every process of this cluster, or of one of its `nodes`."""
         found = []
@@ -176,6 +212,15 @@ class LocalCluster:
         """The last lines of the log."""
         content = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return f"the end of {self.log}:\n" + "\n".join(content[-lines:])
+
+    def url_of(self, node: str) -> str:
+        """Of the application, through the proxy of one of its `nodes` (`proxy_location: EveryNode`)."""
+        return f"http://{LOOPBACK}:{self._proxy_ports[node]}"
+
+    def _key_file(self) -> str | None:
+        """For Ray's proxy, which does not see the `args` of the application."""
+        auth = AuthSettings.model_validate(self._config["applications"][0]["args"]["auth"])
+        return str(auth.file.expanduser()) if auth.mode == "keys" else None
 
     def _start_head(self) -> None:
         assert self._folder is not None
@@ -199,6 +244,7 @@ class LocalCluster:
         return self._ray_start(
             f"--address={self.address}", f"--labels=node={name}", "--num-gpus=0",
             *([] if cpus is None else [f"--num-cpus={cpus}"]),
+            differs={"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(self._proxy_ports[name]), **self._differs.get(name, {})},
         )  # fmt: skip
 
     def _wait_for_nodes(self) -> None:
@@ -216,7 +262,7 @@ class LocalCluster:
                 return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
         return 0
 
-    def _ray_start(self, *options: str) -> subprocess.Popen[bytes]:
+    def _ray_start(self, *options: str, differs: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         command = [
             str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
             f"--node-ip-address={LOOPBACK}", "--dashboard-agent-listen-port=0", *options,
@@ -229,18 +275,14 @@ class LocalCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**environment, **(differs or {})},
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end what we started in order
             )
 
-    def _deploy(self) -> None:
-        answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=self._config, timeout=60)
-        if not answer.is_success:
-            raise ClusterFailed(f"Ray refused the application: {answer.text[-2000:]}")
-
     def _answers(self) -> bool:
+        trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else True
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=trusted).is_success
         return False
 
     def _require_head(self) -> None:

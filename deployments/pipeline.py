@@ -23,6 +23,7 @@ from amser.wire import Envelope
 from deployments.replica.calls import Call, OtherVersion, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
+from deployments.replica.faults import told
 from deployments.telemetry.requests import asking, carrier, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
@@ -207,9 +208,9 @@ class _OptionalStages:
             logger.info("answering without %s: %s", name, type(error).__name__)
             return None
         except Exception as error:
-            logger.exception("%s failed", name)  # a fault of ours, unlike being full or late
+            logger.error("%s failed: %s", name, told(error))  # a fault of ours, unlike being full or late
             if self.strict:
-                raise StageFailed(name) from error
+                raise StageFailed(name) from None
             return None
 
 

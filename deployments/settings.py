@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
+from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
+from deployments.intake.limits import BodySettings
 from deployments.replica.health import HealthLimits
+from deployments.telemetry.settings import TelemetrySettings
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
@@ -72,11 +75,16 @@ class RequestSettings(_Settings):
     """10 ms each; 3000 is Whisper's context."""
     max_rank: int = Field(_LIMITS.max_rank, ge=1, le=128)
     """Components of a factorised log-Mel."""
-    body_timeout_s: float = Field(10.0, gt=0)
-    """A client that has not sent its body by then gets 408."""
+    bodies: BodySettings = BodySettings()
+    """Bodies on their way to a gateway replica. Where Ray's proxy holds them back, its own limits come first
+    (`deployments/intake/limits.py`)."""
+    at_once: int = Field(256, ge=1)
+    """Requests under way in a gateway replica, whose bodies are there; the next gets 429. Keep `max_ongoing_requests`
+    of Ingress above it and `bodies.at_once` together, so that readiness is answered all the same."""
     deadline_s: float = Field(25.0, gt=0)
-    """The longest that a request may take; a client may ask for less (`Amser-Deadline-Ms`). One that is not answered by
-    then gets 504. Keep it below `request_timeout_s` of serve_config.yaml."""
+    """The longest that an answer may take, from when the body is here; 504 follows. A client may ask for less
+    (`Amser-Deadline-Ms`), which then counts from the request's beginning. Keep it below `request_timeout_s` of
+    serve_config.yaml."""
     retry_after_s: int = Field(1, ge=1)
     """What a refused client is told to wait where nothing better is known."""
 
@@ -192,30 +200,19 @@ class RateHintSettings(_Settings):
         return self
 
 
-class TraceSettings(_Settings):
-    """Where spans are sent, in OTLP over HTTP. Headers of the receiver, such as its key, come from the variable
-    `OTEL_EXPORTER_OTLP_HEADERS` of every node, which the exporter reads."""
-
-    endpoint: str = Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")
-    """Such as `http://collector:4318/v1/traces`."""
-    sampling: float = Field(0.01, ge=0, le=1)
-    """Share of the requests that are traced. Of those that come with a `traceparent`, its flag decides."""
-
-
-class TelemetrySettings(_Settings):
-    """What can be seen of requests from outside (docs/operators.md). Nothing of it holds what was said."""
-
-    metrics: bool = True
-    """For Prometheus, at Ray's agent on each node. The memory of replicas is told in any case."""
-    log: bool = True
-    """A line of JSON for each request, in `requests_….log` beside the logs of Serve's replicas."""
-    traces: TraceSettings | None = None
-    """OpenTelemetry; None sends none."""
-
-
 class Settings(_Settings):
     """The application."""
 
+    auth: AuthSettings | None = None
+    """Who may ask: `{mode: keys}`, or `none` for everybody. Without it the application does not start."""
+    limits: LimitSettings = LimitSettings()
+    """How much each key, and each device under it, may ask."""
+    cors: CorsSettings = CorsSettings()
+    """Which pages of other sites may ask."""
+    hosts: tuple[str, ...] | None = None
+    """Host names that requests may name, without ports; `*` is every one. None: those of this machine (localhost,
+    127.0.0.1, ::1) where nobody needs a key, so that no page on the web can ask through a browser here (DNS rebinding);
+    every one where keys are needed."""
     profile: Literal["distributed", "fused"] = "distributed"
     """A deployment for each stage, or all stages in one replica."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

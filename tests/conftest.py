@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import settings
 from otlp import Receiver, receiver
 from recordings import Waveform, speakers, waveform_of
 
+from deployments.intake.limits import ENVIRONMENT
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
@@ -75,13 +77,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> It
         deployment |= {"num_replicas": 1, **SHORT_QUEUES.get(deployment["name"], {})}
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
-    patience = {"body_timeout_s": 2, "deadline_s": 90, "max_rank": 40}
     traced = {"traces": {"endpoint": collector.endpoint, "sampling": 0}}  # what comes with a trace, and nothing else
-    overrides = {"requests": patience, "telemetry": traced}
+    overrides = {"requests": {"deadline_s": 90, "max_rank": 40}, "telemetry": traced}
     log = folder / "cluster.log"
-    with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides=overrides) as running:
-        running.wait_until_ready()
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT, json.dumps({"bodies": {"grace_s": 2}, "connections": {"head_s": 2}}))
+        with LocalCluster(path, log=log, num_gpus=0, http_port=0, overrides=overrides) as running:
+            running.wait_until_ready()
+            yield running
 
 
 @pytest.fixture(scope="session")

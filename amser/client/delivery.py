@@ -45,7 +45,8 @@ YIELD_S: Final = 0.1  # how long a watch lets go of the spool between batches: o
 NEVER_CONNECTED: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 CLIENT_ERRORS: Final = range(400, 500)
 # Answers about the address or the credentials, not about the utterance: it is accepted once those are right
-NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407})
+NOT_THE_UTTERANCE: Final = frozenset({401, 403, 404, 405, 407, 421, 431})
+NOT_THE_UTTERANCE_KINDS: Final = frozenset({"bad-preference", "bad-http", "host-not-allowed"})  # with whatever status
 RETRIED: Final = NOT_THE_UTTERANCE | WORTH_A_RETRY
 
 _log = logging.getLogger(__name__)
@@ -249,5 +250,8 @@ def _is_about_every_utterance(error: SendFailed) -> bool:
     where the cluster is full: whether it has time depends on how long an utterance is.
     """
     return isinstance(error, Refused) and (
-        error.status in NOT_THE_UTTERANCE or error.status < CLIENT_ERRORS.start or "parameter" in error.problem
+        error.status in NOT_THE_UTTERANCE
+        or error.kind in NOT_THE_UTTERANCE_KINDS
+        or error.status < CLIENT_ERRORS.start
+        or "parameter" in error.problem
     )

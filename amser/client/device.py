@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -25,7 +26,8 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_base
 
 from amser import codecs, rate_hint
-from amser.client.answer import Answer, read_answer
+from amser.client.answer import Answer, check_storable, read_answer
+from amser.client.credentials import bearer, checked_key, trust
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
 from amser.client.trace_context import trace_headers
@@ -44,6 +46,7 @@ PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device wo
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
 WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
+TOO_SLOW: Final = "body-too-slow"  # the kind of a 408 that the same body gets again over the same link
 BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
 LONGEST_BACKOFF_S: Final = 8.0
 SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
@@ -79,6 +82,7 @@ class Refused(SendFailed):
         title: what kind of problem, or the status's own phrase.
         detail: what is wrong with this request; empty where the server does not say.
         problem: the whole document; empty where the server sent none.
+        kind: of the problem, the end of its `type` (docs/problems.md); empty where the server does not say.
         retry_after_s: how long the server asked to wait; None where it did not.
         took_s: from the request to this answer.
     """
@@ -86,6 +90,7 @@ class Refused(SendFailed):
     def __init__(self, response: httpx.Response) -> None:
         self.status = response.status_code
         self.problem = _problem(response)
+        self.kind = str(self.problem.get("type") or "").partition("/problems/")[2]
         self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
         self.detail = str(self.problem.get("detail") or "")
         self.retry_after_s = _retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
@@ -102,6 +107,8 @@ class DeviceSettings:
     Attributes:
         device_id: 1 to 64 bytes of printable UTF-8.
         url: of the cluster, http or https.
+        key: that the cluster's operator gave out; not shown where these settings are printed.
+        ca: file of certificates that a https cluster's has to be signed by; None for those that the world trusts.
         codec: a name in `amser.codecs.CODECS`.
         rate: r / k in (0, 1] for codecs with factors; None is the codec's default.
         step: of the codec `klt`: a profile's name, an index, or `AUTO`; None is the codec's default.
@@ -120,12 +127,14 @@ class DeviceSettings:
         give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
-        ValueError: the URL is none of a cluster, the codec is not known or does not have this setting, the language is
-            none, or the emotions leave no choice.
+        ValueError: the URL is none of a cluster, the key is none, `ca` has no certificates, the codec is not known or
+            does not have this setting, the language is none, or the emotions leave no choice.
     """
 
     device_id: str = "device-1"
     url: str = "http://127.0.0.1:8000"
+    key: str | None = field(default=None, repr=False)
+    ca: Path | None = None
     codec: str = "klt"
     rate: float | None = None
     step: int | str | None = None
@@ -149,6 +158,9 @@ class DeviceSettings:
             raise ValueError(f"{self.url!r} is no URL: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"{self.url!r} is no URL of a cluster, such as http://127.0.0.1:8000")
+        if self.key is not None:
+            object.__setattr__(self, "key", checked_key(self.key))
+        trust(self.ca)  # raises where there is nothing in it
         if self.emotions and (len(set(self.emotions)) < max(2, len(self.emotions)) or not all(self.emotions)):
             raise ValueError(f"emotions are {','.join(self.emotions)!r}: name two or more, each once")
         takes = codecs.by_name(self.codec).takes
@@ -206,7 +218,9 @@ class Device:
         url = httpx.URL(self.settings.url)
         self._client = httpx.Client(
             trust_env=url.host not in LOOPBACK,  # a proxy from the environment could not reach this machine's loopback
-            verify=url.scheme == "https",  # reading the certificates takes 100 ms; without TLS there are none to check
+            # Reading the certificates takes 100 ms; without TLS there are none to check
+            verify=url.scheme == "https" and trust(self.settings.ca),
+            headers=bearer(self.settings.key),
             limits=httpx.Limits(keepalive_expiry=KEPT_ALIVE_S),
         )
         return self
@@ -325,7 +339,9 @@ class Device:
 
 
 def _worth_a_retry(error: BaseException) -> bool:
-    return isinstance(error, Unreachable) or (isinstance(error, Refused) and error.status in WORTH_A_RETRY)
+    if isinstance(error, Refused):
+        return error.status in WORTH_A_RETRY and error.kind != TOO_SLOW
+    return isinstance(error, Unreachable)
 
 
 class _OutOfTime(stop_base):
@@ -376,6 +392,7 @@ def _date(value: str) -> datetime | None:
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
     try:
         document = response.json()
+        check_storable(document)
     except (ValueError, RecursionError):  # a proxy in between has pages of its own
         return {}
     return document if isinstance(document, dict) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from http import HTTPStatus
 from typing import Final
 
 from pydantic import BaseModel, Field
@@ -14,10 +13,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from amser import wire
 from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
-from amser.features import AudioError
-from deployments.gateway.admission import Overloaded
+from deployments.access.denied import Denied
+from deployments.gateway.admission import SHARE, Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
-from deployments.gateway.problems import Refusal
+from deployments.gateway.problems import Refusal, refusal_of
 from deployments.pipeline import Recognition, StageFailed
 from deployments.replica.calls import OtherVersion
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
@@ -78,16 +77,20 @@ class Answer(BaseModel):
     warnings: list[TranscriptWarning]
 
 
-_STATUS_OF: Final[dict[type[SignalError], HTTPStatus]] = {
-    wire.Malformed: HTTPStatus.BAD_REQUEST,
-    DamagedAudio: HTTPStatus.BAD_REQUEST,
-    wire.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    AudioTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    wire.Unsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    UnknownFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    wire.Unusable: HTTPStatus.UNPROCESSABLE_ENTITY,
-    AudioError: HTTPStatus.UNPROCESSABLE_ENTITY,
+_KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
+    wire.Malformed: "malformed",
+    DamagedAudio: "damaged-audio",
+    wire.TooLarge: "too-long",
+    AudioTooLong: "too-long",
+    wire.Unsupported: "unsupported-envelope",
+    UnknownFormat: "unsupported-audio",
+    SignalError: "unusable",
 }
+
+
+def denial(denied: Denied) -> Refusal:
+    """What the gate says, as every other refusal."""
+    return Refusal(denied.status, denied.cause, denied.limit, denied.retry_after_s, kind=denied.kind)
 
 
 def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusal | None:
@@ -101,23 +104,24 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
     if isinstance(error, RayTaskError):  # a stage raised: what it raised is inside
         error = error.cause
     if isinstance(error, SignalError):
-        for kind, status in _STATUS_OF.items():
-            if isinstance(error, kind):
-                return Refusal(status, error.cause, error.limit)
-        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, error.cause, error.limit)
+        kind = next(kind for error_type, kind in _KIND_OF.items() if isinstance(error, error_type))
+        return refusal_of(kind, error.cause, error.limit)
+    if isinstance(error, Denied):
+        return denial(error)
     if isinstance(error, BackPressureError):
         cause = "the cluster has as many requests as it can queue"
-        return Refusal(HTTPStatus.TOO_MANY_REQUESTS, cause, retry_after_s=retry_after_s)
+        return refusal_of("queue-full", cause, retry_after_s=retry_after_s)
     if isinstance(error, Overloaded):
-        return Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), retry_after_s=error.retry_after_s)
+        kind = "share-used" if error.reason == SHARE else "overloaded"
+        return refusal_of(kind, str(error), retry_after_s=error.retry_after_s)
     if isinstance(error, TimeoutError):
-        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "the answer was not ready in time", f"{within_s:g} s")
+        return refusal_of("deadline", "the answer was not ready in time", f"{within_s:g} s")
     if isinstance(error, RayActorError | DeploymentUnavailableError | DecoderUnavailable | OtherVersion):
         cause = "a stage of the pipeline is not available at the moment"
-        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+        return refusal_of("stage-unavailable", cause, retry_after_s=retry_after_s)
     if isinstance(error, StageFailed):
         cause = f"a stage of the pipeline failed: {error}"
-        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, cause, retry_after_s=retry_after_s)
+        return refusal_of("stage-failed", cause, retry_after_s=retry_after_s)
     return None
 
 

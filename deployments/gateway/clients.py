@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from deployments.intake.addresses import network_of
+
 UNKNOWN: Final = "unknown"  # without an address, as through a local socket
 CLIENT_MEMORY_S: Final = 10.0  # after its last request a client counts as gone
 MOST_CLIENTS: Final = 1000  # that are remembered, so that many addresses do not fill the memory
-NETWORK_BITS: Final = 64  # of an IPv6 address: whoever has one has all addresses of its network
 
 
 def client_of(request: HTTPConnection) -> str:
@@ -22,15 +22,7 @@ def client_of(request: HTTPConnection) -> str:
     """
     if request.client is None:
         return UNKNOWN
-    try:
-        address = ip_address(request.client.host)
-    except ValueError:  # a name, as of a test client
-        return request.client.host or UNKNOWN
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return f"{address.exploded[: NETWORK_BITS // 16 * 5 - 1]}::/{NETWORK_BITS}"
+    return network_of(request.client.host) or UNKNOWN
 
 
 class RecentClients:

@@ -63,9 +63,19 @@ class Reply:
 
     @classmethod
     def from_bytes(cls, stored: bytes, replay: Replay) -> Reply:
-        """What `to_bytes` made."""
-        headers, _, body = stored.partition(b"\n")
-        return cls(body, json.loads(headers), replay)
+        """What `to_bytes` made.
+
+        Raises:
+            ValueError: something else has made it, such as another program that uses the same store.
+        """
+        first, _, body = stored.partition(b"\n")
+        headers = json.loads(first)
+        if not isinstance(headers, dict):
+            raise ValueError("the headers of a stored answer are no object")
+        for name, value in headers.items():
+            if not (isinstance(value, str) and f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
+                raise ValueError("the headers of a stored answer hold something else than plain text")
+        return cls(body, headers, replay)
 
 
 @dataclass(slots=True)
@@ -189,7 +199,8 @@ class Idempotency:
 def idempotency(settings: Settings) -> Idempotency:
     """As the settings say. Where the embedded store cannot be opened, the log says so, and answers are not kept."""
     own = settings.idempotency
-    scope = blake2b(settings.model_dump_json(exclude={"idempotency", "telemetry"}).encode(), digest_size=32).digest()
+    others = settings.model_dump_json(exclude={"idempotency", "telemetry", "auth", "limits", "cors", "hosts"})
+    scope = blake2b(others.encode(), digest_size=32).digest()
     try:
         store = answer_store(own)
     except StoreUnavailable as error:

@@ -5,11 +5,12 @@ which language it says is spoken.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
 from amser.languages import UnknownLanguage, language_code
+from deployments.gateway.bodies import HELD_BACK_HEADER
 from deployments.gateway.problems import Refusal
 from deployments.replica.deadline import after
 
@@ -29,12 +30,19 @@ class Preferences:
     deadline: the same as a moment (`deployments.replica.deadline`).
     strict: whether an answer that leaves something out is refused.
     emotions: classes that the answer is restricted to; empty for all.
+    starts_with_head: the client named the time, so it counts from its request's first byte. That of the settings is for
+        the answer, and begins when the body is here: a slow link does not use it up.
     """
 
     within_s: float
     deadline: float
     strict: bool
     emotions: tuple[str, ...] = ()
+    starts_with_head: bool = False
+
+    def from_body(self) -> Preferences:
+        """The same at the moment at which the body is here."""
+        return self if self.starts_with_head else replace(self, deadline=after(self.within_s))
 
 
 def read_preferences(
@@ -53,16 +61,25 @@ def read_preferences(
             ones of `classes`.
     """
     asked = headers.get(DEADLINE_HEADER.lower())
-    within_s = longest_s
+    within_s, held_back_s = longest_s, 0.0
     if asked is not None:
-        milliseconds = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 12 else 0
-        if milliseconds <= 0:
+        asked_ms = milliseconds(asked)
+        if not asked_ms:
+            accepted = "a whole number of milliseconds above 0"
             raise Refusal(
-                HTTPStatus.BAD_REQUEST, f"{DEADLINE_HEADER} is {asked!r:.40}", "a whole number of milliseconds above 0"
+                HTTPStatus.BAD_REQUEST, f"{DEADLINE_HEADER} is {asked!r:.40}", accepted, kind="bad-preference"
             )
-        within_s = min(longest_s, milliseconds / 1000)
+        within_s = min(longest_s, asked_ms / 1000)
+        held_back_s = (milliseconds(headers.get(HELD_BACK_HEADER.lower(), "")) or 0) / 1000
     preferences = headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
-    return Preferences(within_s, after(within_s), STRICT in preferences, _emotions(query.get(EMOTIONS), classes))
+    deadline = after(within_s - held_back_s)
+    emotions = _emotions(query.get(EMOTIONS), classes)
+    return Preferences(within_s, deadline, STRICT in preferences, emotions, starts_with_head=asked is not None)
+
+
+def milliseconds(written: str) -> int | None:
+    """A whole number of them above 0, or None."""
+    return (int(written) if written.isascii() and written.isdecimal() and len(written) <= 12 else 0) or None
 
 
 def read_language(written: str | None, known: Set[str]) -> str | None:
@@ -83,7 +100,7 @@ def read_language(written: str | None, known: Set[str]) -> str | None:
     if code is None or code in known:
         return code
     limit = f"{', '.join(sorted(known))}; or none, to have it detected"
-    raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=LANGUAGE)
+    raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=LANGUAGE, kind="unknown-language")
 
 
 def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:
@@ -92,5 +109,6 @@ def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for name in asked.split(","))
     if len(names) < FEWEST_EMOTIONS or len(set(names)) < len(names) or not set(names) <= set(classes):
         limit = f"{FEWEST_EMOTIONS} or more, each once, of {', '.join(classes)}"
-        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{EMOTIONS} is {asked!r:.100}", limit, parameter=EMOTIONS)
+        cause = f"{EMOTIONS} is {asked!r:.100}"
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=EMOTIONS, kind="unknown-emotions")
     return names

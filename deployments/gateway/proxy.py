@@ -1,48 +1,227 @@
-"""What Ray's proxy answers where the gateway died during a request: a problem document in place of a bare 500.
+"""What runs in Ray's proxy, in front of the application: bodies are read and connections are guarded there.
 
-Ray takes it from `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.gateway.proxy:middlewares`. The
-request is not repeated here, since its body is gone by then. The client may repeat it: every stage is pure.
+Ray takes it from `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.gateway.proxy:middlewares`. A request goes on
+to a replica when its body is here, so that a slow one takes no replica's time or room. What Serve itself refuses (no
+room, no such route, a replica that died under the request) becomes a problem document.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Final
-from uuid import uuid4
 
+from ray.util.metrics import Counter, Gauge
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.gateway.problems import PROBLEM_TYPE, Refusal
+from deployments.access.denied import Denied
+from deployments.access.proxy import KeysFirst
+from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
+from deployments.gateway.clients import client_of
+from deployments.gateway.preferences import DEADLINE_HEADER, milliseconds
+from deployments.gateway.problems import Refusal, raw, refusal_of
+from deployments.gateway.problems.catalogue import KINDS
+from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
+from deployments.intake.connections import guard
+from deployments.intake.limits import ProxySettings, proxy_settings
+from deployments.intake.serve_headers import WithoutServeHeaders
+from deployments.telemetry.request_ids import request_id
 
+ROUTES: Final = ("/v1/emotion", "/v1/emotion/audio")  # whose bodies are held back; a prefix may stand before them
+SERVES_OWN: Final = "/-/"  # routes of Serve, which its own tools read
 RETRY_AFTER_S: Final = 1
+CLOSES: Final = {"Connection": "close"}  # the rest of the body is not read
+# What Serve's proxy answers by itself, in plain text: the kind that it becomes, and what is said of it. Its 408 is not
+# about the client: the application had not answered within `request_timeout_s`
+OF_SERVE: Final = {
+    HTTPStatus.NOT_FOUND: ("not-found", "no application has a route for this path"),
+    HTTPStatus.REQUEST_TIMEOUT: ("deadline", "the application did not answer in time"),
+    HTTPStatus.TOO_MANY_REQUESTS: ("queue-full", "the cluster has as many requests as it can queue"),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("not-ready", "no replica of the application takes requests at the moment"),
+}
+
+Count = Callable[[str], None]
 
 
-class AnswerForDeadReplica:
-    """Answers 503 where the application behind it ended without an answer."""
+class HoldBodies:
+    """Lets a request go on once its body is here, within limits.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: that it goes on to.
+        settings: the limits.
+        count: called with the kind of each refusal.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ProxySettings, count: Count) -> None:
+        self._app, self._settings, self._count = app, settings, count
+        gauge = Gauge("amser_bodies_reading", "Bodies that are on their way.", ("place",))
+        self.bodies = Bodies(settings.bodies, lambda reading: gauge.set(reading, {"place": "proxy"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        started = False
+        if scope["type"] == "http":
+            headers = MutableHeaders(scope=scope)
+            del headers[HELD_BACK_HEADER]
+            if scope["method"] == "POST" and scope["path"].endswith(ROUTES):
+                await self._held_back(headers, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+    async def _held_back(self, headers: MutableHeaders, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self._settings.largest_body:
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        asked_ms = milliseconds(headers.get(DEADLINE_HEADER, ""))  # None for one that the application will refuse
+        client = client_of(HTTPConnection(scope))
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(asked_ms / 1000 if asked_ms else None):
+                    reading = self.bodies.received(_pieces(receive), client, self._settings.largest_body)
+                    body, more = bytes(await held.enter_async_context(reading)), False
+            except BodyTooLarge as error:
+                body, more = error.begins, True
+            except ClientDisconnect:
+                return
+            except (BodyTooSlow, TooManyBodies, TimeoutError) as error:
+                await self._refuse(error, asked_ms)(scope, receive, send)
+                return
+            headers[HELD_BACK_HEADER] = str(round(1000 * (time.monotonic() - started)))
+            await self._app(scope, _again(body, more, receive), send)
 
-        await self._app(scope, receive, noted)
-        if scope["type"] == "http" and not started:
-            request_id = str(uuid4())
-            refused = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the replica that had the request has died")
-            headers = {"Retry-After": str(RETRY_AFTER_S), "Amser-Request-Id": request_id}
-            document = refused.problem(request_id).model_dump(exclude_none=True)
-            await JSONResponse(document, refused.status.value, headers, PROBLEM_TYPE)(scope, receive, send)
+    def _refuse(self, error: Exception, asked_ms: int | None) -> ASGIApp:
+        if isinstance(error, BodyTooSlow | TooManyBodies):
+            refused = refusal_of_body(error, self._settings.bodies)
+        else:
+            refused = refusal_of("deadline", "the body was not here by the deadline", f"{(asked_ms or 0) / 1000:g} s")
+        self._count(refused.kind.slug)
+        return _sent(refused, CLOSES)
+
+
+class AnswerForServe:
+    """Gives what Serve refuses by itself the form of a problem document.
+
+    Args:
+        app: Serve's proxy.
+        count: called with the kind of each refusal.
+    """
+
+    def __init__(self, app: ASGIApp, count: Count) -> None:
+        self._app, self._count = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
+            await self._app(scope, receive, send)
+            return
+        started = replaced = left = False
+
+        async def noted() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or message["type"] == "http.disconnect"
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                if refused := _of_serve(message):
+                    replaced = True
+                    self._count(refused.kind.slug)
+                    await _sent(refused)(scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        await self._app(scope, noted, answer)
+        if not started and not left:
+            refused = refusal_of("replica-died", "the replica that had the request has died", None, RETRY_AFTER_S)
+            self._count(refused.kind.slug)
+            await _sent(refused)(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
-    """That Ray's proxy runs around every request."""
-    return [Middleware(AnswerForDeadReplica)]
+    """That Ray's proxy runs around every request; the last one is the outermost.
+
+    Raises:
+        deployments.intake.limits.ProxyMisconfigured: the environment has settings that are none.
+    """
+    settings = proxy_settings()
+    refused = Counter("amser_proxy_refused", "Requests and connections that Ray's proxy refused.", ("reason",))
+
+    def count(slug: str) -> None:
+        refused.inc(1, {"reason": slug})
+
+    def refuse(slug: str) -> bytes:
+        count(slug)
+        return raw(refusal_of(slug, KINDS[slug].meaning))
+
+    guard(settings.connections, refuse)
+
+    def deny(denied: Denied) -> ASGIApp:
+        count(denied.kind)
+        return _sent(Refusal(denied.status, denied.cause, kind=denied.kind), CLOSES)
+
+    return [
+        Middleware(WithoutServeHeaders),
+        Middleware(HoldBodies, settings, count),
+        Middleware(KeysFirst, deny),
+        Middleware(AnswerForServe, count),
+    ]
+
+
+def _sent(refused: Refusal, headers: dict[str, str] | None = None) -> ASGIApp:
+    """The problem document as an answer to whatever request it is called for, under that request's id."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await refused.response(request_id(Headers(scope=scope)), headers)(scope, receive, send)
+
+    return answer
+
+
+def _of_serve(message: Message) -> Refusal | None:
+    """What a plain answer of Serve becomes; None for an answer of the application."""
+    status, headers = message["status"], Headers(raw=message["headers"])
+    if status not in OF_SERVE or not headers.get("content-type", "").startswith("text/plain"):
+        return None
+    slug, cause = OF_SERVE[status]
+    asked = headers.get("retry-after", "")
+    retry_after_s = int(asked) if asked.isdigit() else RETRY_AFTER_S
+    return refusal_of(slug, cause, None, None if slug == "not-found" else retry_after_s)
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+    """Of a body, as they come.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+def _again(body: bytes, more: bool, receive: Receive) -> Receive:
+    """Hands the body on, whole or its beginning; what comes after it comes from the client."""
+    first: Message | None = {"type": "http.request", "body": body, "more_body": more}
+
+    async def handed_on() -> Message:
+        nonlocal first
+        if first is None:
+            return await receive()
+        message, first = first, None
+        return message
+
+    return handed_on

@@ -18,7 +18,8 @@ from typing import Generic, TypeVar
 
 from deployments.replica.deadline import NEVER, DeadlinePassed, remaining
 from deployments.replica.execution import Timed, Work, timed
-from deployments.replica.health import Health, HealthLimits
+from deployments.replica.faults import ModelFailed, told
+from deployments.replica.health import NOT_OF_THE_REPLICA, Health, HealthLimits
 from deployments.telemetry.requests import BatchMember, batch_member, note_batch
 
 Item = TypeVar("Item")
@@ -78,7 +79,8 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             deployments.replica.deadline.DeadlinePassed: it could not start in time.
-            Exception: whatever `run` raises for this very item.
+            deployments.replica.faults.ModelFailed: `run` raised something for this very item; what is in
+                `deployments.replica.health.NOT_OF_THE_REPLICA` is raised as it is.
         """
         waiting = _Waiting[Item, Result](item, self._size(item), deadline)
         self._waiting.append(waiting)
@@ -125,7 +127,8 @@ class Batcher(Generic[Item, Result]):
                     if each.is_wanted():
                         await self._answer([each])
             elif not batch[0].done.done():
-                batch[0].done.set_exception(error)
+                known = isinstance(error, NOT_OF_THE_REPLICA)
+                batch[0].done.set_exception(error if known else ModelFailed(told(error)))
             return
         self.work.add(len(batch), answer.compute_ms)
         total = sum(each.size for each in batch) if self._budget is not None else None

@@ -48,7 +48,7 @@ class Call:
     arguments: list[Any]
     deadline: float = NEVER
     context: Mapping[str, str] = field(default_factory=dict)
-    version: int = VERSION
+    version: int = field(default_factory=lambda: VERSION)
 
     def __reduce__(self) -> tuple[Any, tuple[dict[str, Any]]]:
         crossing = {

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
-from deployments.replica.health import Health, HealthLimits
+from deployments.replica.faults import ModelFailed, told
+from deployments.replica.health import NOT_OF_THE_REPLICA, Health, HealthLimits
+from deployments.replica.resources import assigned
 
 SERVED, BUSY_S = "served", "busy_s"
 
@@ -45,7 +47,8 @@ class Work:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
-        self.counts = {SERVED: 0.0, BUSY_S: 0.0}  # requests, and seconds in which the whole replica was busy
+        # Requests, and seconds in which the whole replica was busy; and what Ray gave it, which does not change
+        self.counts = {SERVED: 0.0, BUSY_S: 0.0, **assigned()}
 
     def add(self, requests: int, compute_ms: float) -> None:
         """A batch is done."""
@@ -64,9 +67,18 @@ class ModelThread:
     async def run(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Timed[Result]:
-        """The function's result; what it raises is raised here."""
+        """The function's result.
+
+        Raises:
+            ModelFailed: it raised something that is not in `NOT_OF_THE_REPLICA`; those are raised here.
+        """
         call = partial(self._watched, partial(timed, function, *args, **kwargs))
-        answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        except NOT_OF_THE_REPLICA:
+            raise
+        except Exception as error:
+            raise ModelFailed(told(error)) from None
         self.work.add(1, answer.compute_ms)
         return answer
 

@@ -12,9 +12,11 @@ from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
+from deployments.replica.weights import on_this_node
 from models.device import device, has_bfloat16
 from models.emotion.classifier import EmotionClassifier
 from models.messages import Emotion, Mel, TextFeatures, Transcript
+from models.resolve import Wanted
 from models.sample import sample_mel, sample_text_features
 from models.whisper.voice import VoiceEncoder
 
@@ -27,16 +29,16 @@ class FusionClassifier(RemoteStage):
 
     def __init__(
         self,
-        path: Path,
+        network: Wanted,
         encoders: Mapping[str, str],
-        whisper: Path,
+        whisper: Wanted,
         gpu: bool,
         prior: Mapping[str, float],
         health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
-        self._voice = VoiceEncoder(whisper, self._device, narrow=has_bfloat16())
-        self._classifier = EmotionClassifier(path, encoders, self._device, expected=prior)
+        self._voice = VoiceEncoder(Path(on_this_node(whisper)), self._device, narrow=has_bfloat16())
+        self._classifier = EmotionClassifier(Path(on_this_node(network)), encoders, self._device, expected=prior)
         sizes, mel = self._classifier.info.config, sample_mel()
         words = sample_text_features(sizes.word_width, sizes.context_width)
         self._classify_all([(mel, words, None, ()), (mel, None, None, ())])

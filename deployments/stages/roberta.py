@@ -5,8 +5,6 @@ The papers take RoBERTa; any Hugging Face encoder does, and its width comes from
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ray import serve
 
 from deployments.replica.batching import Batcher
@@ -14,9 +12,11 @@ from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
+from deployments.replica.weights import on_this_node
 from deployments.settings import TextEncoderSettings
 from models.device import device, has_bfloat16
 from models.messages import TokenFeatures
+from models.resolve import Wanted
 from models.sample import TEXT
 from models.text.context_encoder import ContextEncoder
 
@@ -27,14 +27,14 @@ class Roberta(RemoteStage):
 
     def __init__(
         self,
-        model: Path | str,
+        model: Wanted,
         name: str,
         gpu: bool,
         settings: TextEncoderSettings,
         health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
-        encoder = ContextEncoder(model, self._device, settings.threads, narrow=has_bfloat16())
+        encoder = ContextEncoder(on_this_node(model), self._device, settings.threads, narrow=has_bfloat16())
         batch_size = settings.gpu_batch_size if self._device == "cuda" else settings.batch_size
         encoder.encode([TEXT] * (batch_size if self._device == "cuda" else 1))
         self._name = name

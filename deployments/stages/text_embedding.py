@@ -12,7 +12,9 @@ from ray import serve
 from deployments.replica.calls import RemoteStage
 from deployments.replica.execution import ModelThread, Timed
 from deployments.replica.health import HealthLimits
+from deployments.replica.weights import on_this_node
 from models.messages import TokenFeatures
+from models.resolve import Wanted
 from models.sample import TEXT
 from models.text.word_vectors import WordVectors
 
@@ -21,8 +23,8 @@ from models.text.word_vectors import WordVectors
 class TextEmbedding(RemoteStage):
     """The shell around `WordVectors`."""
 
-    def __init__(self, model: Path, name: str, health: HealthLimits | None = None) -> None:
-        self._vectors = WordVectors(model)
+    def __init__(self, model: Wanted, name: str, health: HealthLimits | None = None) -> None:
+        self._vectors = WordVectors(Path(on_this_node(model)))
         self._vectors.embed(TEXT)
         self._name = name
         self._thread = ModelThread("text_embedding", health)

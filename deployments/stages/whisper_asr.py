@@ -11,12 +11,14 @@ from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
+from deployments.replica.weights import on_this_node
 from deployments.settings import RecognizerSettings
 from models.device import device
 from models.messages import Mel, Transcript
+from models.resolve import Wanted
 from models.sample import SECOND, sample_mel
 from models.whisper.engine import CONTEXT_FRAMES
-from models.whisper.engines import load_engine, served_name
+from models.whisper.engines import load_engine
 from models.whisper.recognizer import WhisperRecognizer
 
 
@@ -27,13 +29,15 @@ class WhisperASR(RemoteStage):
     def __init__(
         self,
         settings: RecognizerSettings,
-        model: Path,
+        model: Wanted,
         name: str,
         gpu: bool,
         health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
-        loaded = load_engine(settings.engine, model, self._device, settings.threads, settings.batches)
+        loaded = load_engine(
+            settings.engine, Path(on_this_node(model)), self._device, settings.threads, settings.batches
+        )
         on_gpu = self._device == "cuda"  # False too where Ray gave a GPU that CUDA does not see
         batch_size = settings.gpu_batch_size if on_gpu else settings.batch_size
         batch_frames = settings.gpu_batch_frames if on_gpu else settings.batch_frames
@@ -42,7 +46,7 @@ class WhisperASR(RemoteStage):
         if on_gpu:  # a whole batch, so that a card too small for it is known before clients are
             frames = min(batch_frames // batch_size, CONTEXT_FRAMES)
             recognizer.transcribe([sample_mel(loaded.bands, max(SECOND, frames))] * batch_size)
-        self._name = served_name(name, settings.engine)
+        self._name = name
         self._batcher = Batcher(
             "asr",
             recognizer.transcribe,

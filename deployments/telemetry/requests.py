@@ -20,6 +20,7 @@ from ray.serve.context import _serve_request_context  # Serve has no public name
 from deployments.telemetry import request_log, traces
 from deployments.telemetry.metrics import GATEWAY, Instruments, RequestMetrics, batch_metrics, replica_memory
 from deployments.telemetry.request_ids import request_id
+from deployments.telemetry.settings import TelemetrySettings
 from deployments.telemetry.traces import Tracing
 
 Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
@@ -27,7 +28,6 @@ Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
 KEY_ID: Final = "amser_key_id"  # in the state of a request's scope: which key it came with
 SERVER_ERRORS: Final = 500  # from this status on it is our fault
 LEFT: Final = 499  # in the log: the client did not wait for a status
-PROBLEMS: Final = "/problems/"  # what the types of problem documents begin with
 
 
 class Incoming(Protocol):
@@ -116,11 +116,10 @@ class RequestRecord(Work):
         elif replay:
             self.reason = "replayed"
 
-    def refused(self, status: int, problem_type: str, phrase: str) -> None:
-        """A problem document is sent. Where its type names no kind, the status does."""
+    def refused(self, status: int, kind: str) -> None:
+        """A problem document of this kind is sent."""
         self.status = status
         self.outcome = "failed" if status >= SERVER_ERRORS else "refused"
-        kind = problem_type.rpartition(PROBLEMS)[2] if PROBLEMS in problem_type else phrase.lower().replace(" ", "-")
         self.reason = kind
 
     def left(self, when: Literal["body", "answer"]) -> None:
@@ -196,7 +195,7 @@ class Telemetry:
                 record.left("answer")
                 raise
             except Exception:
-                record.refused(500, "", "Internal Server Error")
+                record.refused(500, "internal")
                 raise
             finally:
                 if span is not None:
@@ -213,6 +212,13 @@ class Telemetry:
         self._measured.request_seconds.observe(time.perf_counter() - record.started, labels)
         if self._log:
             request_log.write(record.facts())
+
+
+def telemetry(settings: TelemetrySettings) -> Telemetry:
+    """As the settings say."""
+    wanted = settings.traces
+    tracing = Tracing(wanted.endpoint, wanted.sampling) if wanted else None
+    return Telemetry(metrics=settings.metrics, log=settings.log, tracing=tracing)
 
 
 @contextmanager

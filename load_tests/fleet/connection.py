@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import gevent
@@ -17,6 +17,7 @@ import gevent.ssl
 import httpx
 from geventhttpclient.response import HTTPSocketResponse
 
+from amser.client.credentials import NoKey, given_key
 from amser.client.device import KEPT_ALIVE_S
 
 OTHER_FILES: Final = 256  # file descriptors that are left to everything else
@@ -26,7 +27,7 @@ REACHED_WITHIN_S: Final = 5.0
 
 
 class BadUrl(ValueError):  # noqa: N818 - an error by its base class
-    """No URL of a cluster, or a host that is not known."""
+    """No URL of a cluster, a host that is not known, or a key for it that is none."""
 
 
 class Unreachable(OSError):  # noqa: N818 - an error by its base class
@@ -43,6 +44,7 @@ class Target:
         name: of the host alone.
         path: before every route.
         tls: None for plain HTTP.
+        key: that every request shows, of `AMSER_KEY`; None for none.
     """
 
     family: int
@@ -51,6 +53,7 @@ class Target:
     name: str
     path: str
     tls: Any
+    key: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -69,7 +72,11 @@ class Target:
             raise BadUrl(f"{parts.host} is not known: {error}") from None
         found.sort(key=lambda each: each[0] != gevent.socket.AF_INET)  # localhost is ::1 too; Serve binds IPv4
         family, _, _, _, address = found[0]
-        return cls(family, address, parts.netloc.decode(), parts.host, parts.path.rstrip("/"), tls)
+        try:
+            key = given_key(None)
+        except NoKey as error:
+            raise BadUrl(str(error)) from None
+        return cls(family, address, parts.netloc.decode(), parts.host, parts.path.rstrip("/"), tls, key)
 
 
 class Connection:

@@ -21,6 +21,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.local_cluster import LocalCluster
+from deployments.replica.resources import assigned
 
 STAGES = ("Ingress", "WhisperASR", "FusionClassifier")
 WORK_S = 0.2  # of each stage for a request
@@ -41,7 +42,7 @@ class Counting:
         self._counts = {"admitted": 0.0, "inside": 0.0, "served": 0.0, "busy_s": 0.0}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return dict(self._counts)
+        return self._counts | assigned()
 
     async def work(self) -> None:
         self._counts["admitted"] += 1

@@ -19,10 +19,14 @@ import httpx
 import pytest
 from drills import Link, actors, config_of_drills, kill, replicas, serves_again, until
 from fleet_of_spools import CLOSED, DEVICES, Fleet, clips, reasonless
+from nodes import another_cache
 from recordings import envelope_of
 
 from amser import wire
 from amser.client import delivery
+from benchmarks.drills.devices import ANSWERED, Again, OpenLoop, outcomes
+from benchmarks.drills.faults import released
+from benchmarks.drills.processes import serve_replaced
 from deployments.accelerator import SHARES
 from deployments.local_cluster import LocalCluster
 
@@ -40,7 +44,7 @@ Tell = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A head and a second node; what is `ON_NODE` runs there as long as there is one."""
+    """A head and a second node, which keeps its weights elsewhere; what is `ON_NODE` runs there as long as it can."""
     folder = tmp_path_factory.mktemp("drills")
     there_or_anywhere = {"label_selector": {"node": NODE}, "fallback_strategy": [{"label_selector": {}}]}
     placed = {name: {"ray_actor_options": {"num_cpus": SHARES[name].num_cpus, **there_or_anywhere}} for name in ON_NODE}
@@ -48,7 +52,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HEALTH_CHECKS.items():
             patch.setenv(name, value)
-        with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=[NODE]) as running:
+        nodes = {NODE: {"AMSER_CACHE": str(another_cache(folder))}}
+        with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=nodes) as running:
             running.wait_until_ready()
             yield running
 
@@ -244,6 +249,21 @@ def test_without_its_controller_the_cluster_answers_and_afterwards_it_repairs_it
     tally.assert_each_has_one_answer()
     assert meanwhile > 0
     assert reasonless(tally) == Counter()
+
+
+def test_an_upgrade_replaces_every_replica_and_no_client_notices(cluster: LocalCluster, tell: Tell) -> None:
+    """Also none that sends once and takes what comes; and what is sent again gets the answer of the release before."""
+    old = {process.pid for process in replicas(cluster)}
+    with OpenLoop(cluster.url, rate=1.5) as load:
+        time.sleep(2)
+        cluster.deploy(released(cluster.config, "another"))
+        took_s = serve_replaced(cluster, old, within_s=150)
+    tell(f"Upgraded in {took_s:.1f} s: {load.sent} utterances, {outcomes(load.exchanges)}")
+    assert old & {process.pid for process in replicas(cluster)} == set()
+    assert len(load.exchanges) == load.sent > 10
+    assert [each for each in load.exchanges if each.outcome != ANSWERED and not each.bare] == []
+    assert outcomes(load.exchanges).keys() <= {"429 Too Many Requests"}  # a machine that is too busy for a bare client
+    assert {each.again for each in load.exchanges} == {None, Again.SAME}
 
 
 def test_a_lost_node_costs_time_and_no_utterance(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:

@@ -16,6 +16,7 @@ from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
 from amser.features import SAMPLE_RATE
 from amser.rate_hint import RateHint, Reason
+from deployments.access.settings import AuthSettings
 from deployments.app import build
 from deployments.gateway import ingress
 from deployments.gateway.answers import Answer
@@ -42,7 +43,7 @@ STAGES = {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
 def settings() -> Settings:
     for name in MODELS:
         model_path(name)
-    return Settings()
+    return Settings(auth=AuthSettings(mode="none"))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_every_stage_says_what_it_runs(application: Any) -> None:
 
 def test_the_ingress_knows_the_limits_of_the_settings() -> None:
     assert Settings().requests.limits == wire.Limits()
-    assert set(ingress._PROBLEMS) == {400, 408, 413, 415, 422, 429, 503, 504}
+    assert {400, 401, 403, 408, 413, 415, 421, 422, 429, 500, 503, 504} <= set(ingress._PROBLEMS)
 
 
 def test_the_stages_of_the_fused_profile_reckon_with_the_prior_too(

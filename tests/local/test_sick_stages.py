@@ -14,6 +14,7 @@ from recordings import envelope_of, speakers, waveform_of
 
 from amser import wire
 from amser.features import SAMPLE_RATE
+from deployments.access.settings import AuthSettings
 from deployments.app import build
 from deployments.settings import FlowSettings, HealthSettings, IdempotencySettings, Settings
 from deployments.stages import mel_reconstruction
@@ -47,6 +48,7 @@ def broken(*_: object, **__: object) -> Any:
 def application() -> Any:
     # Every request is to be computed: the same bytes come again and again, some through a stage that fails
     settings = Settings(
+        auth=AuthSettings(mode="none"),
         profile="fused",
         health=HealthSettings(failures=FAILURES),
         idempotency=IdempotencySettings(store="none"),

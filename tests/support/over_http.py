@@ -49,7 +49,7 @@ def assert_problem(response: httpx.Response, status: int, limit: str | None = ""
 
 
 def raw_request(body_length: int, body: bytes) -> bytes:
-    head = f"POST /v1/emotion HTTP/1.1\r\nHost: amser\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
+    head = f"POST /v1/emotion HTTP/1.1\r\nHost: localhost\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
     return f"{head}Content-Length: {body_length}\r\n\r\n".encode() + body
 
 

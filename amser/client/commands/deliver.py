@@ -7,11 +7,12 @@ import json
 import logging
 import shlex
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from amser.client.commands.terminal import FAILED, KEPT, OK, columns, complain
+from amser.client.credentials import KEY_VARIABLE, given_key
 from amser.client.delivery import Delivery, DeliverySettings
 from amser.client.device import DeviceSettings
 from amser.client.spool import Spool
@@ -53,12 +54,22 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Adds those that say whom to send to, and what is asked there."""
     parser.add_argument("--url", default=DeviceSettings().url, help="of the cluster (default: %(default)s)")
     parser.add_argument(
+        "--key-file", type=Path, metavar="FILE", help=f"that holds the key for the cluster (default: ${KEY_VARIABLE})"
+    )
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates that the cluster's is signed by (https)")
+    parser.add_argument(
         "--emotions",
         type=lambda text: tuple(name.strip() for name in text.split(",")),
         default=(),
         metavar="LIST",
         help="choose among these alone, such as angry,happy,neutral,sad (default: all that the cluster knows)",
     )
+
+
+def cluster_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_cluster_options` made, as fields of `DeviceSettings`. Raises ValueError."""
+    key = given_key(options.key_file)
+    return {"url": options.url, "emotions": options.emotions, "key": key, "ca": options.ca}
 
 
 def add_partial_option(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +81,7 @@ def add_partial_option(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Delivers what waits; returns the exit code."""
     try:
-        settings = DeviceSettings(url=options.url, emotions=options.emotions)
+        settings = DeviceSettings(**cluster_options(options))
     except ValueError as error:
         options.parser.error(str(error))
     try:
@@ -78,35 +89,32 @@ def run(options: argparse.Namespace) -> int:
             return _watch(options, settings)
         SpoolView(options.spool).close()  # a name with a typing error makes no new spool
         with Spool(options.spool, wait_s=OWNERSHIP_WITHIN_S) as spool:
-            return deliver_waiting(spool, settings, [], json_lines=options.json, whole=not options.partial)
+            return deliver_waiting(spool, settings, [], options)
     except SpoolError as error:
         return complain(str(error))
 
 
-def deliver_waiting(
-    spool: Spool, settings: DeviceSettings, turns: list[SentTurn], *, json_lines: bool, whole: bool = True
-) -> int:
+def deliver_waiting(spool: Spool, settings: DeviceSettings, turns: list[SentTurn], options: argparse.Namespace) -> int:
     """Delivers until nothing waits or the link does not come back soon, and prints what came back.
 
     Args:
         spool: owned by this process.
         settings: whom to send to.
         turns: that are already known to fail, or to hold no speech; they are printed along.
-        json_lines: a line a turn, instead of the table at the end.
-        whole: ask for whole answers, as `DeliverySettings` has it.
+        options: of the command: `json` for a line a turn instead of the table at the end, `partial`, `key_file`, `ca`.
 
     Returns:
         The exit code.
     """
-    how = DeliverySettings(whole=whole)
+    how = DeliverySettings(whole=not options.partial)
     try:
         with Console(stderr=True).status("delivering"), Delivery(settings, how) as delivery:
             for result in delivery.until_empty(spool):
                 turns.append(_turn(result))
-                if json_lines:
+                if options.json:
                     print(as_json(turns[-1]), flush=True)
     finally:  # also after Ctrl-C: these results wait no longer
-        if turns and not json_lines:
+        if turns and not options.json:
             console = _console()
             for part in report(turns, console.width):
                 console.print(part)
@@ -116,7 +124,9 @@ def deliver_waiting(
         command = ["python", "-m", "amser", "deliver", "--spool", str(spool.path), "--url", settings.url]
         if settings.emotions:
             command += ["--emotions", ",".join(settings.emotions)]
-        command += [] if whole else ["--partial"]
+        command += ["--key-file", str(options.key_file)] if options.key_file else []
+        command += ["--ca", str(options.ca)] if options.ca else []
+        command += ["--partial"] if options.partial else []
         return complain(f"{count} kept in the spool: {cause}", f"Deliver later with: {shlex.join(command)}", KEPT)
     return FAILED if any(turn.failure for turn in turns) else OK
 

@@ -14,7 +14,13 @@ from rich.markup import escape
 
 from amser.audio import FORMATS
 from amser.client.commands.codec_options import add_codec_options, device_settings
-from amser.client.commands.deliver import OWNERSHIP_WITHIN_S, add_cluster_options, add_partial_option, deliver_waiting
+from amser.client.commands.deliver import (
+    OWNERSHIP_WITHIN_S,
+    add_cluster_options,
+    add_partial_option,
+    cluster_options,
+    deliver_waiting,
+)
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
@@ -73,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     """Sends the files; returns the exit code."""
     try:
         check_inputs(options.files)
-        settings = device_settings(options, url=options.url, emotions=options.emotions)
+        settings = device_settings(options, **cluster_options(options))
         detector = None if options.no_split else SpeechDetector(options.vad or default_model())
     except ValueError as error:
         options.parser.error(str(error))
@@ -121,7 +127,7 @@ def _spool(options: argparse.Namespace, settings: DeviceSettings, recorded: Iter
                     failed.append(done)
                     if options.json:
                         print(as_json(done), flush=True)
-            return deliver_waiting(spool, settings, failed, json_lines=options.json, whole=not options.partial)
+            return deliver_waiting(spool, settings, failed, options)
     except SpoolError as error:
         return complain(str(error))
 

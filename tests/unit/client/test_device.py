@@ -273,6 +273,18 @@ def test_without_a_wait_that_it_asked_for_the_cluster_is_asked_again_at_once(utt
     assert {request.body for request in cluster.received} == {utterance.envelope}
 
 
+def test_a_link_that_is_too_slow_for_a_body_is_not_given_the_same_body_again(utterance: Utterance) -> None:
+    slow = Response(408, {"type": "/problems/body-too-slow", "title": "Body too slow"})
+    with (
+        stand_in(slow) as cluster,
+        Device(DeviceSettings(url=cluster.url)) as phone,
+        pytest.raises(Refused, match="408 Body too slow") as refused,
+    ):
+        phone.send(utterance)
+    assert len(cluster.received) == 1
+    assert refused.value.kind == "body-too-slow"
+
+
 @pytest.mark.usefixtures("no_backoff")
 def test_a_deadline_that_is_missed_every_time_is_told_as_such_and_not_for_ever(utterance: Utterance) -> None:
     """A third attempt would have 0.2 s where the cluster takes 0.5 s to say 504: the device would cut it off."""

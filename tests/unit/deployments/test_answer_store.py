@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from redis_server import RedisServer
 
 from deployments.gateway.answer_store import EmbeddedStore, RedisStore, StoreUnavailable, answer_store
 from deployments.settings import IdempotencySettings
@@ -136,6 +135,19 @@ async def test_a_damaged_file_is_begun_anew(folder: Path, clock: Clock, content:
     assert await store.get(b"key") == b"answer"
 
 
+async def test_a_file_whose_schema_is_no_text_any_more_is_begun_anew(folder: Path, clock: Clock) -> None:
+    """SQLite quotes the file in its message, which Python then cannot read."""
+    store = embedded(folder, clock)
+    await store.put(b"key", b"before")
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    path = folder / "answers.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE answers", b"\xffREATE TABLE answers"))
+    store = embedded(folder, clock)
+    await store.put(b"key", b"anew")
+    assert await store.get(b"key") == b"anew"
+
+
 async def test_while_another_process_writes_an_answer_is_not_kept_and_nothing_waits_for_it(
     folder: Path, clock: Clock
 ) -> None:
@@ -170,33 +182,6 @@ def test_redis_needs_its_address_and_no_other_store_has_one(settings: dict[str, 
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
-
-
-class RedisServer:
-    """A real one, on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-        self.start()
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
-        self._process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL)
-        ends_at = time.monotonic() + 30
-        while time.monotonic() < ends_at:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.05)
-        pytest.fail("redis-server did not start")
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture

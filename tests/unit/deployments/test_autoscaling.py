@@ -16,7 +16,7 @@ from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from deployments import autoscaling
-from deployments.accelerator import SHARES
+from deployments.accelerator import SHARES, actor_options
 from deployments.autoscaling import (
     Capacity,
     Load,
@@ -160,6 +160,19 @@ def test_where_not_all_fits_the_bottleneck_is_as_wide_as_it_can_be() -> None:
     assert not fits({**given, "WhisperASR": 9}, stages, Capacity(num_cpus=8.6))
 
 
+def test_what_is_spare_finds_room_beside_whatever_is_wanted_as_far_as_the_least_allow() -> None:
+    spare = {"WhisperASR": 1}
+    for num_cpus in (4, 16):
+        wanted = Replay(Capacity(num_cpus, spare=spare)).run(5, lambda _: 500)[-1]
+        used = sum(count * SHARES[name].num_cpus for name, count in wanted.items())
+        assert wanted["WhisperASR"] > 1
+        assert num_cpus - 2 < used <= num_cpus - SHARES["WhisperASR"].num_cpus
+    full = Replay(Capacity(2, spare=spare)).run(5, lambda _: 500)[-1]
+    assert set(full.values()) == {1}
+    stages = {"WhisperASR": stage("WhisperASR")}
+    assert within({"WhisperASR": 9}, SERVICE_S, stages, Capacity(num_gpus=1, spare=spare)) == {"WhisperASR": 3}
+
+
 def test_the_waits_of_all_stages_together_keep_their_share_of_the_objective() -> None:
     stages = {name: stage(name) for name in SHARES}
     wanted = staffing(40, SERVICE_S, stages, OBJECTIVE)
@@ -224,8 +237,17 @@ def test_what_is_remembered_survives_json() -> None:
 class Controller:
     """Calls the policy as Ray's controller does: pickled by value, wrapped, ten times a second, with its own state."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, cpus: float = 32, gpus: float = 0) -> None:
-        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus, "GPU": gpus})
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        cpus: float = 32,
+        gpus: float = 0,
+        memory: float = 1e12,
+        on_gpu: bool = True,
+    ) -> None:
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": cpus, "GPU": gpus, "memory": memory})
+        given = {name: actor_options(share, on_gpu and gpus > 0, memory=True) for name, share in SHARES.items()}
+        self.resources: dict[str, dict[str, float]] = given
         self._policy = _apply_app_level_autoscaling_config(WholeApplication())
         self._state: dict[DeploymentID, dict[str, Any]] = {}
         self.targets = dict.fromkeys(SHARES, 1)
@@ -250,10 +272,10 @@ class Controller:
     def _context(self, name: str, inside: float, in_gateway: float) -> AutoscalingContext:
         deployment = DeploymentID(name, "amser")
         replica = ReplicaID("one", deployment)
+        counts = {**self._counts, "inside": inside} if name == "Ingress" else {}
         counted = {
             metric: {replica: [TimeStampedValue(self._now_s, value)]}
-            for metric, value in {**self._counts, "inside": inside}.items()
-            if name == "Ingress"
+            for metric, value in {**counts, **self.resources[name]}.items()
         }
         return AutoscalingContext(
             deployment_id=deployment,
@@ -304,6 +326,34 @@ def test_logical_gpus_of_the_cluster_bound_the_replicas(monkeypatch: pytest.Monk
     targets = Controller(monkeypatch, gpus=2).run(10, 400)[-1]
     assert 4 < targets["WhisperASR"] <= 7
     assert sum(count * SHARES[name].num_gpus for name, count in targets.items()) <= 2 + 1e-6
+
+
+def test_replicas_without_a_share_of_a_gpu_are_not_counted_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`accelerator: cpu` on a cluster that has GPUs: the policy had to be told the same, or it planned for them."""
+    controller = Controller(monkeypatch, gpus=2, on_gpu=False)
+    assert controller.run(10, 400)[-1] == Controller(monkeypatch, gpus=0).run(10, 400)[-1]
+    assert controller.targets["WhisperASR"] > 10
+
+
+def test_what_a_replica_says_it_was_given_counts_and_not_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator may set `ray_actor_options` of a deployment."""
+    controller = Controller(monkeypatch, cpus=32)
+    controller.resources["WhisperASR"] = {"num_cpus": 4.0}
+    assert 1 < controller.run(10, 400)[-1]["WhisperASR"] <= 7
+
+
+def test_memory_of_the_cluster_bounds_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = Controller(monkeypatch, memory=20e9).run(10, 400)[-1]
+    assert targets["WhisperASR"] > 4
+    assert 17e9 < sum(count * SHARES[name].memory for name, count in targets.items()) <= 20e9
+
+
+def test_a_stage_grows_once_a_replica_has_said_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = Controller(monkeypatch)
+    told, controller.resources["WhisperASR"] = controller.resources["WhisperASR"], {}
+    assert controller.run(10, 400)[-1]["WhisperASR"] == 1
+    controller.resources["WhisperASR"] = told
+    assert controller.run(3, 400)[-1]["WhisperASR"] > 10
 
 
 def test_a_second_passes_between_two_decisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.accelerator import FUSED_SHARE, SHARES, actor_options
+from deployments.access.settings import AuthSettings
+from deployments.intake.limits import ProxySettings
 from deployments.local_cluster import DEFAULT_CONFIG
 from deployments.settings import Settings
 
@@ -45,6 +47,10 @@ def test_its_arguments_are_settings(config: dict[str, Any]) -> None:
     assert settings_of(config).accelerator == "auto"
 
 
+def test_it_wants_keys(config: dict[str, Any]) -> None:
+    assert settings_of(config).auth == AuthSettings(mode="keys")
+
+
 def test_it_names_the_deployments_of_its_profile(config: dict[str, Any]) -> None:
     expected = {"distributed": STAGES, "fused": {"Ingress"}}[settings_of(config).profile]
     assert {deployment["name"] for deployment in application(config)["deployments"]} == expected
@@ -53,6 +59,10 @@ def test_it_names_the_deployments_of_its_profile(config: dict[str, Any]) -> None
 
 def test_it_listens_on_loopback(config: dict[str, Any]) -> None:
     assert config["http_options"]["host"] == "127.0.0.1"
+
+
+def test_no_proxy_is_a_bottleneck_for_a_cluster() -> None:
+    assert yaml.safe_load(DEFAULT_CONFIG.read_text())["proxy_location"] == "EveryNode"
 
 
 def test_every_deployment_scales(config: dict[str, Any]) -> None:
@@ -83,7 +93,23 @@ def test_every_deployment_is_watched_and_ends_in_order(config: dict[str, Any]) -
 
 def test_the_application_gives_up_before_the_proxy_does(config: dict[str, Any]) -> None:
     requests = settings_of(config).requests
-    assert config["http_options"]["request_timeout_s"] > requests.deadline_s > requests.body_timeout_s
+    assert config["http_options"]["request_timeout_s"] > requests.deadline_s > requests.bodies.grace_s
+
+
+def test_readiness_finds_room_beside_requests_and_bodies(config: dict[str, Any]) -> None:
+    requests = settings_of(config).requests
+    (ingress,) = (each for each in application(config)["deployments"] if each["name"] == "Ingress")
+    quick = ingress["max_ongoing_requests"] - requests.at_once - requests.bodies.at_once
+    assert quick >= requests.at_once  # for what is refused or answered at once
+
+
+def test_a_wav_over_a_slow_link_keeps_the_pace(config: dict[str, Any]) -> None:
+    """20 s of 16 kHz WAV at 400 kbit/s take 12.8 s; ten seconds for a whole body never let it arrive."""
+    bodies = settings_of(config).requests.bodies
+    assert 2 * bodies.pace < 400_000 / 8
+    assert ProxySettings().bodies.pace == bodies.pace
+    assert ProxySettings().bodies.grace_s == bodies.grace_s
+    assert ProxySettings().largest_body >= settings_of(config).requests.max_audio_bytes
 
 
 def test_batches_can_fill() -> None:

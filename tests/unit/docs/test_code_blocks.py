@@ -24,6 +24,7 @@ RUN_HERE = {
     "python -m training.corpora tests/data/emotion/emogator.tsv": "utterances",
     "python -m models.weights verify": "",
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
+    "python -m load_tests plan --devices 100_000 --slo-p99-ms 3000": "8 nodes",
     "python -m edge_sim tests/data/speech/librispeech/*.flac --radio wifi lte --transport klt:standard opus:16k": "lte",
     "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4": "klt",
 }
@@ -31,6 +32,8 @@ RUN_HERE = {
 NOT_RUN = {
     r"make (demo|setup|test)": "installs packages, or runs this very test",
     r"source .venv/bin/activate": "a setting of the reader's shell",
+    r"export AMSER_KEY=.*": "makes a key of the reader's; tests/unit/deployments/test_keys.py makes some",
+    r"python -m deployments\.access .*": "changes the reader's keys; tests/unit/deployments/test_keys.py runs it",
     r"export \w+=\S+": "a setting of the reader's shell",
     r"(ray|serve) .*": "needs a Ray head of its own on Ray's ports; tests/conftest.py deploys the same files",
     r"locust .*": "serves a web page until it is stopped; tests/unit/load_tests run the same file",
@@ -44,6 +47,7 @@ NOT_RUN = {
     r"python -m load_tests run soak .*": "takes half an hour, and Ray's dashboard",
     r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
     r"python -m benchmarks\..*": "takes minutes to hours",
+    r"python -m tests\.fuzz .*": "takes an hour; tests/unit/test_fuzz.py runs it for a moment",
 }
 
 

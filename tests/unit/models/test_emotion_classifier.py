@@ -28,6 +28,7 @@ from models.emotion.config import FusionConfig
 from models.emotion.prior import PriorError
 from models.emotion.registry import build
 from models.messages import Mel, TextFeatures, TokenFeatures, Transcript
+from models.resolve import locate
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
@@ -134,8 +135,8 @@ def test_a_network_does_not_start_beside_other_encoders(classifier: EmotionClass
 
 
 def test_a_network_starts_beside_the_encoders_that_are_served(classifier: EmotionClassifier) -> None:
-    _, (path, fingerprints, *_) = stage_arguments(Settings(), gpu=False)["fusion"]
-    assert EmotionClassifier(path, fingerprints).info == classifier.info
+    _, (network, fingerprints, *_) = stage_arguments(Settings(), gpu=False)["fusion"]
+    assert EmotionClassifier(Path(locate(network)), fingerprints).info == classifier.info
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Who may ask the gateway, and how much: keys, limits, Host, CORS, security headers."""

@@ -1,0 +1,341 @@
+"""Around the whole HTTP interface: Host, CORS, keys and limits, before a byte of a body is read.
+
+What a request costs is drawn in two steps. Key, requests, concurrency and the announced bytes are looked at before the
+body; seconds of audio and everything of the device once the envelope is read, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from math import ceil, inf
+from typing import Final, Protocol
+
+from ray.serve import metrics
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.access.denied import Denied, no_key, no_scope
+from deployments.access.headers import SecurityHeaders
+from deployments.access.key_file import WatchedKeys
+from deployments.access.keys import key_of
+from deployments.access.limits import Buckets, Charge, Concurrency
+from deployments.access.rules import SCOPES, Rule, rule_of
+from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
+
+KEY_ID: Final = "amser_key_id"  # in the state of a request's scope, where `deployments.telemetry` finds it
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+PROBES: Final = ("/healthz", "/readyz")  # are asked by address
+WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation
+CONCURRENCY_RETRY_S: Final = 1  # nobody knows when one of the others ends
+LONGEST_SIZE: Final = 18  # digits
+UNITS: Final = {
+    "requests": "requests a minute",
+    "bytes": "bytes a minute",
+    "speech": "s of speech a minute",
+}
+# What a page of another origin may send and read
+CORS_METHODS: Final = ("GET", "HEAD", "POST")
+CORS_HEADERS: Final = ("Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id")
+CORS_EXPOSED: Final = (
+    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
+)  # fmt: skip
+
+Respond = Callable[[Denied, HTTPConnection], Response]
+
+logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
+
+
+class Guarded(Protocol):
+    """What a replica has to offer for `GateMiddleware`."""
+
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """The application behind this replica's gate."""
+
+
+class GateMiddleware:
+    """Puts an application behind the gate of its replica. FastAPI pickles it with its routes, before there is one.
+
+    Args:
+        app: everything behind it.
+        replica: the object that Serve has made for the application.
+    """
+
+    def __init__(self, app: ASGIApp, replica: Callable[[], Guarded]) -> None:
+        self._app, self._replica = app, replica
+        self._guarded: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if self._guarded is None:
+            self._guarded = self._replica().guard(self._app)
+        await self._guarded(scope, receive, send)
+
+
+@dataclass(slots=True)
+class Visit:
+    """A request that was let in.
+
+    Attributes:
+        client: for admission control: the key. None where there are no keys, and the address counts.
+    """
+
+    client: str | None = None
+    _gate: Gate | None = None
+    _caller: str = ""  # whose limits count: the key, or the address
+    _limits: LimitSettings = field(default_factory=LimitSettings)
+    _drawn: list[Charge] = field(default_factory=list)
+    _entered: list[str] = field(default_factory=list)  # the device ids for which it counts as under way
+
+    async def hears(self, device_id: str | None, size: int, seconds: float) -> None:
+        """Draws what is known once the body is read; None for the device id of an upload, which has none.
+
+        Raises:
+            Denied: it is more than the key, or its device, may ask now.
+        """
+        if self._gate is not None:
+            await self._gate.hear(self, device_id, size, seconds)
+
+    def named(self, device: str) -> str:
+        """Whose limit it is, in words."""
+        return f"device {device!r}" if device else "key" if self.client else "address"
+
+
+_VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
+
+
+class Gate:
+    """Lets requests in, or says why not. One for each replica of the gateway.
+
+    Args:
+        auth: None lets nobody in: an application that says nothing of keys does not start, see `deployments.app`.
+        limits: of keys and devices.
+        cors: origins of other sites.
+        hosts: that requests may name; None are those of this machine where there are no keys, and all where there are.
+        client_of: the remote address, where there are no keys.
+        buckets: of the limits.
+
+    Raises:
+        deployments.access.key_file.KeyFileBroken: there is no file of keys that can be used.
+    """
+
+    def __init__(
+        self,
+        auth: AuthSettings | None,
+        limits: LimitSettings,
+        cors: CorsSettings,
+        hosts: Sequence[str] | None,
+        client_of: Callable[[HTTPConnection], str],
+        buckets: Buckets,
+    ) -> None:
+        self._auth = auth
+        self._keys = WatchedKeys(auth.file.expanduser()) if auth and auth.mode == "keys" else None
+        self._limits, self._cors = limits, cors
+        self._hosts = frozenset(map(str.lower, hosts or (("*",) if self._keys else LOOPBACK_NAMES)))
+        self._client_of = client_of
+        self._buckets = buckets
+        self._concurrency = Concurrency()
+        self._denied = metrics.Counter("amser_denied", "Requests without the right to be asked.", ("reason",))
+        self._limited = metrics.Counter("amser_limited", "Requests over a limit.", ("limit", "by"))
+        if auth and auth.mode == "none":
+            logger.warning("auth: none: whoever reaches the port of this application may ask it")
+
+    @staticmethod
+    def visit() -> Visit:
+        """The request that is being answered; outside of HTTP one that may do everything."""
+        return _VISIT.get() or Visit()
+
+    def around(self, app: ASGIApp, respond: Respond) -> ASGIApp:
+        """The application behind this gate.
+
+        Args:
+            app: everything behind it.
+            respond: makes a response of a refusal.
+        """
+
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._let_in(app, respond, scope, receive, send)
+
+        inner: ASGIApp = guarded
+        if self._cors.origins:
+            inner = _Cors(inner, self._cors.origins, respond)
+
+        async def known_host(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":  # there are no others yet; one that comes needs a rule first
+                await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
+            elif self._is_known(scope):
+                await inner(scope, receive, send)
+            else:
+                self._denied.inc(1, {"reason": "host"})
+                denied = Denied(
+                    HTTPStatus.MISDIRECTED_REQUEST, "host-not-allowed", "this cluster has no such host name"
+                )
+                await respond(denied, HTTPConnection(scope))(scope, receive, send)
+
+        return SecurityHeaders(known_host)
+
+    async def hear(self, visit: Visit, device_id: str | None, size: int, seconds: float) -> None:
+        """See `Visit.hears`."""
+        charges = _charges("", visit._limits.key, speech=seconds)
+        if device_id is not None:
+            self._enter(visit, device_id, visit._limits.device)
+            charges += _charges(device_id, visit._limits.device, requests=1, bytes=size, speech=seconds)
+        await self._draw(visit, charges)
+
+    async def _let_in(self, app: ASGIApp, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
+        rule = rule_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        if rule == "open" or (rule == "docs" and self._auth is not None and self._auth.docs == "public"):
+            await app(scope, receive, send)
+            return
+        visit = Visit()
+        token = _VISIT.set(visit)
+        try:
+            try:
+                self._identify(visit, rule, scope)
+                receive = await self._begin(visit, scope, receive)
+            except Denied as denied:
+                await respond(denied, HTTPConnection(scope))(scope, receive, send)
+                return
+            await app(scope, receive, send)
+        finally:
+            _VISIT.reset(token)
+            for device in visit._entered:
+                self._concurrency.leave(visit._caller, device)
+
+    def _identify(self, visit: Visit, rule: Rule, scope: Scope) -> None:
+        """Finds out who asks. Raises Denied."""
+        visit._gate = self
+        if self._keys is None:
+            if self._auth is None:
+                raise no_key()
+            visit._caller, visit._limits = self._client_of(HTTPConnection(scope)), self._limits
+            return
+        shown = key_of(Headers(scope=scope).get("authorization"), self._keys.ring())
+        if shown.key is None or not shown.is_valid:
+            self._denied.inc(1, {"reason": shown.trouble})
+            raise no_key()
+        key = shown.key
+        if rule in SCOPES and rule not in key.scopes:
+            self._denied.inc(1, {"reason": "scope"})
+            raise no_scope(rule)
+        scope.setdefault("state", {})[KEY_ID] = key.id  # for the line of the log
+        visit.client = visit._caller = f"key {key.id}"
+        visit._limits = key.limits_within(self._limits)
+
+    async def _begin(self, visit: Visit, scope: Scope, receive: Receive) -> Receive:
+        """Draws what is known before the body; returns what the application reads the body from. Raises Denied."""
+        limits = visit._limits.key
+        self._enter(visit, "", limits)
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "0")
+        is_size = announced.isdecimal() and len(announced) <= LONGEST_SIZE and "transfer-encoding" not in headers
+        size = int(announced) if is_size else None
+        await self._draw(visit, _charges("", limits, requests=1, bytes=size or 0))
+        if size is not None or limits.bytes_per_minute is None:
+            return receive
+
+        async def counted() -> Message:
+            message = await receive()
+            await self._draw(visit, _charges("", limits, bytes=len(message.get("body", b""))))
+            return message
+
+        return counted
+
+    def _enter(self, visit: Visit, device: str, limits: Limits) -> None:
+        """Counts a request as under way. Raises Denied."""
+        if limits.concurrency is None:
+            return
+        if not self._concurrency.enter(visit._caller, device, limits.concurrency):
+            self._limited.inc(1, {"limit": "concurrency", "by": "device" if device else "key"})
+            cause = f"this {visit.named(device)} has as many requests under way as it may"
+            most = f"{limits.concurrency} at once"
+            raise Denied(HTTPStatus.TOO_MANY_REQUESTS, "limit-concurrency", cause, most, CONCURRENCY_RETRY_S)
+        visit._entered.append(device)
+
+    async def _draw(self, visit: Visit, charges: list[Charge]) -> None:
+        """Draws all, or raises Denied with the time until the whole request would pass."""
+        verdict = await self._buckets.draw(visit._caller, charges)
+        if verdict.charge is None:
+            visit._drawn += charges
+            return
+        if visit._drawn:  # what it has drawn so far it will draw again
+            whole = await self._buckets.draw(visit._caller, _summed([*visit._drawn, *charges]), only_ask=True)
+            verdict = max(verdict, whole, key=lambda each: each.wait_s)
+        over = verdict.charge
+        assert over is not None
+        self._limited.inc(1, {"limit": over.limit, "by": "device" if over.device else "key"})
+        limit = f"{over.per_minute:g} {UNITS[over.limit]}"
+        who = visit.named(over.device)
+        if verdict.wait_s == inf:
+            cause = f"this request alone is more than its {who} may ask in a minute"
+            raise Denied(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", cause, limit)
+        cause = f"this {who} has asked for as much as it may"
+        raise Denied(HTTPStatus.TOO_MANY_REQUESTS, f"limit-{over.limit}", cause, limit, ceil(verdict.wait_s))
+
+    def _is_known(self, scope: Scope) -> bool:
+        if "*" in self._hosts or scope["path"] in PROBES:
+            return True
+        return _host_name(Headers(scope=scope).get("host", "")) in self._hosts
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, with a problem document for what it refuses."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str], respond: Respond) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_HEADERS,
+            expose_headers=CORS_EXPOSED,
+        )
+        self._respond = respond
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Of a request that a browser asks for before it sends it."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == HTTPStatus.OK:
+            return response
+        denied = Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
+        asked = HTTPConnection({"type": "http", "path": "", "headers": request_headers.raw})
+        return self._respond(denied, asked)
+
+
+def _charges(device: str, limits: Limits, **amounts: float) -> list[Charge]:
+    """Of what is limited, and asked for at all."""
+    rates = {
+        "requests": limits.requests_per_minute,
+        "bytes": limits.bytes_per_minute,
+        "speech": limits.audio_s_per_minute,
+    }
+    return [
+        Charge(name, device, rate, amount)
+        for name, amount in amounts.items()
+        if amount and (rate := rates[name]) is not None
+    ]
+
+
+def _summed(charges: Sequence[Charge]) -> list[Charge]:
+    """One charge for each bucket."""
+    together: dict[tuple[str, str], Charge] = {}
+    for charge in charges:
+        name = charge.device, charge.limit
+        before = together.get(name)
+        together[name] = replace(charge, amount=charge.amount + before.amount) if before else charge
+    return list(together.values())
+
+
+def _host_name(host: str) -> str:
+    """Of a Host header: without its port, and without the brackets of an IPv6 address."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()

@@ -1,0 +1,40 @@
+"""Which route wants which key. A route that is not named here wants a valid key of any scope."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+Scope: TypeAlias = Literal["recognize", "read"]
+Rule: TypeAlias = Scope | Literal["open", "docs", "any key"]
+
+SCOPES: Final[tuple[Scope, ...]] = ("recognize", "read")
+
+# By the path as the router gets it, and whatever the method
+RULES: Final = MappingProxyType[str, Rule](
+    {
+        "/v1/emotion": "recognize",
+        "/v1/emotion/audio": "recognize",
+        "/v1/models": "read",
+        "/healthz": "open",  # load balancers have no keys
+        "/readyz": "open",
+        "/docs": "docs",
+        "/docs/oauth2-redirect": "docs",
+        "/redoc": "docs",
+        "/openapi.json": "docs",
+        "/problems": "docs",
+    }
+)
+UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})
+
+
+def rule_of(path: str) -> Rule:
+    """What a path wants."""
+    if path in RULES:
+        return RULES[path]
+    return next((rule for start, rule in UNDER.items() if path.startswith(start)), "any key")
+
+
+def route_of(path: str) -> str:
+    """A path as metrics and logs name it: one of ours, or `other` for whatever else a client asks for."""
+    return path if path in RULES else "other"

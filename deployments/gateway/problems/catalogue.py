@@ -1,0 +1,154 @@
+"""Every kind of problem: what it means, what to do, whether trying again helps.
+
+The gateway serves this at `/problems`, OpenAPI lists it, and docs/problems.md is written from it:
+
+    python -m deployments.gateway.problems.pages > docs/problems.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+PAGES: Final = "/problems"  # on the gateway: where the `type` of a problem leads
+
+NO: Final = "no"
+CHANGED: Final = "once the request is changed"
+LATER: Final = "yes, after Retry-After"
+AT_ONCE: Final = "yes"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem.
+
+    Attributes:
+        slug: end of its `type`.
+        status: HTTP status.
+        title: a few words, the same for every problem of the kind.
+        meaning: what has happened.
+        remedy: what to do about it.
+        again: whether the same request may succeed.
+        closes: the connection is closed, since the rest of the request is not read.
+    """
+
+    slug: str
+    status: HTTPStatus
+    title: str
+    meaning: str
+    remedy: str
+    again: str = CHANGED
+    closes: bool = False
+
+    @property
+    def uri(self) -> str:
+        """The `type`: relative, so that it leads to the page of whichever gateway answered."""
+        return f"{PAGES}/{self.slug}"
+
+
+_S: Final = HTTPStatus
+KINDS: Final[dict[str, Kind]] = {
+    kind.slug: kind
+    for kind in (
+        Kind("malformed", _S.BAD_REQUEST, "Malformed envelope",
+             "The envelope is cut off or corrupt: its length, its checksum or its fields are wrong.",
+             "Send the bytes as they were encoded; encode the utterance again if they are damaged."),
+        Kind("damaged-audio", _S.BAD_REQUEST, "Damaged audio",
+             "The audio file is cut off or damaged.", "Send the whole file, or one that plays."),
+        Kind("bad-preference", _S.BAD_REQUEST, "Unreadable preference",
+             "A header that says what is wanted, such as Amser-Deadline-Ms, cannot be read.",
+             "Correct the header or leave it out. The utterance itself may be fine."),
+        Kind("bad-http", _S.BAD_REQUEST, "Not an HTTP request",
+             "The bytes on the connection are no HTTP/1.1 request.", "Use an HTTP client.", closes=True),
+        Kind("unauthorized", _S.UNAUTHORIZED, "No valid key",
+             "The request has no key, or one that is unknown, expired or revoked.",
+             "Send a valid key (`Authorization: Bearer …`)."),
+        Kind("forbidden", _S.FORBIDDEN, "Not allowed with this key",
+             "The key is valid and does not open this route.", "Use a key with the scope that the route needs."),
+        Kind("host-not-allowed", _S.MISDIRECTED_REQUEST, "Unknown host",
+             "The Host header names none of the hosts that this cluster serves.",
+             "Use the cluster's own name; its operator sets which are known."),
+        Kind("not-found", _S.NOT_FOUND, "No such route",
+             "The cluster has nothing under this path.", "See /docs for the routes."),
+        Kind("method-not-allowed", _S.METHOD_NOT_ALLOWED, "Method not allowed",
+             "The route exists and does not take this method.", "Use one that the Allow header names."),
+        Kind("head-too-slow", _S.REQUEST_TIMEOUT, "Headers too slow",
+             "The request line and headers were not here in time.",
+             "Send them at once; they fit into a few packets.", AT_ONCE, closes=True),
+        Kind("body-too-slow", _S.REQUEST_TIMEOUT, "Body too slow",
+             "The body paused for too long, or came more slowly than the pace that is asked for.",
+             "Send fewer bytes (an envelope in place of audio, a coarser step) or use a faster link. Over the same "
+             "link the same body fails again.", closes=True),
+        Kind("too-large", _S.REQUEST_ENTITY_TOO_LARGE, "Too many bytes",
+             "The body has more bytes than the route takes.", "Send fewer: shorten or compress the utterance."),
+        Kind("too-long", _S.REQUEST_ENTITY_TOO_LARGE, "Too long an utterance",
+             "The utterance lasts longer than the recogniser hears at once.", "Cut it where somebody pauses."),
+        Kind("unsupported-media-type", _S.UNSUPPORTED_MEDIA_TYPE, "Unknown content type",
+             "The route does not take bodies of this content type.",
+             "Send the content type that `limit` names.", CHANGED),
+        Kind("unsupported-envelope", _S.UNSUPPORTED_MEDIA_TYPE, "Unknown envelope",
+             "The body is no envelope, or has a version, a codec or a profile that this cluster does not know.",
+             "Encode with what `limit` names, or update the cluster."),
+        Kind("unsupported-audio", _S.UNSUPPORTED_MEDIA_TYPE, "Unknown audio format",
+             "The file is none of the audio formats, or has none of the codecs, that are read.",
+             "Convert it to one that `limit` names."),
+        Kind("unusable", _S.UNPROCESSABLE_ENTITY, "Unusable speech",
+             "The request is well-formed, but its speech cannot be used: too short, not finite, too high a rank, a "
+             "sample rate or channels out of range, or too costly to decode.",
+             "Send speech within what `limit` names."),
+        Kind("unknown-language", _S.UNPROCESSABLE_ENTITY, "Unknown language",
+             "The recogniser does not know the language that the request names.",
+             "Name one of `limit`, or none to have it detected. The speech itself may be fine."),
+        Kind("unknown-emotions", _S.UNPROCESSABLE_ENTITY, "Unknown emotions",
+             "The parameter `emotions` names classes that the network does not know, one twice, or fewer than two.",
+             "Name two or more of `limit`. The speech itself may be fine."),
+        Kind("overloaded", _S.TOO_MANY_REQUESTS, "No time for an answer",
+             "With the requests under way, an answer would not be ready by the deadline.",
+             "Wait for Retry-After, ask for more time, or take what can be answered (without `handling=strict`).",
+             LATER),
+        Kind("share-used", _S.TOO_MANY_REQUESTS, "Share used up",
+             "This client has its share of the work under way, and others wait.",
+             "Wait for Retry-After; send fewer requests at once.", LATER),
+        Kind("queue-full", _S.TOO_MANY_REQUESTS, "Queue full",
+             "As many requests are under way as the cluster keeps.", "Wait for Retry-After.", LATER),
+        Kind("too-many-bodies", _S.TOO_MANY_REQUESTS, "Too many bodies on their way",
+             "More bodies are on their way, from this client or in all, than are read at once, and this one was the "
+             "slowest.",
+             "Wait for Retry-After; send fewer at once, or faster.", LATER, closes=True),
+        Kind("limit-requests", _S.TOO_MANY_REQUESTS, "Limit of requests reached",
+             "The key or the device has had the requests that it may have in this time.",
+             "Wait for Retry-After.", LATER),
+        Kind("limit-concurrency", _S.TOO_MANY_REQUESTS, "Limit of requests at once reached",
+             "The key or the device has as many requests under way as it may have.",
+             "Wait for an answer before the next request.", LATER),
+        Kind("limit-bytes", _S.TOO_MANY_REQUESTS, "Limit of bytes reached",
+             "The key or the device has sent the bytes that it may send in this time.", "Wait for Retry-After.", LATER),
+        Kind("limit-speech", _S.TOO_MANY_REQUESTS, "Limit of speech reached",
+             "The key or the device has had the seconds of speech that it may have in this time.",
+             "Wait for Retry-After.", LATER),
+        Kind("head-too-large", _S.REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large",
+             "The request line and headers have too many bytes, or there are too many headers.",
+             "Send fewer headers, or shorter ones.", closes=True),
+        Kind("internal", _S.INTERNAL_SERVER_ERROR, "Failure of the cluster",
+             "The cluster failed; its log has the reason under `request_id`.",
+             "Tell its operator. The same request may fail again.", NO),
+        Kind("stage-unavailable", _S.SERVICE_UNAVAILABLE, "Stage not available",
+             "A stage of the pipeline that the answer needs is not available at the moment.",
+             "Wait for Retry-After.", LATER),
+        Kind("stage-failed", _S.SERVICE_UNAVAILABLE, "Stage failed",
+             "A stage failed, and the request takes a whole answer or none.",
+             "Wait for Retry-After, or do without `handling=strict`.", LATER),
+        Kind("not-ready", _S.SERVICE_UNAVAILABLE, "Not ready",
+             "The cluster starts, ends, or lacks a stage; `detail` has which.", "Wait for Retry-After.", LATER),
+        Kind("replica-died", _S.SERVICE_UNAVAILABLE, "Replica died",
+             "The process that had the request has died. It may have been worked on; sending it again does no harm.",
+             "Wait for Retry-After.", LATER),
+        Kind("too-many-connections", _S.SERVICE_UNAVAILABLE, "Too many connections",
+             "This address, or all together, have more connections than the cluster keeps, and none of them is idle.",
+             "Use one connection for many requests.", LATER, closes=True),
+        Kind("deadline", _S.GATEWAY_TIMEOUT, "Deadline passed",
+             "There was no answer by the deadline; `limit` is the one that applied.",
+             "Ask for more time (Amser-Deadline-Ms), or try again when there is less to do.", AT_ONCE),
+    )
+}  # fmt: skip

@@ -1,0 +1,32 @@
+"""Nodes of a local cluster that differ as machines do: clocks that are wrong, weights that lie elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from models.weights import default_store
+
+ANOTHER_CLOCK: Final = {"wall_s": 3600.0, "since_boot_s": 100_000.0}  # ahead of this machine's
+
+
+def another_clock(folder: Path) -> Path:
+    """A folder that, on the PYTHONPATH of a process, puts its clocks ahead."""
+    made = folder / "clock"
+    made.mkdir()
+    (made / "sitecustomize.py").write_text(
+        "import time\n"
+        "wall, since_boot = time.time, time.monotonic\n"
+        f"time.time = lambda: wall() + {ANOTHER_CLOCK['wall_s']}\n"
+        f"time.monotonic = lambda: since_boot() + {ANOTHER_CLOCK['since_boot_s']}\n"
+    )
+    return made
+
+
+def another_cache(folder: Path) -> Path:
+    """A cache folder ($AMSER_CACHE) with the same weights as this machine's, by links."""
+    made = folder / "cache"
+    (made / "weights").mkdir(parents=True)
+    for model in default_store().iterdir():
+        (made / "weights" / model.name).symlink_to(model)
+    return made
