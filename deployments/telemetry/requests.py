@@ -17,7 +17,6 @@ from typing import Any, Final, Literal, Protocol
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from ray.serve.context import _serve_request_context  # Serve has no public name for it
 
-from deployments.settings import TelemetrySettings
 from deployments.telemetry import request_log, traces
 from deployments.telemetry.metrics import GATEWAY, Instruments, RequestMetrics, batch_metrics, replica_memory
 from deployments.telemetry.request_ids import request_id
@@ -214,7 +213,20 @@ class Telemetry:
             request_log.write(record.facts())
 
 
-def telemetry(settings: TelemetrySettings) -> Telemetry:
+class Wanted(Protocol):
+    """As much of `TelemetrySettings` as is read here: the settings of replicas stand above telemetry."""
+
+    @property
+    def metrics(self) -> bool: ...
+
+    @property
+    def log(self) -> bool: ...
+
+    @property
+    def traces(self) -> Any: ...
+
+
+def telemetry(settings: Wanted) -> Telemetry:
     """As the settings say."""
     wanted = settings.traces
     tracing = Tracing(wanted.endpoint, wanted.sampling) if wanted else None
