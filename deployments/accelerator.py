@@ -71,19 +71,22 @@ def cluster_has_gpus(kind: Kind) -> bool:
 
 
 def reserves_memory(shares: Sequence[Share]) -> bool:
-    """Whether replicas should ask for memory: where one of each finds room on the nodes, as Ray counts theirs.
+    """Whether replicas should ask for memory: where the nodes have room for one of each and one more of the largest,
+    which an upgrade starts before it stops the old one.
 
     On a smaller cluster none asks, since it would wait for ever; what happens then is up to the machine.
     """
     if not ray.is_initialized():
         return False
     free = [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]
-    for asked in sorted((share.memory for share in shares), reverse=True):
+    needed = sorted([*(share.memory for share in shares), max(share.memory for share in shares)], reverse=True)
+    for asked in needed:
         place = next((index for index, left in enumerate(free) if left >= asked), None)
         if place is None:
             logger.warning(
-                "no replica reserves memory: one of each stage takes %.1f GB, the cluster has %.1f GB for replicas",
-                sum(share.memory_gb for share in shares),
+                "no replica reserves memory: one of each stage and one to replace the largest take %.1f GB, "
+                "the cluster has %.1f GB for replicas",
+                sum(needed) / GB,
                 ray.cluster_resources().get("memory", 0.0) / GB,
             )
             return False

@@ -114,11 +114,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the cluster has for replicas: logical CPUs, whole GPUs, bytes. A share of a GPU never lies across two."""
+    """What the cluster has for replicas: logical CPUs, whole GPUs, bytes. A share of a GPU never lies across two.
+
+    Attributes:
+        num_cpus, num_gpus, memory: as named.
+        spare: replicas of each stage that must still find room: an upgrade starts a successor before it stops anything.
+    """
 
     num_cpus: float = math.inf
     num_gpus: float = math.inf
     memory: float = math.inf
+    spare: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +270,7 @@ def within(
     while growing:
         narrowest = min(sorted(growing), key=lambda name: (given[name] / wanted[name], -service_s[name]))
         more = {**given, narrowest: given[narrowest] + 1}
-        if fits(more, stages, capacity):
+        if fits({name: count + capacity.spare.get(name, 0) for name, count in more.items()}, stages, capacity):
             given = more
         if given is not more or given[narrowest] == wanted[narrowest]:
             growing.remove(narrowest)
@@ -298,6 +304,8 @@ class WholeApplication:
         objective: fields of `Objective` that differ from its defaults.
         service_s: the same of `SERVICE_S`.
         elastic: nodes can be added, so that replicas without room are a reason to add one.
+        spare: replicas that are not started until an upgrade needs their room (`max_surge_percent`); one of the
+            largest stage is enough, since each old replica makes room for the next.
     """
 
     def __init__(
@@ -305,10 +313,11 @@ class WholeApplication:
         objective: Mapping[str, float] | None = None,
         service_s: Mapping[str, float] | None = None,
         elastic: bool = False,
+        spare: Mapping[str, int] | None = None,
     ) -> None:
         self._objective = Objective(**(objective or {}))
         self._service_s = {**SERVICE_S, **(service_s or {})}
-        self._elastic = elastic
+        self._elastic, self._spare = elastic, dict(spare or {})
         self._has_warned = False
 
     def __call__(self, contexts: Mapping[Any, Any]) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
@@ -355,7 +364,8 @@ class WholeApplication:
         if self._elastic:
             return Capacity()
         cluster = ray.cluster_resources()
-        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), cluster.get("memory", 0.0))
+        memory = cluster.get("memory", 0.0)
+        return Capacity(cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), memory, self._spare)
 
 
 def _risen(metric: str, context: Any, before: Mapping[str, float], counters: dict[str, float]) -> Iterator[float]:

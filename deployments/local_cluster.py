@@ -43,6 +43,7 @@ KEYS_VARIABLE: Final = "AMSER_KEYS"  # `deployments.access.proxy` reads it
 # Bytes up to which Ray sends a message with the call and not through its object store (docs/decisions/0014): more than
 # the classifier is given for 30 s of speech
 LARGEST_INLINE: Final = 2_000_000
+PROXY_CHECKED_EVERY_S: Final = "1"  # Serve's own 10 s let a proxy that died be replaced after 30 s
 PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 
 Progress = Callable[[dict[str, str]], None]
@@ -124,6 +125,7 @@ class LocalCluster:
         if file := self._key_file():
             quiet[KEYS_VARIABLE] = file
         quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
+        quiet["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = PROXY_CHECKED_EVERY_S
         mode = THROUGHPUT_MODE if self._throughput else {}
         return {**os.environ, **quiet, **tokens, **mode, "RAY_ADDRESS": self.address}
 

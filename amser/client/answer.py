@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+DEEPEST: Final = 32  # levels of a document; an answer has three
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +85,53 @@ def read_answer(
 ) -> Answer:
     """The answer in a JSON document, beside its costs; raises ValueError where it is another document."""
     try:
+        check_storable(raw)
+        emotion = raw["emotion"]
         return Answer(
-            emotion=raw["emotion"],
+            emotion=None if emotion is None else _text(emotion),
             probabilities={str(name): float(value) for name, value in raw["probabilities"].items()},
             confidence=float(raw["confidence"]),
             doubts=tuple(map(str, raw["doubts"])),
-            text=raw["transcript"]["text"],
-            language=raw["transcript"]["language"],
+            text=_text(raw["transcript"]["text"]),
+            language=_text(raw["transcript"]["language"]),
             bytes_sent=bytes_sent,
             pcm_bytes=pcm_bytes,
             device_ms=device_ms,
             answer_ms=answer_ms,
             attempts=attempts,
             timings_ms={str(name): float(value) for name, value in raw["timings_ms"].items()},
-            degraded=tuple(raw["degraded"]),
+            degraded=tuple(map(str, raw["degraded"])),
             raw=raw,
             speech=raw.get("speech"),
             speech_probability=None if (probability := raw.get("speech_probability")) is None else float(probability),
             warnings=tuple(map(str, raw.get("warnings", ()))),
             held_to_whole=held_to_whole,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def check_storable(document: Any) -> None:
+    """Refuses a JSON document that cannot be stored or printed, whoever sent it.
+
+    Raises:
+        ValueError: it is nested beyond `DEEPEST`, or has half of a surrogate pair in it.
+    """
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+    if level:
+        raise ValueError(f"the document has more than {DEEPEST} levels")
+    json.dumps(document, ensure_ascii=False).encode()
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value

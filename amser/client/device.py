@@ -26,7 +26,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_base
 
 from amser import codecs, rate_hint
-from amser.client.answer import Answer, read_answer
+from amser.client.answer import Answer, check_storable, read_answer
 from amser.client.credentials import bearer, checked_key, trust
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
@@ -392,6 +392,7 @@ def _date(value: str) -> datetime | None:
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
     try:
         document = response.json()
+        check_storable(document)
     except (ValueError, RecursionError):  # a proxy in between has pages of its own
         return {}
     return document if isinstance(document, dict) else {}

@@ -196,12 +196,13 @@ class Spool(SpoolView):
     def due(self, limit: int) -> list[Waiting]:
         """Up to `limit` utterances that may be sent now, oldest first."""
         query = f"SELECT {WAITING} FROM waiting WHERE due_at <= ? {OLDEST_FIRST} LIMIT ?"
-        return [as_waiting(row) for row in self._rows(query, self._age.now(), limit)]
+        return self._records(as_waiting, query, self._age.now(), limit)
 
     def next_due_s(self) -> float | None:
         """Seconds until an utterance may be sent; None where none waits."""
         ((due_at,),) = self._rows("SELECT min(due_at) FROM waiting")
-        return None if due_at is None else max(0.0, due_at - self._age.now())
+        with self._as_damaged():
+            return None if due_at is None else max(0.0, due_at - self._age.now())
 
     def utterance(self, utterance_id: UUID) -> Utterance | None:
         """What is to be sent; None where it does not wait (any longer)."""
@@ -269,7 +270,8 @@ class Spool(SpoolView):
             self._db.execute("DELETE FROM waiting WHERE utterance_id = ?", (key,))
             (row,) = self._db.execute(f"SELECT {RESULT} FROM results WHERE utterance_id = ?", (key,)).fetchall()
             self._drop(dropped, "results", "results", _RESULTS, self.limits.max_results)
-        return as_result(row)
+        with self._as_damaged():
+            return as_result(row)
 
     def _trim(self, dropped: list[Dropped]) -> None:
         limits = self.limits

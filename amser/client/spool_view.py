@@ -6,12 +6,12 @@ import json
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from amser.client.answer import Answer
@@ -22,6 +22,8 @@ READABLE: Final = (1, VERSION)  # what is read here is in both; an owner brings 
 OLDEST_FIRST: Final = "ORDER BY position"  # as they were put: the calendar may have been wrong, or set in between
 WAITING: Final = "utterance_id, captured_at, seconds, bytes, attempts, not_before, note"
 RESULT: Final = "utterance_id, captured_at, seconds, attempts, settled_at, answer, failure, note"
+Record = TypeVar("Record")
+
 _BUSY_S: Final = 5.0  # patience with a program that has the file locked
 
 
@@ -138,11 +140,11 @@ class SpoolView:
 
     def waiting(self) -> list[Waiting]:
         """All that wait, oldest first."""
-        return [as_waiting(row) for row in self._rows(f"SELECT {WAITING} FROM waiting {OLDEST_FIRST}")]
+        return self._records(as_waiting, f"SELECT {WAITING} FROM waiting {OLDEST_FIRST}")
 
     def results(self) -> list[Result]:
         """All results, in the order in which they came."""
-        return [as_result(row) for row in self._rows(f"SELECT {RESULT} FROM results ORDER BY rowid")]
+        return self._records(as_result, f"SELECT {RESULT} FROM results ORDER BY rowid")
 
     def drops(self) -> list[Dropped]:
         """What was dropped, one record a reason."""
@@ -153,6 +155,19 @@ class SpoolView:
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, self._typed_errors():
             return self._db.execute(query, values).fetchall()
+
+    def _records(self, read: Callable[[tuple[Any, ...]], Record], query: str, *values: object) -> list[Record]:
+        rows = self._rows(query, *values)
+        with self._as_damaged():
+            return [read(row) for row in rows]
+
+    @contextmanager
+    def _as_damaged(self) -> Iterator[None]:
+        """Around what is made of rows: SQLite does not notice where a disk has changed what stands in them."""
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            raise SpoolDamaged(f"{self.path} is damaged: a row cannot be read. {self._advice()}") from error
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -182,6 +197,8 @@ class SpoolView:
             raise
         except OSError as error:
             raise SpoolError(f"{self.path} cannot be used: {error.strerror}") from error
+        except UnicodeDecodeError as error:  # in SQLite's own message, which quotes the damaged file
+            raise SpoolDamaged(f"{self.path} is damaged. {self._advice()}") from error
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says more of the same
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

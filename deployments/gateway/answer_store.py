@@ -26,6 +26,7 @@ from deployments.settings import IdempotencySettings
 BUSY_WITHIN_S: Final = 0.02  # patience with another replica that writes; a write takes a twentieth of a millisecond
 REDIS_WITHIN_S: Final = 0.25  # an answer takes longer to compute, but not much
 REDIS_PREFIX: Final = b"amser:answer:"
+DAMAGED: Final = (sqlite3.DatabaseError, UnicodeDecodeError)  # the second in a message that quotes a damaged file
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS answers (
     position INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, stored_at REAL NOT NULL,
@@ -97,7 +98,7 @@ class EmbeddedStore:
         _private(folder)
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError:  # no database, or damaged: nothing in it is worth more than computing it again
+        except DAMAGED:  # no database, or damaged: nothing in it is worth more than computing it again
             self._start_anew()
 
     async def get(self, key: bytes) -> bytes | None:
@@ -106,7 +107,7 @@ class EmbeddedStore:
         now = self._clock()
         try:
             row = self._db.execute(query, (key, now - self._ttl_s, now)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             raise self._unavailable(error) from error
         return None if row is None else bytes(row[0])
 
@@ -124,8 +125,8 @@ class EmbeddedStore:
                 added = self._db.execute(add, (key, self._clock(), total, value))
                 if added.rowcount and added.lastrowid:
                     self._make_room(added.lastrowid, total)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # otherwise others write: this one is not kept
+        except (*DAMAGED, TypeError) as error:  # of a sum that is no number any more
+            if _code(error) != sqlite3.SQLITE_BUSY:  # otherwise others write: this one is not kept
                 raise self._unavailable(error) from error
 
     def expire(self) -> int:
@@ -133,7 +134,7 @@ class EmbeddedStore:
         try:
             self._delete_too_old()
             return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
@@ -164,7 +165,7 @@ class EmbeddedStore:
         except sqlite3.OperationalError as error:
             db.close()
             raise self._unavailable(error) from error
-        except sqlite3.DatabaseError:
+        except DAMAGED:
             db.close()
             raise
         return db
@@ -174,8 +175,8 @@ class EmbeddedStore:
             Path(f"{self._path}{name}").unlink(missing_ok=True)
         self._db = self._open()
 
-    def _unavailable(self, error: sqlite3.DatabaseError) -> StoreUnavailable:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self._db.close()
             self._start_anew()
         return StoreUnavailable(f"{self._path} cannot be used: {error}")
@@ -220,6 +221,13 @@ class RedisStore:
     async def close(self) -> None:
         """Closes its connections."""
         await self._redis.aclose()
+
+
+def _code(error: Exception) -> int:
+    """SQLite's code of an error; what Python cannot read of a file is a damaged file too."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return sqlite3.SQLITE_CORRUPT
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def _private(folder: Path) -> None:

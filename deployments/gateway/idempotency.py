@@ -63,9 +63,19 @@ class Reply:
 
     @classmethod
     def from_bytes(cls, stored: bytes, replay: Replay) -> Reply:
-        """What `to_bytes` made."""
-        headers, _, body = stored.partition(b"\n")
-        return cls(body, json.loads(headers), replay)
+        """What `to_bytes` made.
+
+        Raises:
+            ValueError: something else has made it, such as another program that uses the same store.
+        """
+        first, _, body = stored.partition(b"\n")
+        headers = json.loads(first)
+        if not isinstance(headers, dict):
+            raise ValueError("the headers of a stored answer are no object")
+        for name, value in headers.items():
+            if not (isinstance(value, str) and f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
+                raise ValueError("the headers of a stored answer hold something else than plain text")
+        return cls(body, headers, replay)
 
 
 @dataclass(slots=True)

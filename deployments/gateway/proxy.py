@@ -30,10 +30,13 @@ from deployments.gateway.problems.catalogue import KINDS
 from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
 from deployments.intake.connections import guard
 from deployments.intake.limits import ProxySettings, proxy_settings
+from deployments.intake.serve_headers import WithoutServeHeaders
+from deployments.telemetry.request_ids import request_id
 
 ROUTES: Final = ("/v1/emotion", "/v1/emotion/audio")  # whose bodies are held back; a prefix may stand before them
 SERVES_OWN: Final = "/-/"  # routes of Serve, which its own tools read
 RETRY_AFTER_S: Final = 1
+CLOSES: Final = {"Connection": "close"}  # the rest of the body is not read
 # What Serve's proxy answers by itself, in plain text: the kind that it becomes, and what is said of it. Its 408 is not
 # about the client: the application had not answered within `request_timeout_s`
 OF_SERVE: Final = {
@@ -99,7 +102,7 @@ class HoldBodies:
         else:
             refused = refusal_of("deadline", "the body was not here by the deadline", f"{(asked_ms or 0) / 1000:g} s")
         self._count(refused.kind.slug)
-        return refused.response(headers={"Connection": "close"})
+        return _sent(refused, CLOSES)
 
 
 class AnswerForServe:
@@ -118,7 +121,13 @@ class AnswerForServe:
         if scope["type"] != "http" or scope["path"].startswith(SERVES_OWN):
             await self._app(scope, receive, send)
             return
-        started = replaced = False
+        started = replaced = left = False
+
+        async def noted() -> Message:
+            nonlocal left
+            message = await receive()
+            left = left or message["type"] == "http.disconnect"
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal started, replaced
@@ -127,15 +136,15 @@ class AnswerForServe:
                 if refused := _of_serve(message):
                     replaced = True
                     self._count(refused.kind.slug)
-                    await refused.response()(scope, receive, send)
+                    await _sent(refused)(scope, receive, send)
             if not replaced:
                 await send(message)
 
-        await self._app(scope, receive, answer)
-        if not started:
+        await self._app(scope, noted, answer)
+        if not started and not left:
             refused = refusal_of("replica-died", "the replica that had the request has died", None, RETRY_AFTER_S)
             self._count(refused.kind.slug)
-            await refused.response()(scope, receive, send)
+            await _sent(refused)(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
@@ -158,9 +167,23 @@ def middlewares() -> list[Middleware]:
 
     def deny(denied: Denied) -> ASGIApp:
         count(denied.kind)
-        return Refusal(denied.status, denied.cause, kind=denied.kind).response(headers={"Connection": "close"})
+        return _sent(Refusal(denied.status, denied.cause, kind=denied.kind), CLOSES)
 
-    return [Middleware(HoldBodies, settings, count), Middleware(KeysFirst, deny), Middleware(AnswerForServe, count)]
+    return [
+        Middleware(WithoutServeHeaders),
+        Middleware(HoldBodies, settings, count),
+        Middleware(KeysFirst, deny),
+        Middleware(AnswerForServe, count),
+    ]
+
+
+def _sent(refused: Refusal, headers: dict[str, str] | None = None) -> ASGIApp:
+    """The problem document as an answer to whatever request it is called for, under that request's id."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await refused.response(request_id(Headers(scope=scope)), headers)(scope, receive, send)
+
+    return answer
 
 
 def _of_serve(message: Message) -> Refusal | None:

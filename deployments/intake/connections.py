@@ -43,9 +43,6 @@ class Connections:
         self._waiting: dict[str, dict[GuardedProtocol, None]] = defaultdict(dict)
         self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
-
     def admit(self, connection: GuardedProtocol) -> bool:
         """Counts a new one, where there is room or a waiting one can make it."""
         address = connection.address

@@ -10,12 +10,12 @@ import json
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.client import responses as PHRASES  # noqa: N812 - a constant of that module
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import gevent
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
@@ -31,11 +31,14 @@ from load_tests.report.record import OK, Sample
 from load_tests.report.summary import GOOD
 
 DEFAULTS: Final = DeviceSettings()
-TRICKLE_S: Final = 12.0  # a slow client needs for its body; the cluster waits for 10 s (deployments/settings.py)
+TRICKLE_S: Final = 12.0  # a slow client needs for its body; beyond 10 s one has to keep a pace (deployments/intake)
 TRICKLED_PIECES: Final = 24
 VANISHES_AFTER_S: Final = 0.1  # long enough for the request to be read
 OVERSIZED: Final = Limits().max_bytes + 1  # bytes
 REFUSED_WITHIN_S: Final = 0.5  # by a cluster that reads the header first; a client that is too large waits for it
+FLOOD: Final = 16  # utterances that a flooding device sends at once
+OTHER_LANGUAGE, NO_LANGUAGE = "de", "xx"  # that nobody speaks in the sample, and that nobody speaks
+NO_DEADLINE: Final = "soon"
 KEPT_BY_BROKEN_BYTES: Final = 5  # of the envelope, magic and version: what is broken after them is a 400, not a 415
 
 _EXPECTED: Final[Mapping[str, frozenset[int]]] = {
@@ -43,6 +46,8 @@ _EXPECTED: Final[Mapping[str, frozenset[int]]] = {
     Misbehaviour.BROKEN: frozenset({400}),
     Misbehaviour.SLOW: frozenset({200, 408}),
     Misbehaviour.OVERSIZED: frozenset({413}),
+    Misbehaviour.MISLEADING: frozenset({200, 400, 422}),
+    Misbehaviour.FLOODING: frozenset({200, 429}),
 }
 _NETWORK: Final[Mapping[int | None, str]] = {
     errno.ECONNREFUSED: "connection refused",
@@ -90,6 +95,7 @@ class Clients:
         answer_timeout_s: float = DEFAULTS.answer_timeout_s,
     ) -> None:
         self._link = scenario.link
+        self._addresses = scenario.addresses
         self._payloads = payloads
         self._target = target
         self._kept = kept
@@ -112,14 +118,22 @@ class Clients:
             start_s: of the schedule, by `time.monotonic`.
             began_at: the same, by `time.time`.
         """
+        flood = FLOOD - 1 if arrival.member.behaviour == Misbehaviour.FLOODING else 0
+        others = [gevent.spawn(self._send, arrival, start_s, began_at) for _ in range(flood)]
+        sample = self._send(arrival, start_s, began_at)
+        gevent.joinall(others)
+        return next((each.value for each in others if each.value and not each.value.ok), sample)
+
+    def _send(self, arrival: Arrival, start_s: float, began_at: float) -> Sample:
         member = arrival.member
         envelope = self._payloads.envelope(member.codec, member.place + arrival.turn)
         said_at = began_at + arrival.scheduled_s - envelope.seconds + member.clock_error_s
         utterance_id = uuid4()
+        if member.behaviour == Misbehaviour.MISLEADING:
+            envelope = replace(envelope, language=(OTHER_LANGUAGE, NO_LANGUAGE, envelope.language)[arrival.turn % 3])
         content = body(envelope, member.device_id, utterance_id, datetime.fromtimestamp(said_at, UTC))
         content = _corrupted(content, member.behaviour, arrival.turn)
-        header = f"{self._header}\r\n{UTTERANCE_HEADER}: {utterance_id}\r\nContent-Length: {len(content)}\r\n\r\n"
-        attempt = _Attempt(self, member, header.encode(), content)
+        attempt = _Attempt(self, member, self._header_of(arrival, utterance_id, len(content)), content)
         sent_s = time.monotonic()
         try:
             with gevent.Timeout(self._timeout_s):
@@ -141,6 +155,15 @@ class Clients:
             attempt.end()
         return attempt.sample(arrival.scheduled_s, sent_s - start_s, time.monotonic() - start_s, envelope.seconds)
 
+    def _header_of(self, arrival: Arrival, utterance_id: UUID, size: int) -> bytes:
+        member = arrival.member
+        lines = [self._header, f"{UTTERANCE_HEADER}: {utterance_id}", f"Content-Length: {size}"]
+        if self._addresses:
+            lines.append(f"X-Forwarded-For: {member.address}")
+        if member.behaviour == Misbehaviour.MISLEADING and arrival.turn % 3 == 2:
+            lines.append(f"Amser-Deadline-Ms: {NO_DEADLINE}")
+        return "\r\n".join([*lines, "", ""]).encode()
+
     def open(self) -> Connection:
         """A new connection. Raises OSError."""
         return Connection(self._target, min(DEFAULTS.connect_timeout_s, self._timeout_s))
@@ -157,7 +180,18 @@ class Clients:
 class _Attempt:
     """An utterance on its way: which connection it has, and what has become of it so far."""
 
-    __slots__ = ("_body", "_clients", "_connection", "_content", "_header", "_member", "_response", "_sent", "outcome")
+    __slots__ = (
+        "_body",
+        "_clients",
+        "_connection",
+        "_content",
+        "_header",
+        "_is_cut_short",
+        "_member",
+        "_response",
+        "_sent",
+        "outcome",
+    )
 
     def __init__(self, clients: Clients, member: Member, header: bytes, content: bytes) -> None:
         self._clients = clients
@@ -168,6 +202,7 @@ class _Attempt:
         self._response: HTTPSocketResponse | None = None
         self._body = b""
         self._sent = 0  # bytes of the body
+        self._is_cut_short = False  # answered before all of it was sent: what follows would be read as the rest of it
         self.outcome = ""
 
     def cut(self) -> None:
@@ -197,7 +232,7 @@ class _Attempt:
         """Keeps the connection, where it can be used again."""
         if self._connection is None:
             return
-        if self._response is not None and not self._response.should_close():
+        if self._response is not None and not self._response.should_close() and not self._is_cut_short:
             self._clients.keep(self._member, self._connection)
         else:
             self._connection.close()
@@ -258,6 +293,7 @@ class _Attempt:
         size = -(-len(self._content) // TRICKLED_PIECES)
         for start in range(0, len(self._content), size):
             if connection.answers_within(TRICKLE_S / TRICKLED_PIECES):
+                self._is_cut_short = True
                 return
             piece = self._content[start : start + size]
             connection.send(piece)
@@ -267,6 +303,7 @@ class _Attempt:
         """The cluster may refuse by `Content-Length` alone, and what it leaves unread would reset the connection."""
         connection.send(self._header)
         if connection.answers_within(REFUSED_WITHIN_S):
+            self._is_cut_short = True
             return
         try:
             connection.send(self._content)

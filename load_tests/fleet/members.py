@@ -21,11 +21,12 @@ from edge_sim.hardware import load_hardware
 from edge_sim.protocol import ANSWER_DATAGRAM, TcpStack
 from edge_sim.radio import Radio, State, load_radio
 from load_tests.fleet.payloads import Codec
-from load_tests.fleet.scenario import Scenario
+from load_tests.fleet.scenario import Misbehaviour, Scenario
 from load_tests.report.record import Sample
 from load_tests.report.summary import GOOD
 
 CLOCK_ERROR_S: Final = 0.5  # standard deviation of a device's clock: what SNTP leaves between two synchronisations
+FLOOD_ADDRESS: Final = "203.0.113.66"  # of TEST-NET-3 (RFC 5737)
 PLACES: Final = 1 << 12  # where in the conversation a device may begin; it is taken modulo its length
 
 
@@ -53,6 +54,13 @@ class Member:
     @property
     def device_id(self) -> str:
         return f"fleet-{self.number}"
+
+    @property
+    def address(self) -> str:
+        """IPv4, of its own; those that flood share one."""
+        if self.behaviour == Misbehaviour.FLOODING:
+            return FLOOD_ADDRESS
+        return f"10.{self.number >> 16}.{self.number >> 8 & 255}.{self.number & 255}"
 
 
 class Fleet:

@@ -36,6 +36,8 @@ class Misbehaviour(StrEnum):
     SLOW = "slow"  # trickles its body: 408, or an answer
     OVERSIZED = "oversized"  # a body above the limit: 413
     VANISHING = "vanishing"  # closes once it has sent: nothing to answer
+    MISLEADING = "misleading"  # a wrong hint: another language than is spoken, one that nobody speaks, no deadline
+    FLOODING = "flooding"  # many utterances at once; all such devices have one address: answers, or 429
 
 
 class _Strict(BaseModel):
@@ -73,6 +75,9 @@ class Scenario(_Strict):
     """Sent as `Amser-Deadline-Ms`; none where it is left out."""
     strict: bool = False
     """Asks for a whole answer or none: `Prefer: handling=strict` (RFC 7240, 4.4)."""
+    addresses: bool = False
+    """Each device names an address of its own in `X-Forwarded-For`, as if this generator were the proxy in front. The
+    cluster believes it where it trusts this machine: on loopback, or by `FORWARDED_ALLOW_IPS`."""
 
     @property
     def seconds(self) -> float:

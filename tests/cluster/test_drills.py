@@ -24,6 +24,9 @@ from recordings import envelope_of
 
 from amser import wire
 from amser.client import delivery
+from benchmarks.drills.devices import ANSWERED, Again, OpenLoop, outcomes
+from benchmarks.drills.faults import released
+from benchmarks.drills.processes import serve_replaced
 from deployments.accelerator import SHARES
 from deployments.local_cluster import LocalCluster
 
@@ -246,6 +249,21 @@ def test_without_its_controller_the_cluster_answers_and_afterwards_it_repairs_it
     tally.assert_each_has_one_answer()
     assert meanwhile > 0
     assert reasonless(tally) == Counter()
+
+
+def test_an_upgrade_replaces_every_replica_and_no_client_notices(cluster: LocalCluster, tell: Tell) -> None:
+    """Also none that sends once and takes what comes; and what is sent again gets the answer of the release before."""
+    old = {process.pid for process in replicas(cluster)}
+    with OpenLoop(cluster.url, rate=1.5) as load:
+        time.sleep(2)
+        cluster.deploy(released(cluster.config, "another"))
+        took_s = serve_replaced(cluster, old, within_s=150)
+    tell(f"Upgraded in {took_s:.1f} s: {load.sent} utterances, {outcomes(load.exchanges)}")
+    assert old & {process.pid for process in replicas(cluster)} == set()
+    assert len(load.exchanges) == load.sent > 10
+    assert [each for each in load.exchanges if each.outcome != ANSWERED and not each.bare] == []
+    assert outcomes(load.exchanges).keys() <= {"429 Too Many Requests"}  # a machine that is too busy for a bare client
+    assert {each.again for each in load.exchanges} == {None, Again.SAME}
 
 
 def test_a_lost_node_costs_time_and_no_utterance(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:

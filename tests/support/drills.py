@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
+from benchmarks.drills.processes import actors, kill, replicas
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
 MODELS: Final = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-mpnet-base-v2")
 POLL_S: Final = 0.05
+__all__ = ["Link", "actors", "config_of_drills", "kill", "replicas", "serves_again", "until"]
 PIECE: Final = 65_536  # bytes
 HEAD_ENDS: Final = b"\r\n\r\n"
 
@@ -42,29 +44,6 @@ def config_of_drills(folder: Path, **of_deployments: dict[str, Any]) -> Path:
     path = folder / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-def actors(cluster: LocalCluster, name: str, node: str | None = None) -> list[psutil.Process]:
-    """The processes of a kind of actor, by the name that Ray gives them, on one node or on all."""
-    found = []
-    for process in cluster.processes(node):
-        with suppress(psutil.Error, IndexError):  # it may have ended meanwhile
-            if process.cmdline()[0].startswith(f"ray::{name}"):
-                found.append(process)
-    return found
-
-
-def replicas(cluster: LocalCluster, deployment: str, node: str | None = None) -> list[psutil.Process]:
-    """The processes of a deployment's replicas."""
-    return actors(cluster, f"ServeReplica:amser:{deployment}", node)
-
-
-def kill(*processes: psutil.Process) -> None:
-    """SIGKILL to all of them at once; they are gone when this returns."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    assert psutil.wait_procs(processes, timeout=10)[1] == []
 
 
 def until(condition: Callable[[], object], within_s: float, what: str) -> float:

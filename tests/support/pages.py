@@ -53,7 +53,10 @@ class Command:
 
 
 def all_pages() -> list[str]:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md")]
+    pages = [
+        *ROOT.glob("*.md"),
+        *(page for folder in ("docs", "models", "ops") for page in (ROOT / folder).rglob("*.md")),
+    ]
     return sorted(page.relative_to(ROOT).as_posix() for page in pages)
 
 

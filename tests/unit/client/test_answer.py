@@ -47,3 +47,30 @@ def test_an_older_cluster_does_not_say_whether_somebody_speaks() -> None:
 def test_a_field_of_another_type_is_no_answer(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Error: "):
         read({**ANSWER, **wrong})
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else "deep"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"confidence": 10**400},
+        {"probabilities": {"happy": 10**400}},
+        {"transcript": {"text": "half of a pair: \ud800", "language": "en"}},
+        {"transcript": {"text": {"said": "Good morning."}, "language": "en"}},
+        {"emotion": ["happy"]},
+        {"degraded": 5},
+        {"something": nested(400)},
+    ],
+)
+def test_what_cannot_be_stored_or_printed_is_no_answer(wrong: dict[str, Any]) -> None:
+    """Each came out of a machine that made answers up, and ended a delivery."""
+    with pytest.raises(ValueError, match="Error: "):
+        read({**ANSWER, **wrong})
+
+
+def test_a_field_of_a_later_version_may_have_levels_of_its_own() -> None:
+    later = {**ANSWER, "later": nested(20)}
+    assert read(later).raw == later

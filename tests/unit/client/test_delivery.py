@@ -248,6 +248,17 @@ def test_one_that_fails_every_time_holds_back_no_other(spool: Spool, status: int
     assert left.attempts >= 4  # it was not given up either, until a pause took longer than there is patience
 
 
+def test_a_problem_that_cannot_be_stored_is_kept_without_its_text(spool: Spool) -> None:
+    """Half of a surrogate pair: JSON can say it, UTF-8 and the spool cannot."""
+    spoken = fill(spool, 2)
+    odd = Response(400, {"title": "No", "detail": "half of a pair: \ud800"})
+    with stand_in(odd, Response()) as cluster, delivery(cluster.url) as sending:
+        results = list(sending.until_empty(spool))
+    assert asked(cluster) == spoken
+    assert [result.failure for result in results] == ["400 Bad Request", None]
+    assert spool.results() == results
+
+
 def test_one_poisoned_utterance_is_kept_as_failed_and_the_others_are_answered(spool: Spool) -> None:
     spoken = fill(spool, 4)
     with stand_in(Response(), POISONED) as cluster, delivery(cluster.url) as sending:

@@ -345,6 +345,44 @@ def test_a_spool_with_damaged_pages_is_refused_and_left_as_it_is(path: Path, clo
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("answer", "{"), ("answer", '{"confidence": 1}'), ("answer", "5"), ("utterance_id", "no id"), ("utterance_id", 7)],
+)
+def test_a_row_that_the_disk_has_changed_makes_a_damaged_spool(
+    path: Path, clock: Clock, column: str, value: object
+) -> None:
+    with Spool(path, clock=clock, uptime=clock.uptime) as spool:
+        fill(spool, 2000)
+        spool.settle(spool.waiting()[0].utterance_id, THE_ANSWER)
+        assert len(spool.results()) == 1
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE results SET {column} = ?", (value,))
+    database.close()
+    with SpoolView(path) as view, pytest.raises(SpoolDamaged, match="a row cannot be read.*left as it is"):
+        view.results()
+
+
+def test_a_wait_that_the_disk_has_changed_makes_a_damaged_spool(path: Path, clock: Clock) -> None:
+    with Spool(path, clock=clock, uptime=clock.uptime) as spool:
+        fill(spool, 2000)
+        spool._db.execute("UPDATE waiting SET due_at = 'soon', utterance_id = 'none'")
+        with pytest.raises(SpoolDamaged, match="a row cannot be read"):
+            spool.next_due_s()
+        with pytest.raises(SpoolDamaged, match="a row cannot be read"):
+            spool.waiting()
+
+
+def test_a_spool_whose_schema_is_no_text_any_more_is_damaged(path: Path, clock: Clock) -> None:
+    """SQLite quotes the file in its message, which Python then cannot read."""
+    with Spool(path, clock=clock, uptime=clock.uptime) as spool:
+        fill(spool, 2000)
+        spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE waiting", b"\xffREATE TABLE waiting"))
+    with pytest.raises(SpoolDamaged, match="is damaged"):
+        Spool(path)
+
+
 def test_the_database_of_another_program_is_not_touched(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE theirs (it)")

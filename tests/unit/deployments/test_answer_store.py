@@ -135,6 +135,19 @@ async def test_a_damaged_file_is_begun_anew(folder: Path, clock: Clock, content:
     assert await store.get(b"key") == b"answer"
 
 
+async def test_a_file_whose_schema_is_no_text_any_more_is_begun_anew(folder: Path, clock: Clock) -> None:
+    """SQLite quotes the file in its message, which Python then cannot read."""
+    store = embedded(folder, clock)
+    await store.put(b"key", b"before")
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    path = folder / "answers.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE answers", b"\xffREATE TABLE answers"))
+    store = embedded(folder, clock)
+    await store.put(b"key", b"anew")
+    assert await store.get(b"key") == b"anew"
+
+
 async def test_while_another_process_writes_an_answer_is_not_kept_and_nothing_waits_for_it(
     folder: Path, clock: Clock
 ) -> None:

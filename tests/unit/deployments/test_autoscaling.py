@@ -160,6 +160,19 @@ def test_where_not_all_fits_the_bottleneck_is_as_wide_as_it_can_be() -> None:
     assert not fits({**given, "WhisperASR": 9}, stages, Capacity(num_cpus=8.6))
 
 
+def test_what_is_spare_finds_room_beside_whatever_is_wanted_as_far_as_the_least_allow() -> None:
+    spare = {"WhisperASR": 1}
+    for num_cpus in (4, 16):
+        wanted = Replay(Capacity(num_cpus, spare=spare)).run(5, lambda _: 500)[-1]
+        used = sum(count * SHARES[name].num_cpus for name, count in wanted.items())
+        assert wanted["WhisperASR"] > 1
+        assert num_cpus - 2 < used <= num_cpus - SHARES["WhisperASR"].num_cpus
+    full = Replay(Capacity(2, spare=spare)).run(5, lambda _: 500)[-1]
+    assert set(full.values()) == {1}
+    stages = {"WhisperASR": stage("WhisperASR")}
+    assert within({"WhisperASR": 9}, SERVICE_S, stages, Capacity(num_gpus=1, spare=spare)) == {"WhisperASR": 3}
+
+
 def test_the_waits_of_all_stages_together_keep_their_share_of_the_objective() -> None:
     stages = {name: stage(name) for name in SHARES}
     wanted = staffing(40, SERVICE_S, stages, OBJECTIVE)

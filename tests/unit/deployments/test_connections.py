@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from ray.util.metrics import Counter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +24,7 @@ from deployments.intake.limits import ENVIRONMENT
 
 HELLO = b"GET /healthz HTTP/1.1\r\nHost: amser\r\n\r\n"
 ELSEWHERE = "127.0.0.2"  # an address of loopback that uvicorn does not take for a reverse proxy
+LATE_S = 8.0  # on a busy machine; without limits it would be 60 s, or for ever
 QUICK = {"connections": {"head_s": 0.4, "unread_s": 0.4}, "bodies": {"grace_s": 0.4, "pace": 10_000}}
 
 Serve = Callable[..., Any]
@@ -71,7 +73,15 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         for middleware in middlewares():  # as Ray wraps them
             app = middleware.cls(app, *middleware.args, **middleware.kwargs)
         server = uvicorn.Server(
-            uvicorn.Config(lambda: app, factory=True, port=0, lifespan="off", log_level=None, log_config=None)
+            uvicorn.Config(
+                lambda: app,
+                factory=True,
+                port=0,
+                timeout_keep_alive=60,
+                lifespan="off",
+                log_level=None,
+                log_config=None,
+            )
         )
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         running = asyncio.create_task(server._serve())
@@ -104,7 +114,7 @@ def seconds() -> float:
 async def all_of(reader: asyncio.StreamReader) -> bytes:
     """Until the other end closes."""
     with suppress(ConnectionError):
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 20)
     return b""
 
 
@@ -140,7 +150,7 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed(serve: Serve) ->
         reader, _writer = await connect()
         started = seconds()
         assert await all_of(reader) == b""
-        assert 0.3 < seconds() - started < 2
+        assert 0.3 < seconds() - started < LATE_S
 
 
 @pytest.mark.parametrize("begins", [b"G", b"GET /healthz HTTP/1.1\r\nHost: amser\r\nX-", HELLO[:-1]])
@@ -150,7 +160,7 @@ async def test_a_head_that_stalls_is_refused(serve: Serve, begins: bytes) -> Non
         started = seconds()
         writer.write(begins)
         assert problem(await all_of(reader)) == (408, "/problems/head-too-slow")
-        assert 0.3 < seconds() - started < 2
+        assert 0.3 < seconds() - started < LATE_S
 
 
 async def test_a_head_that_trickles_is_refused(serve: Serve) -> None:
@@ -160,7 +170,7 @@ async def test_a_head_that_trickles_is_refused(serve: Serve) -> None:
         started = seconds()
         trickling = asyncio.create_task(trickle(writer, b"GET / HTTP/1.1\r\n" + b"X-Slow: 1\r\n" * 100))
         assert problem(await all_of(reader)) == (408, "/problems/head-too-slow")
-        assert seconds() - started < 2
+        assert seconds() - started < LATE_S
         await trickling
 
 
@@ -176,7 +186,7 @@ async def test_a_second_head_has_the_same_time_as_the_first(serve: Serve, second
         writer.write(second)
         started = seconds()
         await all_of(reader)
-        assert seconds() - started < 2
+        assert seconds() - started < LATE_S
 
 
 @pytest.mark.parametrize(
@@ -298,7 +308,7 @@ async def test_a_deadline_counts_while_the_body_comes(serve: Serve) -> None:
         started = seconds()
         writer.write(post(1000, "Amser-Deadline-Ms: 300") + b"1")
         assert problem(await all_of(reader)) == (504, "/problems/deadline")
-        assert seconds() - started < 2
+        assert seconds() - started < LATE_S
         assert proxy.seen == []
 
 
@@ -330,7 +340,9 @@ async def test_a_body_that_is_larger_than_what_is_held_back_goes_on_in_pieces(se
         assert [each["bytes"] for each in proxy.seen] == [17_000_000, 17 * 0x100000]
 
 
-async def test_a_client_that_vanishes_reaches_nobody(serve: Serve) -> None:
+async def test_a_client_that_vanishes_reaches_nobody(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Any] = []
+    monkeypatch.setattr(Counter, "inc", lambda *given: counted.append(given))
     async with serve() as (connect, proxy):
         _, writer = await connect()
         writer.write(post(1000) + b"1")
@@ -340,6 +352,7 @@ async def test_a_client_that_vanishes_reaches_nobody(serve: Serve) -> None:
         writer.write(HELLO.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert b"fine" in await all_of(reader)
         assert len(proxy.seen) == 1
+        assert counted == []  # as refused
 
 
 # --- What Serve answers by itself -------------------------------------------------------------------------------------

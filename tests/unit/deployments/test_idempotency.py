@@ -89,6 +89,18 @@ async def test_a_resend_gets_the_first_answer_and_is_told_so(resends: Idempotenc
     assert pipeline.runs == 2
 
 
+@pytest.mark.parametrize(
+    "written", [b"[]\n{}", b"5\n", b"null\n", b'{"a": 5}\n', b'{"a": "b\\r\\nc: d"}\n', b'{"\\u0101": ""}\n', b"{"]
+)
+async def test_what_another_program_has_stored_is_computed_anew(resends: Idempotency, written: bytes) -> None:
+    assert resends.store is not None
+    await resends.store.put(b"key", written)
+    pipeline = Pipeline()
+    pipeline.go.set()
+    reply = await resends.once(b"key", pipeline)
+    assert (reply.replay, pipeline.runs) == (None, 1)
+
+
 async def test_another_replica_of_the_node_has_the_answer_too(resends: Idempotency, tmp_path: Path) -> None:
     pipeline = Pipeline()
     pipeline.go.set()

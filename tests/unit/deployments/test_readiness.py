@@ -68,9 +68,9 @@ async def test_a_busy_stage_is_ready_and_keeps_nobody_waiting(asked: Asked, read
         await asyncio.sleep(0.1)
         before = asyncio.get_running_loop().time()
         state = await ready.state()
-        assert asyncio.get_running_loop().time() - before < 0.2
+        assert asyncio.get_running_loop().time() - before < 1
         assert (state.trouble, state.stages) == (None, STAGES)
-    assert asyncio.get_running_loop().time() - started < 3
+    assert asyncio.get_running_loop().time() - started < 10
 
 
 @pytest.mark.parametrize("error", [None, BackPressureError(1, 1)])
@@ -88,7 +88,7 @@ async def test_a_stage_of_which_no_replica_runs_is_not_ready_and_comes_back(aske
     started = asyncio.get_running_loop().time()
     while (await ready.state()).trouble is None:
         await asyncio.sleep(0.05)
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started < 8
     assert (await ready.state()).trouble == "no replica of WhisperASR runs"
     asked.takes_s, asked.missing = 0, []
     await asyncio.sleep(0.4)

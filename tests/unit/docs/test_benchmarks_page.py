@@ -283,6 +283,44 @@ def test_generator() -> None:
     assert f"within {row['p99_late_ms']:.1f} ms" in prose("Generator")
 
 
+DRILLS = {
+    "upgrade": "redeploy",
+    "upgrade, rolled back in its middle": "rollback",
+    "upgrade that cannot start, rolled back": "bad-redeploy",
+    "a gateway killed": "gateway-killed",
+    "the head's proxy killed": "proxy-killed",
+    "Redis stands still for 6 s, is gone for 6 s, comes back empty": "store-restarted",
+    "a node drained": "node-drained",
+    "a node lost": "node-lost",
+}
+
+
+def test_drills() -> None:
+    found = rows("drills.json")
+    (table,) = tables("Drills")
+    assert len(table) == len(found)
+    for profile, drill, *cells in table:
+        row = of(found, profile=profile, drill=DRILLS[drill])
+        retrying = row["sent"] - row["bare"]
+        assert cells == [
+            f"{retrying - row['lost']} of {retrying}",
+            f"{row['bare_answered']} of {row['bare']}",
+            str(row["resends"]),
+            f"{row['computed_twice']} of {row['again']}",
+            str(row["degraded"]),
+            f"{row['p99_before_ms']:,} → {row['p99_during_ms']:,}",
+            f"{row['seconds']:.0f}",
+        ]
+        assert row["lost"] == row["contradicted"] == 0
+    (soak,) = rows("soak.json")
+    said = prose("Drills")
+    assert f"{soak['good_answered']:,} of {soak['good']:,} good requests" in said
+    assert f"{sum(soak['bad'].values())} of bad clients" in said
+    grown = max(each for each in soak["memory_growth_percent"].values() if each is not None)
+    assert f"by at most {grown} % over the last half" in said
+    assert soak["is_flat"]
+
+
 LEFT_OUT = {"RAVDESS": "ravdess", "nEMO": "nemo", "EMOVO": "emovo", "ASED": "ased", "KETTS": "ketts"}
 LEFT_OUT |= {"all": "all left out"}
 CONDITIONS = {"uncompressed": "none", "`klt` standard": "klt:standard", "`klt` low": "klt:low"}

@@ -24,6 +24,7 @@ RUN_HERE = {
     "python -m training.corpora tests/data/emotion/emogator.tsv": "utterances",
     "python -m models.weights verify": "",
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
+    "python -m load_tests plan --devices 100_000 --slo-p99-ms 3000": "8 nodes",
     "python -m edge_sim tests/data/speech/librispeech/*.flac --radio wifi lte --transport klt:standard opus:16k": "lte",
     "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4": "klt",
 }
@@ -46,6 +47,7 @@ NOT_RUN = {
     r"python -m load_tests run soak .*": "takes half an hour, and Ray's dashboard",
     r"python -m load_tests capacity .*": "takes minutes; tests/unit/load_tests search a capacity",
     r"python -m benchmarks\..*": "takes minutes to hours",
+    r"python -m tests\.fuzz .*": "takes an hour; tests/unit/test_fuzz.py runs it for a moment",
 }
 
 

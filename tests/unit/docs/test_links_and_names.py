@@ -14,7 +14,7 @@ from pages import CHANGELOG, ROOT, all_pages, code_spans, prose, text_of
 PAGES = all_pages()
 TRUE_TODAY = [page for page in PAGES if page != CHANGELOG]
 PACKAGES = ("amser", "models", "deployments", "training", "edge_sim", "load_tests", "benchmarks", "demo")
-FOLDERS = (*PACKAGES, "tests", "docs", ".ci")
+FOLDERS = (*PACKAGES, "tests", "docs", "ops", ".ci")
 
 
 def slugs(page: Path) -> set[str]:

@@ -17,6 +17,7 @@ from stand_in import NO_SPEECH, Response, stand_in
 
 from amser.wire import unpack
 from load_tests.fleet.arrivals import Constant, schedule
+from load_tests.fleet.client import FLOOD
 from load_tests.fleet.connection import BadUrl
 from load_tests.fleet.generator import LoadGenerator, Part
 from load_tests.fleet.members import Fleet
@@ -25,7 +26,7 @@ from load_tests.fleet.scenario import Link, Misbehaviour, Scenario
 from load_tests.report.record import DROPPED, Sample
 
 NOISE = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
-BAD = dict.fromkeys(Misbehaviour, 0.25)
+BAD = dict.fromkeys(Misbehaviour, 1 / len(Misbehaviour))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,30 @@ def test_bad_clients_are_answered_as_they_should_be(payloads: Payloads) -> None:
         Misbehaviour.SLOW: {408},
         Misbehaviour.OVERSIZED: {413},
         Misbehaviour.VANISHING: {0},
+        Misbehaviour.MISLEADING: {200},  # by this server, which believes every hint
+        Misbehaviour.FLOODING: {200},
     }
+
+
+def test_wrong_hints_are_a_language_that_is_not_spoken_one_that_is_none_and_no_deadline(payloads: Payloads) -> None:
+    with stand_in(Response()) as server:
+        run(scenario(rate=10, devices=1, misbehaviour={Misbehaviour.MISLEADING: 1.0}), payloads, server.url)
+    hints = [(unpack(each.body).language, each.headers.get("Amser-Deadline-Ms")) for each in server.received]
+    assert hints[:3] == [("de", None), ("xx", None), ("en", "soon")]
+
+
+def test_a_flood_is_many_utterances_at_once_from_one_address_that_no_other_device_has(payloads: Payloads) -> None:
+    half = {Misbehaviour.FLOODING: 0.5}
+    with stand_in(Response()) as server:
+        generator = run(scenario(rate=6, devices=4, addresses=True, misbehaviour=half), payloads, server.url)
+    samples = generator.statistics.samples
+    floods = sum(each.behaviour == Misbehaviour.FLOODING for each in samples)
+    addresses = Counter(each.headers["X-Forwarded-For"] for each in server.received)
+    assert floods > 0
+    assert addresses.pop("203.0.113.66") == FLOOD * floods
+    assert addresses.total() == len(samples) - floods
+    assert {address.rpartition(".")[0] for address in addresses} == {"10.0.0"}
+    assert len({unpack(each.body).utterance_id for each in server.received}) == len(server.received)
 
 
 def test_a_bad_client_that_gets_an_answer_is_a_failure(payloads: Payloads) -> None:
@@ -158,6 +182,15 @@ def test_a_bad_client_that_gets_an_answer_is_a_failure(payloads: Payloads) -> No
         generator = run(scenario(), payloads, url)
     assert outcomes(generator.statistics.samples).keys() == {"500 Internal Server Error"}
     assert generator.statistics.failed == generator.statistics.sent > 0
+
+
+def test_a_connection_is_not_kept_where_the_answer_came_before_the_whole_body(payloads: Payloads) -> None:
+    """The cluster would read the next request as the rest of this one."""
+    with answering(delay_s=0.0) as url:
+        oversized = run(scenario(rate=10, misbehaviour={Misbehaviour.OVERSIZED: 1.0}), payloads, url)
+        good = run(scenario(rate=10), payloads, url)
+    assert outcomes(oversized.statistics.samples).keys() == {"ok"}
+    assert (oversized.most_connections, good.most_connections > 0) == (0, True)
 
 
 def test_a_full_cluster_refuses_and_does_not_fail(payloads: Payloads) -> None:

@@ -24,7 +24,17 @@ def own(folder: Path, text: str) -> str:
 
 
 def test_the_scenarios_of_the_package() -> None:
-    expected = {"steady", "ramp", "spike", "diurnal", "mixed-devices", "bad-clients", "lossy-link", "soak"}
+    expected = {
+        "steady",
+        "ramp",
+        "spike",
+        "diurnal",
+        "mixed-devices",
+        "bad-clients",
+        "lossy-link",
+        "soak",
+        "soak-bad-clients",
+    }
     assert set(scenario_names()) == expected
     for name in expected:
         scenario = load_scenario(name)
