@@ -214,7 +214,20 @@ class Telemetry:
             request_log.write(record.facts())
 
 
-def telemetry(settings: TelemetrySettings) -> Telemetry:
+class Wanted(Protocol):
+    """As much of `TelemetrySettings` as is read here: the settings of replicas stand above telemetry."""
+
+    @property
+    def metrics(self) -> bool: ...
+
+    @property
+    def log(self) -> bool: ...
+
+    @property
+    def traces(self) -> Any: ...
+
+
+def telemetry(settings: Wanted) -> Telemetry:
     """As the settings say."""
     wanted = settings.traces
     tracing = Tracing(wanted.endpoint, wanted.sampling) if wanted else None
