@@ -70,6 +70,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.prediction --seconds 90 --update --json $(RESULTS)/prediction.json
 	$(BIN)/python -m benchmarks.autoscaling --seeds 10 --json $(RESULTS)/autoscaling.json
 	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
+	$(BIN)/python -m benchmarks.telemetry --manifest $(SPEECH) --limit 8 --rounds 8 --json $(RESULTS)/telemetry.json
 	$(BIN)/python -m benchmarks.drills --json $(RESULTS)/drills.json
 	$(BIN)/python -m benchmarks.drills.soak --minutes 30 --json $(RESULTS)/soak.json
 	$(BIN)/python -m benchmarks.emotion --only cross --json $(RESULTS)/emotion_cross.json

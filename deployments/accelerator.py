@@ -42,14 +42,14 @@ class Share:
 
 
 SHARES: Final = {
-    "Ingress": Share(0.1, 0.6),
-    "MelReconstruction": Share(0.1, 0.4),
-    "WhisperASR": Share(1.0, 1.0, 0.25),
-    "TextEmbedding": Share(0.1, 0.5),
+    "Ingress": Share(0.1, 0.8),  # with its two decoders
+    "MelReconstruction": Share(0.1, 0.25),
+    "WhisperASR": Share(1.0, 1.1, 0.25),
+    "TextEmbedding": Share(0.1, 0.8),
     "Roberta": Share(0.3, 0.9, 0.125),
     "FusionClassifier": Share(0.3, 0.8, 0.125),
 }
-FUSED_SHARE: Final = Share(1.0, 2.1, 0.5)
+FUSED_SHARE: Final = Share(1.0, 2.3, 0.5)
 
 
 class NoGpu(RuntimeError):  # noqa: N818 - an error by its base class

@@ -15,6 +15,7 @@ from amser.wire import Limits
 from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
 from deployments.intake.limits import BodySettings
 from deployments.replica.health import HealthLimits
+from deployments.telemetry.settings import TelemetrySettings
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
@@ -197,27 +198,6 @@ class RateHintSettings(_Settings):
         if self.finest > self.coarsest:
             raise ValueError("finest must be an index up to that of coarsest")
         return self
-
-
-class TraceSettings(_Settings):
-    """Where spans are sent, in OTLP over HTTP. Headers of the receiver, such as its key, come from the variable
-    `OTEL_EXPORTER_OTLP_HEADERS` of every node, which the exporter reads."""
-
-    endpoint: str = Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")
-    """Such as `http://collector:4318/v1/traces`."""
-    sampling: float = Field(0.01, ge=0, le=1)
-    """Share of the requests that are traced. Of those that come with a `traceparent`, its flag decides."""
-
-
-class TelemetrySettings(_Settings):
-    """What can be seen of requests from outside (docs/operators.md). Nothing of it holds what was said."""
-
-    metrics: bool = True
-    """For Prometheus, at Ray's agent on each node. The memory of replicas is told in any case."""
-    log: bool = True
-    """A line of JSON for each request, in `requests_….log` beside the logs of Serve's replicas."""
-    traces: TraceSettings | None = None
-    """OpenTelemetry; None sends none."""
 
 
 class Settings(_Settings):

@@ -23,6 +23,7 @@ CONTROLLER_WITHIN_S: Final = 2.0
 FRESH_S: Final = 1.0  # for which what is known is not asked again
 WAIT_S: Final = 0.5  # for news, where something is known
 OLDEST_S: Final = 10.0  # what is known for longer counts for nothing
+SERVING: Final = frozenset({"RUNNING", "PENDING_MIGRATION"})  # states of replicas that take requests
 BUSY: Final = (TimeoutError, BackPressureError)
 
 Describe = Callable[[], Awaitable[dict[str, Description]]]
@@ -92,4 +93,4 @@ class Readiness:
 def deployments_without_replica() -> list[str]:
     """Those of this application; Serve's controller knows."""
     application = serve.status().applications[serve.get_replica_context().app_name]
-    return [name for name, each in application.deployments.items() if not each.replica_states.get("RUNNING")]
+    return [name for name, each in application.deployments.items() if not SERVING & each.replica_states.keys()]

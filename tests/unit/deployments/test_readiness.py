@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
+from ray import serve
+from ray.serve._private.common import DeploymentStatusTrigger, ReplicaState
 from ray.serve.exceptions import BackPressureError
+from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview
 
 from deployments.gateway import readiness
 from deployments.gateway.readiness import Readiness
@@ -119,3 +123,20 @@ async def test_one_that_asks_and_leaves_stops_nobody(asked: Asked, ready: Readin
     leaves.cancel()
     assert (await ready.state()).trouble is None
     assert asked.times == 1
+
+
+def test_a_deployment_without_a_serving_replica_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deployed(**replicas: int) -> DeploymentStatusOverview:
+        states = {ReplicaState(name): count for name, count in replicas.items()}
+        return DeploymentStatusOverview(DeploymentStatus.HEALTHY, DeploymentStatusTrigger.UNSPECIFIED, states, "")
+
+    there = {
+        "Ingress": deployed(RUNNING=2),
+        "WhisperASR": deployed(STARTING=1, STOPPING=1),
+        "Roberta": deployed(PENDING_MIGRATION=1),
+        "FusionClassifier": deployed(),
+    }
+    of_serve = SimpleNamespace(applications={"amser": SimpleNamespace(deployments=there)})
+    monkeypatch.setattr(serve, "status", lambda: of_serve)
+    monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(app_name="amser"))
+    assert readiness.deployments_without_replica() == ["WhisperASR", "FusionClassifier"]

@@ -34,9 +34,10 @@ from deployments.replica.batching import Batcher
 from deployments.replica.calls import RemoteStage
 from deployments.replica.deadline import NEVER
 from deployments.replica.execution import Timed
-from deployments.settings import Settings, TraceSettings
+from deployments.settings import Settings
 from deployments.telemetry import traces
 from deployments.telemetry.request_ids import request_id
+from deployments.telemetry.settings import TraceSettings
 from models.messages import Emotion, Mel, TokenFeatures, Transcript
 
 DEVICE, KEY_ID, SAID = "the-device-of-somebody", "k3y", "nobody but me is to know"
@@ -307,6 +308,7 @@ async def test_a_context_that_is_none_is_ignored(
 
 
 async def test_a_collector_that_is_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1")  # or the end of this process would wait for it
     with receiver() as gone:
         pass
     async with gateway(monkeypatch, traces={"endpoint": gone.endpoint, "sampling": 1}) as client:

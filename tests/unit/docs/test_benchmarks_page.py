@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
+
+from benchmarks.telemetry.__main__ import ratio
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
@@ -281,6 +284,16 @@ def test_generator() -> None:
     assert f"{row['requests_per_second']:.0f} requests a second" in prose("Generator")
     assert f"{row['generator_cores']:.3f} of a core" in prose("Generator")
     assert f"within {row['p99_late_ms']:.1f} ms" in prose("Generator")
+
+
+def test_telemetry() -> None:
+    found = rows("telemetry.json")
+    figures = (("requests_per_second", 2), ("cpu_ms", 0))
+    for (figure, digits), (_, *cells) in zip(figures, tables("Telemetry")[0], strict=True):
+        medians = (median(row[f"{which}_{figure}"] for row in found) for which in ("off", "on"))
+        mean, low, high = ratio(found, figure)
+        assert cells == [*(f"{each:.{digits}f}" for each in medians), f"{mean:.3f} [{low:.3f}, {high:.3f}]"]
+    assert f"{len(found)} rounds" in prose("Telemetry")
 
 
 DRILLS = {
