@@ -72,7 +72,7 @@ def test_a_device_with_a_key_and_the_certificate_is_answered(guarded: LocalClust
 
 def test_a_device_without_them_is_told_so(guarded: LocalCluster, key: str, speech: Waveform) -> None:
     stranger = DeviceSettings(url=guarded.url, ca=Path(str(guarded.certificate)))
-    with Device(stranger) as device, pytest.raises(Refused, match="401 Unauthorized; this needs a valid key"):
+    with Device(stranger) as device, pytest.raises(Refused, match="401 No valid key; this needs a valid key"):
         device.send(device.encode(speech, datetime.now(UTC)))
     untrusting = DeviceSettings(url=guarded.url, key=key, attempts=1)
     with Device(untrusting) as device, pytest.raises(Unreachable, match=r"(?i)certificate verify failed"):
