@@ -75,11 +75,16 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Gateway:
     kind = ingress.Ingress.func_or_class.__mro__[1]  # type: ignore[attr-defined]
 
     @asynccontextmanager
-    async def client(requests: dict[str, Any] | None = None, **trouble: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async def client(
+        requests: dict[str, Any] | None = None, admission: bool = True, **trouble: Any
+    ) -> AsyncIterator[httpx.AsyncClient]:
         names = kind.__init__.__globals__  # Ray has pickled the class, so it has its own copy of the module's names
         monkeypatch.setitem(names, "build_local_stages", lambda *_: stages(trouble))
         monkeypatch.setitem(names, "spoken_languages", lambda _: frozenset({"en"}))
-        settings = Settings(auth="none", profile="fused", requests=requests or {}, idempotency={"store": "none"})
+        flow = {"admission": admission}
+        settings = Settings(
+            auth="none", profile="fused", requests=requests or {}, flow=flow, idempotency={"store": "none"}
+        )
         instance = kind(settings, None, False)
         monkeypatch.setattr(serve, "get_replica_context", lambda: SimpleNamespace(servable_object=instance))
         transport = httpx.ASGITransport(ingress.api, raise_app_exceptions=False)
@@ -179,13 +184,22 @@ async def test_a_refused_audio_file(gateway: Gateway) -> None:
             assert_problem(await client.post(f"/v1/emotion/audio{query}", content=body), kind)
 
 
-async def test_a_client_that_asks_for_too_much_at_once(gateway: Gateway) -> None:
-    async with gateway({"at_once": 2}, asr=30.0) as client:
+async def test_a_gateway_with_all_that_it_takes_under_way_is_ready_and_refuses_the_rest(gateway: Gateway) -> None:
+    async with gateway(admission=False, mel=30.0) as client:
         headers = {"Content-Type": wire.MEDIA_TYPE}
-        waiting = [asyncio.create_task(client.post("/v1/emotion", content=GOOD, headers=headers)) for _ in range(2)]
-        await asyncio.sleep(0.1)
-        assert_problem(await client.post("/v1/emotion", content=GOOD, headers=headers), "queue-full")
-        assert (await client.get("/healthz")).status_code == (await client.get("/readyz")).status_code == 200
+        asked = [
+            asyncio.create_task(client.post("/v1/emotion", content=GOOD, headers=headers)) for _ in range(256 + 64)
+        ]
+        async with asyncio.timeout(20):
+            while sum(each.done() for each in asked) < 64:
+                await asyncio.sleep(0.05)
+        waiting = [each for each in asked if not each.done()]
+        assert len(waiting) == 256
+        for each in asked:
+            if each.done():
+                assert_problem(each.result(), "queue-full")
+        for path in ("/healthz", "/readyz"):
+            assert (await asyncio.wait_for(client.get(path), 1)).status_code == 200
         for task in waiting:
             task.cancel()
             with suppress(asyncio.CancelledError):
