@@ -113,6 +113,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", python_path)
+        patch.setenv("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1")  # one that died is replaced after 3 s, not after 30
         log = folder / "cluster.log"
         with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes={SECOND: second}) as running:
             running.wait_until_ready(90)
@@ -180,7 +181,6 @@ def test_messages_of_another_version_are_rolled_out_and_no_request_is_lost(clust
         until(lambda: versions[1] > 20, 20, "requests under way")
         redeploy(cluster, version=2)
         total = sum(each.result() for each in answered)
-    print(f"{total} requests, {dict(statuses)}, answers by version {dict(versions)}")
     assert statuses[200] == total == sum(versions.values())
     assert versions[1] > 20
     assert versions[2] > 20
@@ -194,5 +194,5 @@ def test_a_replica_on_a_node_without_the_weights_fails_and_says_which_and_what_t
         return str(cluster.status().get("deployments", {}).get("Doubling", {}).get("message", ""))
 
     until(lambda: "WeightsMissing" in told(), 60, "a message of the replica")
-    assert re.search(rf"on node \S+ \(127\.0\.0\.1, [0-9a-f]{{12}}\): {NOT_THERE}: not fetched", told())
+    assert re.search(rf"on node \S+ \([0-9.]+, [0-9a-f]{{12}}\): {NOT_THERE}: not fetched", told())
     assert f"python -m models.weights fetch {NOT_THERE}" in told()
