@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 import pytest
-from drills import Link, actors, config_of_drills, kill, replicas, serves_again, until
+from drills import MODELS, Link, actors, config_of_drills, kill, replicas, serves_again, until
 from fleet_of_spools import CLOSED, DEVICES, Fleet, clips, reasonless
 from nodes import another_cache
 from recordings import envelope_of
@@ -52,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HEALTH_CHECKS.items():
             patch.setenv(name, value)
-        nodes = {NODE: {"AMSER_CACHE": str(another_cache(folder))}}
+        nodes = {NODE: {"AMSER_CACHE": str(another_cache(folder, *MODELS))}}
         with LocalCluster(config, log=log, num_gpus=0, num_cpus=2, http_port=0, nodes=nodes) as running:
             running.wait_until_ready()
             yield running

@@ -23,10 +23,10 @@ def another_clock(folder: Path) -> Path:
     return made
 
 
-def another_cache(folder: Path) -> Path:
-    """A cache folder ($AMSER_CACHE) with the same weights as this machine's, by links."""
+def another_cache(folder: Path, *models: str) -> Path:
+    """A cache folder ($AMSER_CACHE) with the weights of these models, by links, and no others."""
     made = folder / "cache"
     (made / "weights").mkdir(parents=True)
-    for model in default_store().iterdir():
-        (made / "weights" / model.name).symlink_to(model)
+    for name in models:
+        (made / "weights" / name).symlink_to(default_store() / name)
     return made
