@@ -324,7 +324,8 @@ def test_drills() -> None:
             f"{row['p99_before_ms']:,} → {row['p99_during_ms']:,}",
             f"{row['seconds']:.0f}",
         ]
-        assert row["lost"] == row["contradicted"] == 0
+        assert row["lost"] == 0
+        assert not row["contradicted"]  # none in rows from before second answers were compared with the first
     (soak,) = rows("soak.json")
     said = prose("Drills")
     assert f"{soak['good_answered']:,} of {soak['good']:,} good requests" in said
