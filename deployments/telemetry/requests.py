@@ -20,7 +20,6 @@ from ray.serve.context import _serve_request_context  # Serve has no public name
 from deployments.telemetry import request_log, traces
 from deployments.telemetry.metrics import GATEWAY, Instruments, RequestMetrics, batch_metrics, replica_memory
 from deployments.telemetry.request_ids import request_id
-from deployments.telemetry.settings import TelemetrySettings
 from deployments.telemetry.traces import Tracing
 
 Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
