@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ray import serve
@@ -22,7 +22,7 @@ ANSWERS_WITHIN_S: Final = 2.0  # a stage that is not busy
 CONTROLLER_WITHIN_S: Final = 2.0
 FRESH_S: Final = 1.0  # for which what is known is not asked again
 WAIT_S: Final = 0.5  # for news, where something is known
-OLDEST_S: Final = 10.0  # what is known for longer counts for nothing
+OLDEST_S: Final = 10.0  # what is known for longer counts for nothing, and news are waited for
 SERVING: Final = frozenset({"RUNNING", "PENDING_MIGRATION"})  # states of replicas that take requests
 BUSY: Final = (TimeoutError, BackPressureError)
 
@@ -65,11 +65,10 @@ class Readiness:
         if self._asking is None and (self._known is None or self._known.age_s > FRESH_S):
             self._asking = asyncio.create_task(self._ask())
         if self._asking is not None:
-            # Nothing is known before the first answer, so that is waited for
-            await asyncio.wait({self._asking}, timeout=WAIT_S if self._known else None)
+            # Without anything that still counts the answer is waited for; it comes, or its time limits pass
+            is_known = self._known is not None and self._known.age_s <= OLDEST_S
+            await asyncio.wait({self._asking}, timeout=WAIT_S if is_known else None)
         assert self._known is not None
-        if self._known.age_s > OLDEST_S:
-            return replace(self._known, trouble=f"nothing was heard of the stages for {self._known.age_s:.0f} s")
         return self._known
 
     async def _ask(self) -> None:

@@ -19,6 +19,9 @@ from deployments.intake.limits import BodySettings
 # The slowest is the one of which least came lately: what it sent counts a third after so long. A new body counts as if
 # so much of it had come just now, so that it has its chance; one that keeps its pace has more to its name soon
 MEMORY_S: Final = 2.0
+# A body counts as being on its way after so long: one that comes at once does not push out another, however many there
+# are. Its bytes count from the first
+COUNTED_AFTER_S: Final = 0.25
 HEAD_START: Final = 16_384  # bytes
 
 
@@ -130,9 +133,9 @@ class Bodies:
         due = began + self._settings.grace_s
         limit = asyncio.timeout_at(due)
         body = _Body(client, due, limit, began)
+        entering = asyncio.get_running_loop().call_later(COUNTED_AFTER_S, self._enter, body)
         try:
             async with limit:
-                self._enter(body)
                 async for piece in pieces:
                     content += piece
                     self._arrived(body, len(piece))
@@ -147,6 +150,7 @@ class Bodies:
                 raise BodyTooSlow(body.size, asyncio.get_running_loop().time() - began) from None
             raise
         finally:
+            entering.cancel()
             self._leave(body)
         if body.dropped:  # its last piece came with the decision
             raise TooManyBodies

@@ -106,14 +106,19 @@ async def test_a_stage_that_fails_is_not_ready(asked: Asked, ready: Readiness) -
     assert (await ready.state()).trouble == "a stage does not answer: RuntimeError"
 
 
-async def test_what_is_known_for_long_counts_for_nothing(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where neither stages nor controller answer."""
+async def test_what_is_known_for_long_counts_for_nothing_and_news_are_waited_for(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle cluster whose stages take a while to answer was told to be not ready."""
     monkeypatch.setattr(readiness, "ANSWERS_WITHIN_S", 30)
     ready = Readiness(asked.describe, asked.look_up)
     await ready.state()
-    asked.takes_s = 30
+    asked.takes_s = 0.3
     await asyncio.sleep(1.1)
-    assert (await ready.state()).trouble == "nothing was heard of the stages for 1 s"
+    state = await ready.state()
+    assert (state.trouble, state.stages) == (None, STAGES)
+    assert state.age_s < 0.3
+    assert asked.times == 2
 
 
 async def test_one_that_asks_and_leaves_stops_nobody(asked: Asked, ready: Readiness) -> None:
