@@ -95,7 +95,7 @@ def test_the_fused_profile_answers_as_the_distributed_one(
 
 def test_insisting_on_a_gpu_that_is_not_there_fails_and_says_so(fused: LocalCluster) -> None:
     config = yaml.safe_load(FUSED_CONFIG.read_text())
-    config["applications"][0]["args"]["accelerator"] = "gpu"
+    config["applications"][0]["args"] |= {"accelerator": "gpu", "auth": "none"}
     assert httpx.put(f"{fused.dashboard}/api/serve/applications/", json=config).is_success
     with pytest.raises(ClusterFailed, match="accelerator: gpu, but no node of the cluster has a GPU"):
         fused.wait_until_ready()

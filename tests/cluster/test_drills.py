@@ -175,13 +175,14 @@ async def together(mels):
 
 async def main():
     mels = [mel_of(clip[:16_000]) for clip in clips(8)]  # of one length, so that nobody is preferred
+    await together(mels)  # the first calls of a handle connect and arrive one by one
     good = await together(mels)
     mels[5] = dataclasses.replace(mels[5], values=np.zeros((128, 100), np.float16))
     mixed = await together(mels)
     error = mixed.pop(5)
     print(json.dumps({
         "batches": [each.compute_ms for each in good],
-        "error": [isinstance(error, ValueError), str(getattr(error, "cause", error))],
+        "error": str(getattr(error, "cause", error)),
         "expected": [each.value.text for each in good[:5] + good[6:]],
         "words": [str(each) if isinstance(each, Exception) else each.value.text for each in mixed],
     }))
@@ -200,14 +201,12 @@ def test_one_poisoned_item_of_a_batch_fails_alone(cluster: LocalCluster, tell: T
     assert driver.returncode == 0, driver.stderr[-3000:]
     told = json.loads(driver.stdout.splitlines()[-1])
     batches = sorted(Counter(told["batches"]).values())  # those of a batch share its time
-    is_value_error, detail = told["error"]
     tell(
         f"One poisoned Mel among 8 at once, which go as batches of {batches} when all are good: it fails "
-        f"({detail.splitlines()[0]}), 7 of 7 others get their words"
+        f"({told['error'].splitlines()[0]}), 7 of 7 others get their words"
     )
     assert batches[-1] >= 3
-    assert is_value_error
-    assert "the Mel has 128 bands" in detail
+    assert told["error"].startswith("ValueError at recognizer.py")  # without its text, which could be somebody's words
     assert told["words"] == told["expected"]
     assert sum(map(bool, told["expected"])) >= 5  # a second may hold no whole word
 
@@ -268,6 +267,11 @@ def test_an_upgrade_replaces_every_replica_and_no_client_notices(cluster: LocalC
 
 def test_a_lost_node_costs_time_and_no_utterance(cluster: LocalCluster, tmp_path: Path, tell: Tell) -> None:
     """The last drill: what ran on the second node comes back on the head, and the node stays away."""
+    for name in ON_NODE:  # an upgrade may have left it on the head
+        if not replicas(cluster, name, NODE):
+            (elsewhere,) = replicas(cluster, name)
+            kill(elsewhere)
+            serves_again(cluster, name, elsewhere)
     lost = {name: [process.pid for process in replicas(cluster, name, NODE)] for name in ON_NODE}
     assert [len(pids) for pids in lost.values()] == [1, 1]
     with Fleet(cluster.url, tmp_path) as fleet:
