@@ -78,7 +78,8 @@ def reserves_memory(shares: Sequence[Share]) -> bool:
     """
     if not ray.is_initialized():
         return False
-    free = [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    free = [each.get("memory", 0.0) for each in resources if each.get("CPU")]  # a head without any runs no replica
     needed = sorted([*(share.memory for share in shares), max(share.memory for share in shares)], reverse=True)
     for asked in needed:
         place = next((index for index, left in enumerate(free) if left >= asked), None)

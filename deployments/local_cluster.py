@@ -122,8 +122,7 @@ class LocalCluster:
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "OMP_NUM_THREADS": "1"}
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
-        if file := self._key_file():
-            quiet[KEYS_VARIABLE] = file
+        quiet[KEYS_VARIABLE] = self._key_file() or ""  # not that of the shell: without a file the proxy asks for no key
         quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
         quiet["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = PROXY_CHECKED_EVERY_S
         mode = THROUGHPUT_MODE if self._throughput else {}

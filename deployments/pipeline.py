@@ -173,11 +173,13 @@ def _left_out(transcript: Transcript | None, text_features: TextFeatures | None,
 
 
 async def _text_features(transcript: Transcript, stages: Stages, timer: _StageTimer, deadline: float) -> TextFeatures:
-    words, context = await asyncio.gather(
-        timer.over("text_embedding", stages.embed(transcript.text)),
-        timer.over("text_encoder", stages.contextualize(transcript.text, deadline)),
-    )
-    return TextFeatures(transcript.language, words, context)
+    words = asyncio.ensure_future(timer.over("text_embedding", stages.embed(transcript.text)))
+    context = asyncio.ensure_future(timer.over("text_encoder", stages.contextualize(transcript.text, deadline)))
+    try:
+        return TextFeatures(transcript.language, *await asyncio.gather(words, context))
+    finally:
+        for each in (words, context):  # where one failed, nobody waits for the other
+            each.cancel()
 
 
 @dataclass(frozen=True, slots=True)

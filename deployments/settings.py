@@ -98,7 +98,7 @@ class DecodingSettings(_Settings):
     """The processes in which a gateway replica decodes audio uploads, and what one file may cost there."""
 
     workers: int = Field(2, ge=1, le=32)
-    """Files that are decoded at once. The processes start with the first uploads; an idle one has 70 MB."""
+    """Files that are decoded at once. The processes start with the first uploads; an idle one has 80 MB."""
     memory_mb: int = Field(512, ge=64)
     """Address space that a file may take."""
     cpu_s: int = Field(5, ge=1)

@@ -127,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that `timeout` ends takes its cluster with it
     require_models(command.CONVERSATION)
     console, rows, payloads = output(), list[dict[str, Any]](), conversation()
-    for profile, drills in _by_cluster(options.profile, options.drills):
+    if not (plan := list(_by_cluster(options.profile, options.drills))):
+        raise command.NothingMeasured("drills of a node are for the distributed profile alone")
+    for profile, drills in plan:
         with _scene(options, profile, drills) as scene:
             for drill in drills:
                 with status(drill):

@@ -26,6 +26,7 @@ Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
 
 KEY_ID: Final = "amser_key_id"  # in the state of a request's scope: which key it came with
 SERVER_ERRORS: Final = 500  # from this status on it is our fault
+METHODS: Final = ("GET", "HEAD", "POST")
 LEFT: Final = 499  # in the log: the client did not wait for a status
 
 
@@ -186,7 +187,7 @@ class Telemetry:
         with ExitStack() as stack:
             stack.callback(self._tell, record)
             stack.enter_context(_known(record))
-            span = stack.enter_context(self._span(record, parent)) if self._tracing else None
+            span = stack.enter_context(self._span(record, _method(incoming), parent)) if self._tracing else None
             record.trace_id = traces.trace_id_of(parent) or traces.trace_id_of_sampled()
             try:
                 yield record
@@ -200,10 +201,11 @@ class Telemetry:
                 if span is not None:
                     _describe(span, record)
 
-    def _span(self, record: RequestRecord, parent: Any) -> Any:
+    def _span(self, record: RequestRecord, method: str, parent: Any) -> Any:
         assert self._tracing is not None
-        attributes = {"http.request.method": "POST", "http.route": record.route, "amser.request_id": record.request_id}
-        return self._tracing.span(f"POST {record.route}", SpanKind.SERVER, parent, attributes)
+        attributes = {"http.route": record.route, "amser.request_id": record.request_id}
+        attributes |= {"http.request.method": method} if method else {}
+        return self._tracing.span(f"{method} {record.route}".lstrip(), SpanKind.SERVER, parent, attributes)
 
     def _tell(self, record: RequestRecord) -> None:
         labels = {"route": record.route, "outcome": record.outcome}
@@ -343,6 +345,12 @@ def _known(work: Work) -> Iterator[None]:
         _current.reset(token)
         if serve_token is not None:
             _serve_request_context.reset(serve_token)
+
+
+def _method(incoming: Incoming) -> str:
+    """One of those that our routes take; empty for another, which a client may choose freely."""
+    method = getattr(incoming, "scope", {}).get("method", "")
+    return method if method in METHODS else ""
 
 
 def _key_id(incoming: Incoming) -> str:

@@ -29,6 +29,7 @@ def for_kubernetes() -> str:
     """serve_config.yaml as KubeRay serves it: a proxy on every node, and nodes that are added where replicas wait."""
     text = _args(_listening(_without_head(ROOT / "serve_config.yaml")), KEYS)
     text = text.replace("proxy_location: HeadOnly", "proxy_location: EveryNode")
+    text = re.sub(r" +spare:.*\n", "", text)  # for clusters that add no nodes
     return re.sub(r"( +)policy_kwargs:\n", r"\g<0>\1  elastic: true\n", text)
 
 
