@@ -222,7 +222,8 @@ def _is_about_the_language(error: SendFailed) -> bool:
     """
     if not isinstance(error, Refused) or error.status != httpx.codes.UNPROCESSABLE_ENTITY:
         return False
-    return bool(error.problem.get("parameter", LANGUAGE) == LANGUAGE)
+    is_other = error.kind not in ("", "unknown-language")  # such as unusable speech
+    return bool(error.problem.get("parameter", LANGUAGE) == LANGUAGE) and not is_other
 
 
 def _without_language(utterance: Utterance) -> Utterance | None:

@@ -26,7 +26,7 @@ from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
 from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
-from deployments.access.rules import SCOPES, Rule, rule_of
+from deployments.access.rules import SCOPES, Rule, path_of, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
 
 KEY_ID: Final = "amser_key_id"  # in the state of a request's scope, where `deployments.telemetry` finds it
@@ -195,7 +195,7 @@ class Gate:
         await self._draw(visit, charges)
 
     async def _let_in(self, app: ASGIApp, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
-        rule = rule_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        rule = rule_of(path_of(scope))
         if rule == "open" or (rule == "docs" and self._auth is not None and self._auth.docs == "public"):
             await app(scope, receive, send)
             return
@@ -285,7 +285,7 @@ class Gate:
         raise Denied(HTTPStatus.TOO_MANY_REQUESTS, f"limit-{over.limit}", cause, limit, ceil(verdict.wait_s))
 
     def _is_known(self, scope: Scope) -> bool:
-        if "*" in self._hosts or scope["path"] in PROBES:
+        if "*" in self._hosts or path_of(scope) in PROBES:
             return True
         return _host_name(Headers(scope=scope).get("host", "")) in self._hosts
 

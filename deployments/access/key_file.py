@@ -15,10 +15,12 @@ from typing import Final
 from pydantic import ValidationError
 from ray.serve import metrics
 
-from deployments.access.keys import KeyRing
+from deployments.access.keys import Key, KeyRing
+from deployments.access.settings import Limits, LimitSettings
 
 LOOKED_AT_EVERY_S: Final = 1.0
 OTHERS_MAY_WRITE: Final = 0o002
+NAMES: Final = frozenset({*KeyRing.model_fields, *Key.model_fields, *LimitSettings.model_fields, *Limits.model_fields})
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -51,8 +53,13 @@ def _read(path: Path) -> tuple[KeyRing, Signature]:
         return KeyRing.model_validate_json(content), _signature(found)
     except ValidationError as error:
         # Without what stands there: somebody may have pasted a key into it
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['type']}" for each in error.errors()[:3])
+        wrong = "; ".join(f"{_place(each['loc'])}: {each['type']}" for each in error.errors()[:3])
         raise KeyFileBroken(f"{path} is no file of keys: {wrong}") from None
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    """Where in the file, by names that a file of keys may have."""
+    return ".".join(str(part) if isinstance(part, int) or part in NAMES else "…" for part in parts) or "file"
 
 
 def _signature(found: os.stat_result) -> Signature:

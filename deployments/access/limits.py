@@ -1,7 +1,8 @@
 """How much each key and each device may ask: buckets that fill evenly (the generic cell rate algorithm).
 
 A bucket is one number, the moment at which it is full again. What may be used in a minute may be used at once. All
-buckets of a request are looked at before any is drawn from, so a refused request draws from none.
+buckets that are known together are looked at before any is drawn from: a request that is refused before its body draws
+nothing, and one that is refused for its seconds or its device has drawn what was looked at before.
 
 Each replica of the gateway has buckets of its own, unless `deployments.access.shared_limits` keeps them in Redis.
 """

@@ -17,7 +17,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.denied import Denied, no_key
-from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import KeyFileBroken, WatchedKeys
 from deployments.access.keys import key_of
 from deployments.access.rules import RULES
@@ -56,10 +55,10 @@ class KeysFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if self._path and scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith(WITH_BODIES):
+        if self._path and scope["type"] == "http" and _has_speech(scope):
             keys = self._watched(self._path)
             if keys is not None and not key_of(Headers(scope=scope).get("authorization"), keys.ring()).is_valid:
-                await SecurityHeaders(self._respond(no_key()))(scope, receive, send)
+                await self._respond(no_key())(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -71,3 +70,8 @@ class KeysFirst:
                 self._try_at = self._clock() + TRIED_EVERY_S
                 logger.error("%s; the application looks at keys by itself", error)
         return self._keys
+
+
+def _has_speech(scope: Scope) -> bool:
+    path = scope["path"].removesuffix("\n")  # as `rule_of`
+    return bool(scope["method"] == "POST" and path.endswith(WITH_BODIES))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 Scope: TypeAlias = Literal["recognize", "read"]
 Rule: TypeAlias = Scope | Literal["open", "docs", "any key"]
@@ -30,6 +31,7 @@ UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/p
 
 def rule_of(path: str) -> Rule:
     """What a path wants."""
+    path = path.removesuffix("\n")  # the `$` of a route's pattern matches before a last newline too
     if path in RULES:
         return RULES[path]
     return next((rule for start, rule in UNDER.items() if path.startswith(start)), "any key")
@@ -38,3 +40,9 @@ def rule_of(path: str) -> Rule:
 def route_of(path: str) -> str:
     """A path as metrics and logs name it: one of ours, or `other` for whatever else a client asks for."""
     return path if path in RULES else "other"
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path of an ASGI scope as our routes name it, without the prefix that the application has at the proxy."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))

@@ -52,7 +52,7 @@ class Limits(_Settings):
     """
 
     requests_per_minute: int | None = Field(None, ge=1)
-    """Requests to routes that want a key; those that are refused for a limit do not count."""
+    """Requests to routes that want a key; those that are refused for a limit before their body is read do not count."""
     concurrency: int | None = Field(None, ge=1)
     """Requests at once, in each replica of the gateway."""
     bytes_per_minute: int | None = Field(None, ge=LARGEST_ENVELOPE)

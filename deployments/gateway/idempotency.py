@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final, Literal
 
-from ray.serve.context import _serve_request_context  # Serve has no public name for it
+from ray._raylet import async_task_id  # type: ignore[attr-defined]  # Ray and Serve have no public names for these
+from ray.serve.context import _serve_request_context
 
 from amser.wire import Envelope
 from deployments.gateway.answer_store import AnswerStore, StoreUnavailable, answer_store
@@ -133,6 +134,11 @@ class Idempotency:
             except Exception:
                 if found is None:
                     raise
+            except asyncio.CancelledError:
+                # This one's client has left, or the run of another one was ended with its client
+                me = asyncio.current_task()
+                if found is None or not under_way.task.cancelled() or (me is not None and me.cancelling()):
+                    raise
             else:
                 return replace(reply, replay=reply.replay or "joined") if found else reply
 
@@ -217,4 +223,5 @@ def _own_context() -> contextvars.Context:
     request = context.get(_serve_request_context)
     if request is not None:
         context.run(_serve_request_context.set, replace(request, _internal_request_id=uuid.uuid4().hex))
+    context.run(async_task_id.set, None)  # and by that Ray cancels what a task has asked for
     return context

@@ -28,7 +28,7 @@ from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
 from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
-from deployments.access.rules import route_of
+from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
 from deployments.gateway.admission import Admission, Overloaded
 from deployments.gateway.answers import Answer, answer, denial, refusal, server_timing
@@ -59,7 +59,7 @@ from deployments.replica.faults import told
 from deployments.replica.resources import assigned
 from deployments.settings import Settings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
-from deployments.telemetry.request_ids import REQUEST_ID_HEADER
+from deployments.telemetry.request_ids import REQUEST_ID_HEADER, request_id
 from deployments.telemetry.requests import RequestRecord, telemetry
 from models.messages import Mel
 
@@ -161,7 +161,7 @@ class Ingress:
         return self._gate.around(app, self._denied)
 
     def _denied(self, denied: Denied, request: HTTPConnection) -> Response:
-        with self._telemetry.request(request, route_of(request.scope["path"])) as record:
+        with self._telemetry.request(request, route_of(path_of(request.scope))) as record:
             return _refused(denial(denied), record)
 
     @api.post(
@@ -207,11 +207,11 @@ class Ingress:
         response_model=dict[str, dict[str, str]],
         responses=_OF_MODELS,
     )
-    async def models(self) -> Response:
+    async def models(self, request: Request) -> Response:
         """The model behind each stage, and the device that it runs on."""
         state = await self._readiness.state()
         if not state.stages:
-            return self._not_ready(state.trouble or "the stages are busy and have not said yet what they run")
+            return self._not_ready(request, state.trouble or "the stages are busy and have not said yet what they run")
         return JSONResponse(state.stages)
 
     @api.head("/healthz", include_in_schema=False)
@@ -222,11 +222,11 @@ class Ingress:
 
     @api.head("/readyz", include_in_schema=False)
     @api.get("/readyz", response_model=dict[str, str], responses=_NOT_READY)
-    async def readyz(self) -> Response:
+    async def readyz(self, request: Request) -> Response:
         """Whether every stage can answer, be it busy; `Age` is of what is known, in seconds."""
         state = await self._readiness.state()
         if state.trouble:
-            return self._not_ready(state.trouble)
+            return self._not_ready(request, state.trouble)
         ready = {"status": "ready", "stages": str(len(state.stages))}
         return JSONResponse(ready, headers={"Age": str(round(state.age_s)), "Cache-Control": "no-store"})
 
@@ -240,8 +240,9 @@ class Ingress:
         """What was admitted and refused, and resources, for `deployments.autoscaling`; Ray asks for it."""
         return self._metrics.counts() | assigned()
 
-    def _not_ready(self, trouble: str) -> Response:
-        return refusal_of("not-ready", trouble, retry_after_s=self._requests.retry_after_s).response()
+    def _not_ready(self, request: Request, trouble: str) -> Response:
+        refused = refusal_of("not-ready", trouble, retry_after_s=self._requests.retry_after_s)
+        return refused.response(request_id(request.headers))
 
     async def _answer(self, request: Request, route: str, read: Reader, largest: int) -> Response:
         with self._telemetry.request(request, route) as record:

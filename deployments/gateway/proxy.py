@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -21,21 +21,22 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.access.denied import Denied
+from deployments.access.headers import SecurityHeaders
 from deployments.access.proxy import KeysFirst
 from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
 from deployments.gateway.clients import client_of
 from deployments.gateway.preferences import DEADLINE_HEADER, milliseconds
 from deployments.gateway.problems import Refusal, raw, refusal_of
-from deployments.gateway.problems.catalogue import KINDS
+from deployments.gateway.problems.catalogue import KINDS, LATER
 from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
 from deployments.intake.connections import guard
 from deployments.intake.limits import ProxySettings, proxy_settings
 from deployments.intake.serve_headers import WithoutServeHeaders
 from deployments.telemetry.request_ids import request_id
 
-ROUTES: Final = ("/v1/emotion", "/v1/emotion/audio")  # whose bodies are held back; a prefix may stand before them
 SERVES_OWN: Final = "/-/"  # routes of Serve, which its own tools read
 RETRY_AFTER_S: Final = 1
+DISCARDED_S: Final = 2.0
 CLOSES: Final = {"Connection": "close"}  # the rest of the body is not read
 # What Serve's proxy answers by itself, in plain text: the kind that it becomes, and what is said of it. Its 408 is not
 # about the client: the application had not answered within `request_timeout_s`
@@ -68,7 +69,7 @@ class HoldBodies:
         if scope["type"] == "http":
             headers = MutableHeaders(scope=scope)
             del headers[HELD_BACK_HEADER]
-            if scope["method"] == "POST" and scope["path"].endswith(ROUTES):
+            if not scope["path"].startswith(SERVES_OWN):
                 await self._held_back(headers, scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -76,7 +77,9 @@ class HoldBodies:
     async def _held_back(self, headers: MutableHeaders, scope: Scope, receive: Receive, send: Send) -> None:
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self._settings.largest_body:
-            await self._app(scope, receive, send)
+            if "expect" not in headers:  # such a client waits for leave to send it
+                await _discard(receive)
+            await self._refuse(BodyTooLarge(), None)(scope, receive, send)
             return
         started = time.monotonic()
         asked_ms = milliseconds(headers.get(DEADLINE_HEADER, ""))  # None for one that the application will refuse
@@ -85,19 +88,23 @@ class HoldBodies:
             try:
                 async with asyncio.timeout(asked_ms / 1000 if asked_ms else None):
                     reading = self.bodies.received(_pieces(receive), client, self._settings.largest_body)
-                    body, more = bytes(await held.enter_async_context(reading)), False
-            except BodyTooLarge as error:
-                body, more = error.begins, True
+                    content = await held.enter_async_context(reading)
             except ClientDisconnect:
                 return
-            except (BodyTooSlow, TooManyBodies, TimeoutError) as error:
+            except (BodyTooLarge, BodyTooSlow, TooManyBodies, TimeoutError) as error:
+                if isinstance(error, BodyTooLarge):
+                    await _discard(receive)
                 await self._refuse(error, asked_ms)(scope, receive, send)
                 return
             headers[HELD_BACK_HEADER] = str(round(1000 * (time.monotonic() - started)))
-            await self._app(scope, _again(body, more, receive), send)
+            body = bytes(content)
+            content.clear()  # held once
+            await self._app(scope, _again(body, receive), send)
 
     def _refuse(self, error: Exception, asked_ms: int | None) -> ASGIApp:
-        if isinstance(error, BodyTooSlow | TooManyBodies):
+        if isinstance(error, BodyTooLarge):
+            refused = refusal_of("too-large", "the body is too large", f"up to {self._settings.largest_body} bytes")
+        elif isinstance(error, BodyTooSlow | TooManyBodies):
             refused = refusal_of_body(error, self._settings.bodies)
         else:
             refused = refusal_of("deadline", "the body was not here by the deadline", f"{(asked_ms or 0) / 1000:g} s")
@@ -161,7 +168,7 @@ def middlewares() -> list[Middleware]:
 
     def refuse(slug: str) -> bytes:
         count(slug)
-        return raw(refusal_of(slug, KINDS[slug].meaning))
+        return raw(refusal_of(slug, KINDS[slug].meaning, None, _retry_after_s(slug)))
 
     guard(settings.connections, refuse)
 
@@ -181,7 +188,7 @@ def _sent(refused: Refusal, headers: dict[str, str] | None = None) -> ASGIApp:
     """The problem document as an answer to whatever request it is called for, under that request's id."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await refused.response(request_id(Headers(scope=scope)), headers)(scope, receive, send)
+        await SecurityHeaders(refused.response(request_id(Headers(scope=scope)), headers))(scope, receive, send)
 
     return answer
 
@@ -194,7 +201,20 @@ def _of_serve(message: Message) -> Refusal | None:
     slug, cause = OF_SERVE[status]
     asked = headers.get("retry-after", "")
     retry_after_s = int(asked) if asked.isdigit() else RETRY_AFTER_S
-    return refusal_of(slug, cause, None, None if slug == "not-found" else retry_after_s)
+    return refusal_of(slug, cause, None, _retry_after_s(slug) and retry_after_s)
+
+
+def _retry_after_s(slug: str) -> int | None:
+    """Where the kind promises one."""
+    return RETRY_AFTER_S if KINDS[slug].again == LATER else None
+
+
+async def _discard(receive: Receive) -> None:
+    """Reads on for a while and keeps nothing: a client that still sends when the connection closes loses its answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARDED_S):
+            while (await receive()).get("more_body"):
+                pass
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
@@ -213,9 +233,9 @@ async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-def _again(body: bytes, more: bool, receive: Receive) -> Receive:
-    """Hands the body on, whole or its beginning; what comes after it comes from the client."""
-    first: Message | None = {"type": "http.request", "body": body, "more_body": more}
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Hands the body on; what comes after it, that the client leaves, comes from the client."""
+    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def handed_on() -> Message:
         nonlocal first

@@ -8,6 +8,7 @@ long as a replica runs, the stage is busy and not gone. A replica that hangs is 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Readiness:
     async def state(self) -> State:
         """What is known; at most `FRESH_S` old where the stages answer at once."""
         if self._asking is None and (self._known is None or self._known.age_s > FRESH_S):
-            self._asking = asyncio.create_task(self._ask())
+            # In a context of its own: one who asks and leaves must not take the question along
+            self._asking = asyncio.create_task(self._ask(), context=contextvars.Context())
         if self._asking is not None:
             # Without anything that still counts the answer is waited for; it comes, or its time limits pass
             is_known = self._known is not None and self._known.age_s <= OLDEST_S
@@ -75,7 +77,7 @@ class Readiness:
         stages = self._known.stages if self._known else {}
         try:
             trouble, stages = await self._look(stages)
-        except Exception as error:  # whatever it is, the client is told that the cluster is not ready
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, the cluster is not ready
             trouble = f"a stage does not answer: {type(error).__name__}"
         finally:
             self._asking = None

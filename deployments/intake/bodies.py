@@ -46,15 +46,7 @@ class TooManyBodies(Exception):  # noqa: N818 - an error by its base class
 
 
 class BodyTooLarge(Exception):  # noqa: N818 - an error by its base class
-    """A body has more bytes than it may have.
-
-    Attributes:
-        begins: what has been read of it.
-    """
-
-    def __init__(self, begins: bytes) -> None:
-        super().__init__("the body is too large")
-        self.begins = begins
+    """A body has more bytes than it may have."""
 
 
 @dataclass(eq=False, slots=True)
@@ -140,7 +132,7 @@ class Bodies:
                     content += piece
                     self._arrived(body, len(piece))
                     if len(content) > largest:
-                        raise BodyTooLarge(bytes(content))
+                        raise BodyTooLarge
         except BaseException as error:
             if not body.dropped:
                 self._held -= body.size

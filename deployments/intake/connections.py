@@ -143,12 +143,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes of a head, of a body, or in between."""
         if self.transport.is_closing():  # refused: nothing more is read
             return
-        if self._in_head:
-            self._raw_bytes += len(data)
+        self._raw_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._in_head and self._raw_bytes > self.settings.head_bytes:
+        if self._raw_bytes > self.settings.head_bytes:
             self._refuse(HEAD_TOO_LARGE)
         elif not self.is_busy:
             self._await_head()
@@ -169,6 +168,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._headers += 1
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body; what comes between two of them, or after the last, counts as a head."""
+        self._raw_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here, with its trailers."""
+        self._raw_bytes = 0
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         """From here on the request has its own limits (`deployments.intake.bodies`)."""

@@ -64,7 +64,7 @@ class ProxySettings(_Limits):
     bodies: ProxyBodySettings = ProxyBodySettings()
     connections: ConnectionSettings = ConnectionSettings()
     largest_body: int = Field(16_777_216, ge=1)
-    """That is held back until it is here; a larger one goes on to the application piece by piece, which refuses it."""
+    """Bytes of any body; 413 beyond. Raise it with `requests.max_audio_bytes` of the application."""
 
 
 class ProxyMisconfigured(ValueError):  # noqa: N818 - an error by its base class

@@ -10,7 +10,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-OF_SERVE: Final = frozenset({b"serve_multiplexed_model_id", b"x_session_id", b"x_request_disconnect_disabled"})
+OF_SERVE: Final = frozenset(
+    {b"serve_multiplexed_model_id", b"x_session_id", b"x_request_disconnect_disabled", b"x_request_timeout_seconds"}
+)
 
 
 class WithoutServeHeaders:

@@ -26,7 +26,7 @@ class TelemetrySettings(_Settings):
     """What can be seen of requests from outside (docs/operators.md). Nothing of it holds what was said."""
 
     metrics: bool = True
-    """Of requests, stages and admission, for Prometheus, at Ray's agent on each node. The memory of replicas, keys, limits
+    """Of requests, stages and admission, for Prometheus, at Ray's agent on each node. Memory of replicas, keys, limits
     and bodies on their way are told in any case."""
     log: bool = True
     """A line of JSON for each request, in `requests_….log` beside the logs of Serve's replicas."""

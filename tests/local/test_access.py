@@ -115,6 +115,15 @@ def test_paths_without_a_route_want_a_key_too(client: httpx.Client, tokens: dict
         assert client.get(path, headers=bearer(tokens["right"])).status_code in (307, 404), path
 
 
+def test_a_newline_behind_a_path_opens_nothing(client: httpx.Client, tokens: dict[str, str]) -> None:
+    """The router takes the path for that of the route: whoever had a key of another scope got in."""
+    for path, scope in NEEDS.items():
+        other = next(tokens[each] for each in SCOPES if each != scope)
+        method = "GET" if scope == "read" else "POST"
+        assert client.request(method, f"{path}%0A", headers=bearer(other)).status_code == 403, path
+        assert client.request(method, f"{path}%0A").status_code == 401, path
+
+
 def test_a_key_for_recognising_recognises(client: httpx.Client, tokens: dict[str, str]) -> None:
     headers = bearer(tokens["recognize"])
     assert send(client, wire.pack(envelope_of(two_seconds())), **headers).status_code == 200

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import Final
-from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.access.headers import SecurityHeaders
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.catalogue import KINDS, PAGES
 from deployments.gateway.problems.pages import overview, page
 from deployments.replica.faults import told
+from deployments.telemetry.request_ids import request_id
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -46,14 +48,14 @@ class Unhandled:
         except Exception as error:
             if started or scope["type"] != "http":
                 raise
-            await failure(error)(scope, receive, send)
+            answer = failure(error, request_id(Headers(scope=scope)))
+            await SecurityHeaders(answer)(scope, receive, send)
 
 
-def failure(error: Exception) -> Response:
+def failure(error: Exception, known_as: str) -> Response:
     """What a client is told of an error of ours. The log has it, under the same id."""
-    request_id = str(uuid4())
-    logger.error("request %s failed: %s", request_id, told(error))
-    return refusal_of("internal", "the cluster failed; its log has the reason").response(request_id)
+    logger.error("request %s failed: %s", known_as, told(error))
+    return refusal_of("internal", "the cluster failed; its log has the reason").response(known_as)
 
 
 def answer_with_problems(api: FastAPI) -> None:
@@ -65,25 +67,27 @@ def answer_with_problems(api: FastAPI) -> None:
         api.add_api_route(route, show, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
-    return Refusal(status, CAUSES.get(status, str(error.detail)), headers.get("Allow")).response(headers=headers)
+    refused = Refusal(status, CAUSES.get(status, str(error.detail)), headers.get("Allow"))
+    return refused.response(request_id(request.headers), headers)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
-    return refusal_of("bad-preference", f"cannot be read: {wrong:.200}").response()
+    return refusal_of("bad-preference", f"cannot be read: {wrong:.200}").response(request_id(request.headers))
 
 
 async def _overview() -> Response:
     return HTMLResponse(overview())
 
 
-async def _page(slug: str) -> Response:
+async def _page(request: Request, slug: str) -> Response:
     kind = KINDS.get(slug)
     if kind is None:
-        return refusal_of("not-found", "there is no such kind of problem", f"see {PAGES}").response()
+        unknown = refusal_of("not-found", "there is no such kind of problem", f"see {PAGES}")
+        return unknown.response(request_id(request.headers))
     return HTMLResponse(page(kind))

@@ -17,7 +17,7 @@ WHOLE = sum(share.memory_gb for share in ALL) + LARGEST  # of each one replica, 
 
 def nodes(monkeypatch: pytest.MonkeyPatch, *memory_gb: float, lost_gb: float = 0.0) -> None:
     """A cluster whose nodes leave so much memory to replicas, as Ray counts it; and one that was lost."""
-    each: list[dict[str, Any]] = [{"Alive": True, "Resources": {"memory": size * GB}} for size in memory_gb]
+    each: list[dict[str, Any]] = [{"Alive": True, "Resources": {"CPU": 2.0, "memory": size * GB}} for size in memory_gb]
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.nodes", lambda: [*each, {"Alive": False, "Resources": {"memory": lost_gb * GB}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: {"memory": sum(memory_gb) * GB})
