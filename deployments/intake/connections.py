@@ -102,6 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False  # some bytes of one are here
         self._raw_bytes = self._head_bytes = self._headers = 0  # as they came, and as they were parsed
         self._bad = BAD_HTTP
+        self._was_refused = False
 
     @property
     def address(self) -> str:
@@ -113,6 +114,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether it is a reverse proxy, which speaks for many."""
         trusted = getattr(self.config.loaded_app, "trusted_hosts", ())  # of uvicorn's ProxyHeadersMiddleware
         return self.client is None or self.client[0] in trusted
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more is read from it."""
+        return self._was_refused or self.transport.is_closing()
 
     @property
     def is_busy(self) -> bool:
@@ -141,11 +147,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or in between."""
-        if self.transport.is_closing():  # refused: nothing more is read
+        if self._is_over:
             return
         self._raw_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._is_over:
             return
         if self._raw_bytes > self.settings.head_bytes:
             self._refuse(HEAD_TOO_LARGE)
@@ -189,7 +195,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """uvicorn's own timer runs until the next byte."""
         super().on_response_complete()
-        if not self.is_busy and not self.transport.is_closing():
+        if not self.is_busy and not self._is_over:
             self.counted.waits(self, True)
 
     def handle_websocket_upgrade(self) -> None:
@@ -235,7 +241,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._timer = None
-        if self.is_busy or self.transport.is_closing():
+        if self.is_busy or self._is_over:
             return
         if self._in_head:
             self._refuse(HEAD_TOO_SLOW)
@@ -252,7 +258,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if not self.is_busy:  # otherwise another answer is half written
             self.transport.write(self.refuse(kind))
-        self.transport.close()
+        self._was_refused = True
+        if (
+            self.transport.can_write_eof()
+        ):  # a client that still sends would lose the answer to a connection that is closed
+            self.transport.write_eof()
+        else:
+            self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
 
 
