@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ray import serve
 from recordings import DATA, envelope_of, silence, speakers, waveform_of
+from starlette.requests import Request
 
 from amser import rate_hint, wire
 from amser.codecs.klt import PROFILES
@@ -241,7 +242,7 @@ def test_of_silence_no_emotion_is_claimed(application: Any, envelopes: list[wire
 
 
 def test_every_stage_says_what_it_runs(application: Any) -> None:
-    models = json.loads(application.models.remote().result().body)
+    models = json.loads(application.models.remote(Request({"type": "http", "headers": []})).result().body)
     assert models.keys() == STAGES
     assert {model["device"] for model in models.values()} <= {"cpu", "cuda"}
 
