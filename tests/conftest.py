@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import settings
 from otlp import Receiver, receiver
 from recordings import Waveform, speakers, waveform_of
 
+from benchmarks.drills.redis_server import COMMAND, RedisServer
 from deployments.intake.limits import ENVIRONMENT
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
@@ -92,3 +94,12 @@ def client(cluster: LocalCluster) -> Iterator[httpx.Client]:
     """Of that cluster."""
     with httpx.Client(base_url=cluster.url, timeout=120) as opened:
         yield opened
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A real Redis, where one is installed."""
+    if shutil.which(COMMAND) is None:
+        pytest.skip(f"{COMMAND} is not installed: apt-get install {COMMAND}")
+    with RedisServer() as running:
+        yield running

@@ -28,8 +28,8 @@ from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
 from deployments.access.rules import SCOPES, Rule, path_of, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
+from deployments.telemetry.request_ids import KEY_ID
 
-KEY_ID: Final = "amser_key_id"  # in the state of a request's scope, where `deployments.telemetry` finds it
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 PROBES: Final = ("/healthz", "/readyz")  # are asked by address
 WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation

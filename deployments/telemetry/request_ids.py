@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 REQUEST_ID_HEADER: Final = "Amser-Request-Id"
+KEY_ID: Final = "amser_key_id"  # in the state of a request's scope: which key it came with
 # In this order. Ray's proxies add X-Request-Id where a client sends none, and write it into their own logs
 ACCEPTED: Final = (REQUEST_ID_HEADER.lower(), "x-request-id")
 # No space, quote or control character: an id goes into log lines and response headers as it is

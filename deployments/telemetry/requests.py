@@ -19,12 +19,11 @@ from ray.serve.context import _serve_request_context  # Serve has no public name
 
 from deployments.telemetry import request_log, traces
 from deployments.telemetry.metrics import GATEWAY, Instruments, RequestMetrics, batch_metrics, replica_memory
-from deployments.telemetry.request_ids import request_id
+from deployments.telemetry.request_ids import KEY_ID, request_id
 from deployments.telemetry.traces import Tracing
 
 Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
 
-KEY_ID: Final = "amser_key_id"  # in the state of a request's scope: which key it came with
 SERVER_ERRORS: Final = 500  # from this status on it is our fault
 METHODS: Final = ("GET", "HEAD", "POST")
 LEFT: Final = 499  # in the log: the client did not wait for a status

@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from deployments.gateway.problems.catalogue import KINDS
+from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 
 PROBLEM_TYPE: Final = "application/problem+json"
-REQUEST_ID: Final = "Amser-Request-Id"
 
 _S: Final = HTTPStatus
 _DEFAULTS: Final = {  # of a refusal that names no kind
@@ -97,7 +97,7 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
     def response(self, request_id: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
         """The document as it is sent, under an id of its own where none is given."""
         request_id = request_id or str(uuid4())
-        headers = {**(headers or {}), REQUEST_ID: request_id}
+        headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.kind.closes:

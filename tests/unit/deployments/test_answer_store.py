@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from redis_server import RedisServer
 
+from benchmarks.drills.redis_server import RedisServer
 from deployments.gateway.answer_store import EmbeddedStore, RedisStore, StoreUnavailable, answer_store
 from deployments.settings import IdempotencySettings
 
@@ -184,17 +182,8 @@ def test_redis_needs_its_address_and_no_other_store_has_one(settings: dict[str, 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
-    running = RedisServer(tmp_path)
-    yield running
-    running.stop()
-
-
-async def test_redis_keeps_what_was_put_first_for_all_gateways_and_for_its_time(server: RedisServer) -> None:
-    first, second = RedisStore(server.url, ttl_s=2), RedisStore(server.url, ttl_s=2)
+async def test_redis_keeps_what_was_put_first_for_all_gateways_and_for_its_time(redis_server: RedisServer) -> None:
+    first, second = RedisStore(redis_server.url, ttl_s=2), RedisStore(redis_server.url, ttl_s=2)
     await first.put(b"key", b"answer")
     await second.put(b"key", b"another")
     assert (await second.get(b"key"), await second.get(b"other")) == (b"answer", None)
@@ -206,15 +195,15 @@ async def test_redis_keeps_what_was_put_first_for_all_gateways_and_for_its_time(
     await second.close()
 
 
-async def test_a_redis_that_is_gone_is_told_at_once_and_one_that_is_back_is_used(server: RedisServer) -> None:
-    store = RedisStore(server.url, ttl_s=60)
+async def test_a_redis_that_is_gone_is_told_at_once_and_one_that_is_back_is_used(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url, ttl_s=60)
     await store.put(b"key", b"answer")
-    server.stop()
+    redis_server.stop()
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="Redis does not answer"):
         await store.get(b"key")
     assert time.monotonic() - started < 5
-    server.start()
+    redis_server.start()
     assert await store.get(b"key") is None
     await store.put(b"key", b"answer")
     assert await store.get(b"key") == b"answer"

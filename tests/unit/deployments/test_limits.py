@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from math import inf
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis_server import RedisServer
 
+from benchmarks.drills.redis_server import RedisServer
 from deployments.access import limits
 from deployments.access.limits import Charge, Concurrency, OwnBuckets
 from deployments.access.shared_limits import SharedBuckets
@@ -104,17 +101,8 @@ def test_requests_at_once_are_forgotten_when_they_end() -> None:
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
-    running = RedisServer(tmp_path)
-    yield running
-    running.stop()
-
-
-async def test_replicas_with_a_redis_count_together(server: RedisServer) -> None:
-    one, two = SharedBuckets(server.url), SharedBuckets(server.url)
+async def test_replicas_with_a_redis_count_together(redis_server: RedisServer) -> None:
+    one, two = SharedBuckets(redis_server.url), SharedBuckets(redis_server.url)
     both = [charge(4), charge(10, limit="bytes", per_minute=600, device="kitchen/\0ä")]
     assert (await one.draw("a", both)).wait_s == 0
     refused = await two.draw("a", [charge(3), charge(1, limit="bytes", per_minute=600, device="kitchen/\0ä")])
@@ -130,11 +118,11 @@ async def test_replicas_with_a_redis_count_together(server: RedisServer) -> None
 
 
 async def test_without_its_redis_each_replica_counts_by_itself(
-    server: RedisServer, caplog: pytest.LogCaptureFixture
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    buckets = SharedBuckets(server.url)
+    buckets = SharedBuckets(redis_server.url)
     assert (await buckets.draw("a", [charge(6)])).wait_s == 0
-    server.stop()
+    redis_server.stop()
     assert (await buckets.draw("a", [charge(6)])).wait_s == 0
     assert (await buckets.draw("a", [charge(1)])).wait_s == pytest.approx(10, abs=0.5)
     assert caplog.text.count("each replica counts limits by itself for 5 s: ConnectionError") == 1
