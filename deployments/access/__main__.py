@@ -155,7 +155,9 @@ def _list(options: argparse.Namespace, path: Path) -> int:
     if options.json:
         print(json.dumps([key.model_dump(mode="json", exclude={"hash"}, exclude_unset=True) for key in ring.keys]))
         return OK
-    table = Table("id", "owner", "scopes", "created", "expires", "limits", "note", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "owner", "scopes", "created", "expires", "limits", "note"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("id", "created", "expires"))
     for key in ring.keys:
         expired = key.expires is not None and key.expires <= datetime.now(UTC)
         expires = f"{key.expires:%Y-%m-%d}" if key.expires else "never"
