@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.access.denied import Denied
+from deployments.access.gate import PROBES
 from deployments.access.headers import SecurityHeaders
 from deployments.access.proxy import KeysFirst
 from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
@@ -32,6 +33,7 @@ from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooMany
 from deployments.intake.connections import guard
 from deployments.intake.limits import ProxySettings, proxy_settings
 from deployments.intake.serve_headers import WithoutServeHeaders
+from deployments.intake.turns import Turns
 from deployments.telemetry.request_ids import request_id
 
 SERVES_OWN: Final = "/-/"  # routes of Serve, which its own tools read
@@ -51,7 +53,7 @@ Count = Callable[[str], None]
 
 
 class HoldBodies:
-    """Lets a request go on once its body is here, within limits.
+    """Lets a request go on once its body is here, within limits, and those of one client in turns.
 
     Args:
         app: that it goes on to.
@@ -63,6 +65,7 @@ class HoldBodies:
         self._app, self._settings, self._count = app, settings, count
         gauge = Gauge("amser_bodies_reading", "Bodies that are on their way.", ("place",))
         self.bodies = Bodies(settings.bodies, lambda reading: gauge.set(reading, {"place": "proxy"}))
+        self._turns = Turns(settings.begin_at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -89,6 +92,7 @@ class HoldBodies:
                 async with asyncio.timeout(asked_ms / 1000 if asked_ms else None):
                     reading = self.bodies.received(_pieces(receive), client, self._settings.largest_body)
                     content = await held.enter_async_context(reading)
+                    await held.enter_async_context(self._turns.turn((client, scope["path"] in PROBES)))
             except ClientDisconnect:
                 return
             except (BodyTooLarge, BodyTooSlow, TooManyBodies, TimeoutError) as error:
@@ -107,7 +111,9 @@ class HoldBodies:
         elif isinstance(error, BodyTooSlow | TooManyBodies):
             refused = refusal_of_body(error, self._settings.bodies)
         else:
-            refused = refusal_of("deadline", "the body was not here by the deadline", f"{(asked_ms or 0) / 1000:g} s")
+            refused = refusal_of(
+                "deadline", "the request had not begun by the deadline", f"{(asked_ms or 0) / 1000:g} s"
+            )
         self._count(refused.kind.slug)
         return _sent(refused, CLOSES)
 

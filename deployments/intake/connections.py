@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 
+import uvicorn
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from deployments.intake.accepting import AcceptingServer
 from deployments.intake.addresses import network_of
 from deployments.intake.limits import ConnectionSettings
 
@@ -269,7 +271,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guard(settings: ConnectionSettings, refuse: Refuse) -> type[GuardedProtocol]:
-    """Has every uvicorn server that this process starts from now on guard its connections.
+    """Has every uvicorn server that this process makes from now on guard its connections, and accept all that wait.
 
     Args:
         settings: the limits.
@@ -281,4 +283,5 @@ def guard(settings: ConnectionSettings, refuse: Refuse) -> type[GuardedProtocol]
     attributes = {"settings": settings, "counted": Connections(settings), "refuse": staticmethod(refuse)}
     protocol: type[GuardedProtocol] = type("GuardedProtocol", (GuardedProtocol,), attributes)
     auto.AutoHTTPProtocol = protocol
+    uvicorn.Server = AcceptingServer  # type: ignore[misc]
     return protocol

@@ -65,6 +65,8 @@ class ProxySettings(_Limits):
     connections: ConnectionSettings = ConnectionSettings()
     largest_body: int = Field(16_777_216, ge=1)
     """Bytes of any body; 413 beyond. Raise it with `requests.max_audio_bytes` of the application."""
+    begin_at_once: int = Field(16, ge=1)
+    """Requests of one address in their first tenth of a second; its others wait (`deployments.intake.turns`)."""
 
 
 class ProxyMisconfigured(ValueError):  # noqa: N818 - an error by its base class

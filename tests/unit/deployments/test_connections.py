@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from ray.util.metrics import Counter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.gateway.proxy import middlewares
+from deployments.intake.accepting import AcceptingServer
 from deployments.intake.limits import ENVIRONMENT
 
 HELLO = b"GET /healthz HTTP/1.1\r\nHost: amser\r\n\r\n"
@@ -40,11 +44,13 @@ class ServeProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         body = await request.body()
-        self.seen.append({"bytes": len(body), **dict(request.headers)})
+        self.seen.append({"bytes": len(body), "client": scope["client"][0], **dict(request.headers)})
         response = PlainTextResponse("fine")
         match scope["path"]:
             case "/nowhere":
                 response = PlainTextResponse("Path '/nowhere' not found. Ping http://.../-/routes", 404)
+            case "/burst":
+                await asyncio.sleep(0.005)
             case "/full":
                 response = PlainTextResponse("queue", 429, {"Retry-After": "7"})
             case "/late":
@@ -68,6 +74,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
             ENVIRONMENT, json.dumps({name: QUICK.get(name, {}) | settings.get(name, {}) for name in QUICK})
         )
         monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # put back afterwards
+        monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
         proxy = ServeProxy()
         app: ASGIApp = proxy
         for middleware in middlewares():  # as Ray wraps them
@@ -276,6 +283,41 @@ async def test_an_address_with_many_idle_connections_makes_room_for_others(serve
         assert sum(reader.at_eof() for reader, _ in flood) == 60 - 19
         kept[1].write(HELLO)  # it has waited for longest of all
         await kept[0].readuntil(b"fine")
+
+
+async def test_a_burst_of_one_address_does_not_come_before_all_requests_of_another(serve: Serve) -> None:
+    async with serve() as (connect, proxy):
+        burst = [await connect() for _ in range(200)]
+        reader, writer = await connect(ELSEWHERE)
+        for _, one in burst:
+            one.write(b"GET /burst HTTP/1.1\r\nHost: amser\r\n\r\n")
+        writer.write(HELLO)
+        await reader.readuntil(b"fine")
+        await asyncio.gather(*(each.readuntil(b"fine") for each, _ in burst))
+        assert [seen["client"] for seen in proxy.seen].index(ELSEWHERE) < 100
+
+
+def test_connections_that_wait_are_accepted_together() -> None:
+    """uvloop, which Ray's proxy runs on, accepts one in each turn of its loop."""
+
+    async def turns_to_accept(connections: int) -> int:
+        listening = socket.create_server(("127.0.0.1", 0), backlog=connections)
+        server = AcceptingServer(uvicorn.Config(ServeProxy(), lifespan="off", log_config=None, http=HttpToolsProtocol))
+        running = asyncio.create_task(server._serve([listening]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(connections)]
+        turns = 0
+        while len(server.server_state.connections) < connections:
+            await asyncio.sleep(0)
+            turns += 1
+        for client in clients:
+            client.close()
+        server.should_exit = True
+        await running
+        return turns
+
+    assert uvloop.run(turns_to_accept(200)) < 40
 
 
 # --- Bodies -----------------------------------------------------------------------------------------------------------
