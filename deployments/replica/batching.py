@@ -4,7 +4,7 @@ A batch starts as soon as a model thread is free, with the items that wait then:
 time, and items gather anyway while the batch before it is computed. The item that has waited longest comes first and is
 joined by those most like it in size, since a batch takes as long as its largest item. Items that no client waits for
 any more (it left, or the deadline passed) are dropped before they are computed. An item that cannot be computed fails
-alone.
+alone. Where long items would hold up short ones, these have one more thread, and batches of their own.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Batcher(Generic[Item, Result]):
         budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
         size: of an item, such as its frames.
         threads: batches at once; `run` must be safe to be called from as many.
+        express: items up to this size have a thread more than the others, so that long ones never hold them all.
         limits: when the replica is sick.
     """
 
@@ -63,12 +64,13 @@ class Batcher(Generic[Item, Result]):
         budget: int | None = None,
         size: Callable[[Item], int] = lambda _: 1,
         threads: int = 1,
+        express: int | None = None,
         limits: HealthLimits | None = None,
     ) -> None:
         self._name, self._run, self._size = name, run, size
-        self._batch_size, self._budget = batch_size, budget
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._free = threads
+        self._batch_size, self._budget, self._express = batch_size, budget, express
+        self._free = threads + (express is not None)
+        self._executor = ThreadPoolExecutor(self._free, thread_name_prefix=name)
         self.work = Work(threads)
         self.health = Health(name, limits)
         self._waiting: list[_Waiting[Item, Result]] = []
@@ -97,11 +99,14 @@ class Batcher(Generic[Item, Result]):
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
         self._waiting = [each for each in self._waiting if each.is_wanted()]
-        if not self._waiting:
+        # Long ones leave the last thread free
+        startable = [each for each in self._waiting if self._free > 1 or not self._is_long(each)]
+        if not startable:
             return []
-        first = self._waiting[0]
+        first, *others = startable
         batch, total = [first], first.size
-        for each in sorted(self._waiting[1:], key=lambda each: abs(each.size - first.size)):
+        like_it = [each for each in others if self._is_long(each) == self._is_long(first)]
+        for each in sorted(like_it, key=lambda each: abs(each.size - first.size)):
             if len(batch) == self._batch_size:
                 break
             if self._budget is None or total + each.size <= self._budget:
@@ -109,6 +114,9 @@ class Batcher(Generic[Item, Result]):
                 total += each.size
         self._waiting = [each for each in self._waiting if each not in batch]
         return batch
+
+    def _is_long(self, item: _Waiting[Item, Result]) -> bool:
+        return self._express is not None and item.size > self._express
 
     async def _compute(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         try:

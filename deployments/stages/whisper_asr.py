@@ -36,7 +36,7 @@ class WhisperASR(RemoteStage):
     ) -> None:
         self._device = device(gpu)
         loaded = load_engine(
-            settings.engine, Path(on_this_node(model)), self._device, settings.threads, settings.batches
+            settings.engine, Path(on_this_node(model)), self._device, settings.threads, settings.batches + 1
         )
         on_gpu = self._device == "cuda"  # False too where Ray gave a GPU that CUDA does not see
         batch_size = settings.gpu_batch_size if on_gpu else settings.batch_size
@@ -54,6 +54,7 @@ class WhisperASR(RemoteStage):
             budget=batch_frames,
             size=lambda mel: mel.frames,
             threads=settings.batches,
+            express=settings.express_frames,
             limits=health,
         )
 

@@ -70,6 +70,24 @@ async def test_what_waits_while_a_batch_computes_is_the_next_batch() -> None:
     assert model.batches == [[1], [2, 3, 4], [5]]
 
 
+async def test_long_items_leave_a_thread_to_short_ones() -> None:
+    model = Model()
+    batcher = Batcher("test", model.run, batch_size=1, size=lambda item: item, express=10)
+    tasks = await submitted(batcher, [100, 200, 5, 6])
+    assert model.batches == [[100], [5]]  # the second long one waits for the first, the second short one for either
+    model.open()
+    assert await asyncio.gather(*tasks) == [200, 400, 10, 12]
+
+
+async def test_short_items_are_not_joined_by_long_ones() -> None:
+    model = Model()
+    batcher = Batcher("test", model.run, batch_size=4, size=lambda item: item, express=10)
+    tasks = await submitted(batcher, [1, 2, 100, 3, 200, 4])
+    model.open()
+    await asyncio.gather(*tasks)
+    assert model.batches == [[1], [2, 3, 4], [100, 200]]
+
+
 async def test_the_oldest_item_comes_first_and_is_joined_by_those_most_like_it_in_size() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=2, size=lambda item: item)
