@@ -50,6 +50,7 @@ class Batcher(Generic[Item, Result]):
         batch_size: items at once, at most.
         budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
         size: of an item, such as its frames.
+        counts: whether an item is a request, and not more work for one that was counted.
         threads: batches at once; `run` must be safe to be called from as many.
         express: items up to this size have a thread more than the others, so that long ones never hold them all.
         limits: when the replica is sick.
@@ -63,11 +64,12 @@ class Batcher(Generic[Item, Result]):
         batch_size: int,
         budget: int | None = None,
         size: Callable[[Item], int] = lambda _: 1,
+        counts: Callable[[Item], bool] = lambda _: True,
         threads: int = 1,
         express: int | None = None,
         limits: HealthLimits | None = None,
     ) -> None:
-        self._name, self._run, self._size = name, run, size
+        self._name, self._run, self._size, self._counts = name, run, size, counts
         self._batch_size, self._budget, self._express = batch_size, budget, express
         self._free = threads + (express is not None)
         self._executor = ThreadPoolExecutor(self._free, thread_name_prefix=name)
@@ -138,7 +140,7 @@ class Batcher(Generic[Item, Result]):
                 known = isinstance(error, NOT_OF_THE_REPLICA)
                 batch[0].done.set_exception(error if known else ModelFailed(told(error)))
             return
-        self.work.add(len(batch), answer.compute_ms)
+        self.work.add(sum(self._counts(each.item) for each in batch), answer.compute_ms)
         total = sum(each.size for each in batch) if self._budget is not None else None
         note_batch(self._name, [each.member for each in batch], started_ns, total)
         for each, result in zip(batch, answer.value, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray import serve
@@ -19,12 +21,30 @@ from models.resolve import Wanted
 from models.sample import SECOND, sample_mel
 from models.whisper.engine import CONTEXT_FRAMES
 from models.whisper.engines import load_engine
-from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.recognizer import Heard, WhisperRecognizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Attributes:
+    mel: of the utterance.
+    first: what the first pass heard; None for the first.
+    """
+
+    mel: Mel
+    first: Heard | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.mel.frames if self.first is None else CONTEXT_FRAMES
 
 
 @serve.deployment
 class WhisperASR(RemoteStage):
-    """Utterances that wait together are decoded together, those of like length first."""
+    """Utterances that wait together are decoded together, those of like length first.
+
+    A second pass waits anew, among the long ones: it takes as long as they do.
+    """
 
     def __init__(
         self,
@@ -41,7 +61,7 @@ class WhisperASR(RemoteStage):
         on_gpu = self._device == "cuda"  # False too where Ray gave a GPU that CUDA does not see
         batch_size = settings.gpu_batch_size if on_gpu else settings.batch_size
         batch_frames = settings.gpu_batch_frames if on_gpu else settings.batch_frames
-        recognizer = WhisperRecognizer(loaded, settings.context, batch_size)
+        self._recognizer = recognizer = WhisperRecognizer(loaded, settings.context, batch_size)
         recognizer.transcribe([sample_mel(loaded.bands)])
         if on_gpu:  # a whole batch, so that a card too small for it is known before clients are
             frames = min(batch_frames // batch_size, CONTEXT_FRAMES)
@@ -49,10 +69,11 @@ class WhisperASR(RemoteStage):
         self._name = name
         self._batcher = Batcher(
             "asr",
-            recognizer.transcribe,
+            self._heard,
             batch_size=batch_size,
             budget=batch_frames,
-            size=lambda mel: mel.frames,
+            size=lambda each: each.frames,
+            counts=lambda each: each.first is None,
             threads=settings.batches,
             express=settings.express_frames,
             limits=health,
@@ -60,7 +81,19 @@ class WhisperASR(RemoteStage):
 
     async def transcribe(self, mel: Mel, deadline: float = NEVER) -> Timed[Transcript]:
         """See `WhisperRecognizer.transcribe`."""
-        return await self._batcher.submit(mel, deadline)
+        first = await self._batcher.submit(_Pass(mel), deadline)
+        heard, compute_ms = first.value, first.compute_ms
+        if self._recognizer.is_doubtful(heard):
+            second = await self._batcher.submit(_Pass(mel, heard), deadline)
+            heard, compute_ms = second.value, compute_ms + second.compute_ms
+        return Timed(self._recognizer.transcript(heard), compute_ms)
+
+    def _heard(self, passes: Sequence[_Pass]) -> list[Heard]:
+        firsts = iter(self._recognizer.first_pass([each.mel for each in passes if each.first is None]))
+        return [
+            next(firsts) if each.first is None else self._recognizer.second_pass(each.mel, each.first)
+            for each in passes
+        ]
 
     async def check_health(self) -> None:
         """See `Health.check`; Ray asks for it."""

@@ -82,7 +82,18 @@ class WhisperRecognizer:
         self._silence = None if engine.hears_short or context == "padded" else Silence(engine)
 
     def transcribe(self, mels: Sequence[Mel]) -> list[Transcript]:
-        """The words of each utterance, in order.
+        """The words of each utterance, in order: of those that are doubtful, after a second pass.
+
+        Raises:
+            ValueError: see `first_pass`.
+        """
+        heard = zip(mels, self.first_pass(mels), strict=True)
+        return [
+            self.transcript(self.second_pass(mel, first) if self.is_doubtful(first) else first) for mel, first in heard
+        ]
+
+    def first_pass(self, mels: Sequence[Mel]) -> list[Heard]:
+        """What is heard in each utterance, in order.
 
         Utterances of similar length are decoded together, since a batch takes as long as its longest text.
 
@@ -96,11 +107,27 @@ class WhisperRecognizer:
                     f"the Mel has {bands} bands and {frames} frames; "
                     f"the recogniser takes {self._engine.bands} bands and up to {CONTEXT_FRAMES} frames"
                 )
-        transcripts: dict[int, Transcript] = {}
+        heard: dict[int, Heard] = {}
         for positions in self._batches(mels):
-            answers = self._transcribe_together([mels[position] for position in positions])
-            transcripts |= dict(zip(positions, answers, strict=True))
-        return [transcripts[position] for position in range(len(mels))]
+            answers = self.hear([mels[position] for position in positions], self._context)
+            heard |= dict(zip(positions, answers, strict=True))
+        return [heard[position] for position in range(len(mels))]
+
+    def is_doubtful(self, first: Heard) -> bool:
+        """Whether it wants a second pass.
+
+        A text that is not believed is decoded again before it is thrown away; so is none that is not sure.
+        """
+        if self._context == "padded":
+            return False
+        if not first.decoded.text:
+            return first.decoded.no_speech_probability < SURE_OF_SILENCE
+        return first.lost or self._judge.speech(first.probability) != "yes"
+
+    def second_pass(self, mel: Mel, first: Heard) -> Heard:
+        """The better of the first pass and of one with the whole context; however short, it costs as much as 30 s."""
+        (again,) = self.hear([mel], "padded")
+        return max(first, again, key=lambda heard: (not heard.lost, heard.probability))
 
     def _batches(self, mels: Sequence[Mel]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -121,23 +148,8 @@ class WhisperRecognizer:
         together = max(FEWEST_TOGETHER, min(MOST_TOGETHER, shorter.frames // 4))
         return longer.frames - shorter.frames <= together
 
-    def _transcribe_together(self, mels: Sequence[Mel]) -> list[Transcript]:
-        answers = self.hear(mels, self._context)
-        if self._context == "short":
-            for position, answer in enumerate(answers):
-                if self._is_doubtful(answer):
-                    (again,) = self.hear([mels[position]], "padded")
-                    answers[position] = max(answer, again, key=lambda heard: (not heard.lost, heard.probability))
-        return [self._transcript(answer) for answer in answers]
-
-    def _is_doubtful(self, heard: Heard) -> bool:
-        """A text that is not believed is decoded again before it is thrown away; so is none that is not sure."""
-        if not heard.decoded.text:
-            return heard.decoded.no_speech_probability < SURE_OF_SILENCE
-        return heard.lost or self._judge.speech(heard.probability) != "yes"
-
     def hear(self, mels: Sequence[Mel], context: Context) -> list[Heard]:
-        """One decoding of utterances together, whatever it is worth: `transcribe` without a second pass."""
+        """One decoding of utterances together, whatever it is worth."""
         states = self._encode(mels, context)
         languages = self._languages(mels, states)
         seconds = [mel.seconds for mel in mels]
@@ -168,7 +180,8 @@ class WhisperRecognizer:
             for mel, probabilities in zip(mels, self._engine.language_probabilities(states), strict=True)
         ]
 
-    def _transcript(self, heard: Heard) -> Transcript:
+    def transcript(self, heard: Heard) -> Transcript:
+        """What is believed of it."""
         speech = "doubtful" if heard.lost else self._judge.speech(heard.probability)
         text = "" if speech == "none" or heard.lost else heard.decoded.text
         return Transcript(

@@ -79,6 +79,14 @@ async def test_long_items_leave_a_thread_to_short_ones() -> None:
     assert await asyncio.gather(*tasks) == [200, 400, 10, 12]
 
 
+async def test_more_work_for_a_request_is_not_counted_as_another() -> None:
+    model = Model()
+    model.open()
+    batcher = Batcher("test", model.run, batch_size=4, counts=lambda item: item < 10)
+    await asyncio.gather(*(batcher.submit(item) for item in (1, 2, 30)))
+    assert batcher.work.counts["served"] == 2
+
+
 async def test_short_items_are_not_joined_by_long_ones() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=4, size=lambda item: item, express=10)
