@@ -123,6 +123,7 @@ class LocalCluster:
         quiet["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # a single node has no other that takes over
         quiet["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = PROXY_CALLBACK
         quiet[KEYS_VARIABLE] = self._key_file() or ""  # not that of the shell: without a file the proxy asks for no key
+        quiet["RAY_worker_niceness"] = "0"  # Ray's 15 is for batch work: here the clients that wait share the machine
         quiet["RAY_max_direct_call_object_size"] = str(LARGEST_INLINE)
         quiet["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = PROXY_CHECKED_EVERY_S
         mode = THROUGHPUT_MODE if self._throughput else {}
