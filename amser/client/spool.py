@@ -268,7 +268,9 @@ class Spool(SpoolView):
             if not stored.rowcount:
                 return None
             self._db.execute("DELETE FROM waiting WHERE utterance_id = ?", (key,))
-            (row,) = self._db.execute(f"SELECT {RESULT} FROM results WHERE utterance_id = ?", (key,)).fetchall()
+            rows = self._db.execute(f"SELECT {RESULT} FROM results WHERE utterance_id = ?", (key,)).fetchall()
+            with self._as_damaged():
+                (row,) = rows  # an index that the disk has changed finds none
             self._drop(dropped, "results", "results", _RESULTS, self.limits.max_results)
         with self._as_damaged():
             return as_result(row)

@@ -162,7 +162,7 @@ def test_neither_keys_nor_words_are_in_any_log(
         words = send(client, body, **headers).json()["transcript"]["text"]
         for wrong in (tokens["unknown"], tokens["expired"], tokens["right"][:-1], f"{tokens['right']}x"):
             assert client.get("/v1/models", headers=bearer(wrong)).status_code == 401
-        for model, method in ((WordVectors, "embed"), (WhisperRecognizer, "_transcribe_together")):
+        for model, method in ((WordVectors, "embed"), (WhisperRecognizer, "first_pass")):
             with monkeypatch.context() as patch:
                 patch.setattr(model, method, says_it)
                 assert send(client, body, **headers).json()["degraded"]

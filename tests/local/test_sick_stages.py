@@ -89,7 +89,7 @@ def is_well(application: Any) -> bool:
 BREAKABLE = {
     "words": (WordVectors, "embed", ["text"]),
     "context": (context_encoder, "TokenFeatures", ["text"]),
-    "recogniser": (WhisperRecognizer, "_transcribe_together", ["asr", "text"]),
+    "recogniser": (WhisperRecognizer, "first_pass", ["asr", "text"]),
 }
 
 

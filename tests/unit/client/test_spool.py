@@ -373,6 +373,17 @@ def test_a_wait_that_the_disk_has_changed_makes_a_damaged_spool(path: Path, cloc
             spool.waiting()
 
 
+def test_a_result_that_is_not_found_where_it_was_stored_makes_a_damaged_spool(path: Path, clock: Clock) -> None:
+    """As where the disk has changed an index. The utterance still waits."""
+    with Spool(path, clock=clock, uptime=clock.uptime) as spool:
+        fill(spool, 2000)
+        waiting = spool.waiting()
+        spool._db.execute("CREATE TRIGGER lost AFTER INSERT ON results BEGIN DELETE FROM results; END")
+        with pytest.raises(SpoolDamaged, match="a row cannot be read"):
+            spool.refuse(waiting[0].utterance_id, "422 Unprocessable")
+        assert spool.waiting() == waiting
+
+
 def test_a_spool_whose_schema_is_no_text_any_more_is_damaged(path: Path, clock: Clock) -> None:
     """SQLite quotes the file in its message, which Python then cannot read."""
     with Spool(path, clock=clock, uptime=clock.uptime) as spool:
