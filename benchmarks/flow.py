@@ -35,7 +35,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no admission, no cancellation": {"flow": {"admission": False, "cancellation": False}},
     "none of the four": {"flow": dict.fromkeys(("admission", "degrade", "deadlines", "cancellation"), False)},
     "no batches": {"recognizer": {"batch_size": 1}, "text_encoder": {"batch_size": 1}},
-    "one batch at once": {"recognizer": {"batches": 1}},
+    "one batch at once": {"recognizer": {"batches": 1, "express_frames": None}},
     "no limit of frames": {"recognizer": {"batch_frames": 1_000_000}},
 }
 CURVES: Final = ("all", "whole answers only", "none of the four")

@@ -47,8 +47,8 @@ class RecognizerSettings(_Settings):
     """The same for a GPU replica: 32 utterances of 7.5 s, or 8 of 30 s."""
     batches: int = Field(2, ge=1, le=16)
     """Batches that a replica computes at once, each on a core of its own."""
-    express_frames: int = Field(1000, ge=10)
-    """Utterances of up to so many frames have one batch more, so that they never wait until long ones are done."""
+    express_frames: int | None = Field(1000, ge=10)
+    """While a longer utterance computes, those of up to so many frames have one batch more. None: they do not."""
     threads: int = Field(1, ge=1)
     """Threads of one batch; more batches or replicas use more cores better than more threads do."""
 

@@ -26,12 +26,11 @@ from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
 from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
-from deployments.access.rules import SCOPES, Rule, path_of, rule_of
+from deployments.access.rules import PROBES, SCOPES, Rule, path_of, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
 from deployments.telemetry.request_ids import KEY_ID
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
-PROBES: Final = ("/healthz", "/readyz")  # are asked by address
 WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation
 CONCURRENCY_RETRY_S: Final = 1  # nobody knows when one of the others ends
 LONGEST_SIZE: Final = 18  # digits

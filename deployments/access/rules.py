@@ -11,6 +11,8 @@ Rule: TypeAlias = Scope | Literal["open", "docs", "any key"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("recognize", "read")
 
+PROBES: Final = ("/healthz", "/readyz")  # of load balancers, which ask by address
+
 # By the path as the router gets it, and whatever the method
 RULES: Final = MappingProxyType[str, Rule](
     {

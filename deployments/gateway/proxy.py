@@ -21,9 +21,9 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.access.denied import Denied
-from deployments.access.gate import PROBES
 from deployments.access.headers import SecurityHeaders
 from deployments.access.proxy import KeysFirst
+from deployments.access.rules import PROBES
 from deployments.gateway.bodies import HELD_BACK_HEADER, refusal_of_body
 from deployments.gateway.clients import client_of
 from deployments.gateway.preferences import DEADLINE_HEADER, milliseconds
@@ -92,7 +92,8 @@ class HoldBodies:
                 async with asyncio.timeout(asked_ms / 1000 if asked_ms else None):
                     reading = self.bodies.received(_pieces(receive), client, self._settings.largest_body)
                     content = await held.enter_async_context(reading)
-                    await held.enter_async_context(self._turns.turn((client, scope["path"] in PROBES)))
+                    is_probe = scope["path"].endswith(PROBES)  # a prefix may stand before them
+                    await held.enter_async_context(self._turns.turn((client, is_probe)))
             except ClientDisconnect:
                 return
             except (BodyTooLarge, BodyTooSlow, TooManyBodies, TimeoutError) as error:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
+
+PAUSE_S: Final = 1.0  # where there is no file for a connection: it would be tried in every turn of the loop
 
 
 class AcceptingServer(uvicorn.Server):
@@ -19,7 +21,7 @@ class AcceptingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._seconds: list[socket.socket] = []
+        self._watched: list[socket.socket] = []
         self._accepting: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -28,22 +30,32 @@ class AcceptingServer(uvicorn.Server):
         for each in sockets or ():
             second = each.dup()  # an event loop watches a file descriptor for one purpose
             second.setblocking(False)
-            self._seconds.append(second)
-            asyncio.get_running_loop().add_reader(second, self._accept, second)
+            self._watched.append(second)
+            self._watch(second)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends with what has begun answered."""
-        for second in self._seconds:
+        while self._watched:
+            second = self._watched.pop()
             asyncio.get_running_loop().remove_reader(second)
             second.close()
-        self._seconds.clear()
         await super().shutdown(sockets)
+
+    def _watch(self, listening: socket.socket) -> None:
+        if listening in self._watched:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self.config.backlog):
             try:
                 accepted, _ = listening.accept()
-            except OSError:  # none is left, or no file for one: that the event loop deals with
+            except BlockingIOError:  # none is left
+                return
+            except ConnectionAbortedError:  # the client has left
+                continue
+            except OSError:
+                asyncio.get_running_loop().remove_reader(listening)
+                asyncio.get_running_loop().call_later(PAUSE_S, self._watch, listening)
                 return
             accepted.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._connect(accepted))

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 # A turn ends with the answer, or after so long: what takes longer waits for others, and costs the event loops nothing.
@@ -26,7 +26,7 @@ class _Lane:
     """
 
     turns: asyncio.Semaphore
-    users: int = field(default=0)
+    users: int = 0
 
 
 class Turns:

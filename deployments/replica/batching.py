@@ -4,7 +4,7 @@ A batch starts as soon as a model thread is free, with the items that wait then:
 time, and items gather anyway while the batch before it is computed. The item that has waited longest comes first and is
 joined by those most like it in size, since a batch takes as long as its largest item. Items that no client waits for
 any more (it left, or the deadline passed) are dropped before they are computed. An item that cannot be computed fails
-alone. Where long items would hold up short ones, these have one more thread, and batches of their own.
+alone. Where long items hold a thread, short ones have one more, and batches of their own.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Batcher(Generic[Item, Result]):
         size: of an item, such as its frames.
         counts: whether an item is a request, and not more work for one that was counted.
         threads: batches at once; `run` must be safe to be called from as many.
-        express: items up to this size have a thread more than the others, so that long ones never hold them all.
+        express: larger items are long: while one computes, the others have one thread more. None: no item is.
         limits: when the replica is sick.
     """
 
@@ -71,8 +71,8 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._name, self._run, self._size, self._counts = name, run, size, counts
         self._batch_size, self._budget, self._express = batch_size, budget, express
-        self._free = threads + (express is not None)
-        self._executor = ThreadPoolExecutor(self._free, thread_name_prefix=name)
+        self._threads, self._running, self._running_long = threads, 0, 0  # batches
+        self._executor = ThreadPoolExecutor(threads + (express is not None), thread_name_prefix=name)
         self.work = Work(threads)
         self.health = Health(name, limits)
         self._waiting: list[_Waiting[Item, Result]] = []
@@ -93,16 +93,20 @@ class Batcher(Generic[Item, Result]):
         return await waiting.done  # cancelled where the client leaves, and then left out of every batch
 
     def _start_batches(self) -> None:
-        while self._free and (batch := self._next_batch()):
-            self._free -= 1
+        while batch := self._next_batch():
+            self._count(batch, 1)
             task = asyncio.get_running_loop().create_task(self._compute(batch))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
         self._waiting = [each for each in self._waiting if each.is_wanted()]
-        # Long ones leave the last thread free
-        startable = [each for each in self._waiting if self._free > 1 or not self._is_long(each)]
+        if self._running < self._threads:
+            startable = self._waiting
+        elif self._running == self._threads and self._running_long:
+            startable = [each for each in self._waiting if not self._is_long(each)]
+        else:
+            startable = []
         if not startable:
             return []
         first, *others = startable
@@ -124,8 +128,12 @@ class Batcher(Generic[Item, Result]):
         try:
             await self._answer(batch)
         finally:
-            self._free += 1
+            self._count(batch, -1)
             self._start_batches()
+
+    def _count(self, batch: Sequence[_Waiting[Item, Result]], change: int) -> None:
+        self._running += change
+        self._running_long += change * self._is_long(batch[0])
 
     async def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         loop, started_ns = asyncio.get_running_loop(), time.time_ns()

@@ -55,9 +55,8 @@ class WhisperASR(RemoteStage):
         health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
-        loaded = load_engine(
-            settings.engine, Path(on_this_node(model)), self._device, settings.threads, settings.batches + 1
-        )
+        batches = settings.batches + (settings.express_frames is not None)
+        loaded = load_engine(settings.engine, Path(on_this_node(model)), self._device, settings.threads, batches)
         on_gpu = self._device == "cuda"  # False too where Ray gave a GPU that CUDA does not see
         batch_size = settings.gpu_batch_size if on_gpu else settings.batch_size
         batch_frames = settings.gpu_batch_frames if on_gpu else settings.batch_frames

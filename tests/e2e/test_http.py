@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import struct
 import time
@@ -362,6 +363,13 @@ def test_the_models_are_named(client: httpx.Client) -> None:
     assert set(models) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
     assert models["text_encoder"]["model"] == "all-mpnet-base-v2"
     assert all(model["device"] in ("cpu", "cuda") for model in models.values())
+
+
+def test_replicas_are_not_behind_everything_else_on_the_machine(cluster: LocalCluster) -> None:
+    """Ray starts its workers with niceness 15 where nobody says otherwise."""
+    replicas = [process for process in cluster.processes() if "ServeReplica" in " ".join(process.cmdline())]
+    assert replicas
+    assert {process.nice() for process in replicas} == {os.nice(0)}
 
 
 def test_health_and_readiness_are_told_apart(client: httpx.Client) -> None:

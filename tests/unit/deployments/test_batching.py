@@ -79,6 +79,15 @@ async def test_long_items_leave_a_thread_to_short_ones() -> None:
     assert await asyncio.gather(*tasks) == [200, 400, 10, 12]
 
 
+async def test_short_items_alone_have_no_thread_more() -> None:
+    model = Model()
+    batcher = Batcher("test", model.run, batch_size=1, size=lambda item: item, express=10)
+    tasks = await submitted(batcher, [1, 2])
+    assert model.batches == [[1]]
+    model.open()
+    await asyncio.gather(*tasks)
+
+
 async def test_more_work_for_a_request_is_not_counted_as_another() -> None:
     model = Model()
     model.open()

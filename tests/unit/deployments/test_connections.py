@@ -6,6 +6,7 @@ The application behind it is a stand-in for Serve's proxy; everything before it 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,7 @@ from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.gateway.proxy import middlewares
+from deployments.intake import accepting
 from deployments.intake.accepting import AcceptingServer
 from deployments.intake.limits import ENVIRONMENT
 
@@ -318,6 +320,39 @@ def test_connections_that_wait_are_accepted_together() -> None:
         return turns
 
     assert uvloop.run(turns_to_accept(200)) < 40
+
+
+async def test_a_process_without_files_pauses_before_it_accepts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket is readable all the time."""
+
+    class Socket(socket.socket):
+        attempts = 0
+
+        def accept(self) -> Any:
+            Socket.attempts += 1
+            if Socket.attempts == 1:
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(accepting, "PAUSE_S", 0.3)
+    server = AcceptingServer(uvicorn.Config(ServeProxy(), lifespan="off", log_config=None, http=HttpToolsProtocol))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    with Socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.setblocking(False)
+        server._watched.append(listening)
+        server._watch(listening)
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        await asyncio.sleep(0.1)
+        assert Socket.attempts == 1
+        async with asyncio.timeout(LATE_S):
+            while not server.server_state.connections:
+                await asyncio.sleep(0.01)
+        writer.close()
+        server._watched.clear()
+        asyncio.get_running_loop().remove_reader(listening)
 
 
 # --- Bodies -----------------------------------------------------------------------------------------------------------
