@@ -1,4 +1,4 @@
-"""What a request without the right, or with too much, gets; `deployments.gateway.answers` makes a problem of it."""
+"""What a request without the right, or with too much, gets; the gateway makes a problem of it."""
 
 from __future__ import annotations
 

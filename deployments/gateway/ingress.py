@@ -6,12 +6,6 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 
 # No `from __future__ import annotations` here: FastAPI could not find the types again after Ray has pickled the class.
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,55 +15,29 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
-from amser import codecs, wire
-from amser.rate_hint import HEADER as RATE_HINT
+from amser import wire
 from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
 from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
-from deployments.gateway.admission import Admission, Overloaded
-from deployments.gateway.answers import Answer, answer, denial, refusal, server_timing
-from deployments.gateway.audio import envelope_of
-from deployments.gateway.bodies import RequestBodies
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
-from deployments.gateway.flow_metrics import FlowMetrics
-from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
-from deployments.gateway.preferences import (
-    APPLIED_HEADER,
-    DEADLINE_HEADER,
-    LANGUAGE,
-    PREFER_HEADER,
-    STRICT,
-    Preferences,
-    read_language,
-    read_preferences,
-)
-from deployments.gateway.problems import Refusal, documented, refusal_of
+from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
+from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
-from deployments.gateway.rate_hint import rate_hint
 from deployments.gateway.readiness import Readiness
-from deployments.pipeline import Effort, Recognition, Stages, recognize, serve_stages
-from deployments.replica.deadline import NEVER, remaining
-from deployments.replica.execution import ModelThread, Timed
-from deployments.replica.faults import told
+from deployments.gateway.utterances.answering import Answering, refused
+from deployments.gateway.utterances.answers import Answer, denial
+from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
+from deployments.pipeline import serve_stages
 from deployments.replica.resources import assigned
 from deployments.settings import Settings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
-from deployments.telemetry.request_ids import REQUEST_ID_HEADER, request_id
-from deployments.telemetry.requests import RequestRecord, telemetry
-from models.messages import Mel
-
-logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
-
-MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
-JOINED_GRACE_S: Final = 0.1  # beyond the deadline, until who waits for another request's answer is told
-
-Read = tuple[wire.Envelope, str]  # with the name of the codec or audio format
-Reader = Callable[[Request, bytes], Awaitable[Read]]
+from deployments.telemetry.request_ids import request_id
+from deployments.telemetry.requests import telemetry
 
 api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
@@ -104,18 +72,6 @@ def _binary_body(*media_types: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}, "parameters": headers}
 
 
-def _check_media_type(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if media_type != wire.MEDIA_TYPE:
-        cause = f"the content type is {media_type or 'missing'!r:.100}"
-        raise refusal_of("unsupported-media-type", cause, wire.MEDIA_TYPE)
-
-
-def _refused(refusal: Refusal, record: RequestRecord) -> Response:
-    record.refused(refusal.status.value, refusal.kind.slug)
-    return refusal.response(record.request_id)
-
-
 # Ray pickles the class where it is defined: whatever it names of this module has to stand above it
 @serve.deployment
 @serve.ingress(api)
@@ -136,24 +92,19 @@ class Ingress:
         gpu: bool,
         models: Models | None = None,
     ) -> None:
-        self._requests = settings.requests
-        self._flow = settings.flow
-        self._rate_hint = settings.rate_hint
+        self._retry_after_s = settings.requests.retry_after_s
         shared = buckets(settings.idempotency.redis_url)
         self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of, shared)
-        self._admission = Admission(client_share=settings.flow.client_share)
-        self._resends = idempotency(settings)
         self._telemetry = telemetry(settings.telemetry)
-        self._metrics = FlowMetrics(self._admission, self._telemetry.instruments)
-        self._bodies = RequestBodies(settings.requests.bodies)
-        self._inside = 0  # requests whose body is here and that have no answer yet
-        self._decoders = Decoders(settings.decoding, settings.requests.max_frames)
-        self._log_mel = ModelThread("log-mel")
-        self._names = dict(models.names) if models else model_names(settings)
-        self._languages = models.languages if models else spoken_languages(settings)
-        self._emotions = models.emotions if models else emotion_classes(settings)
-        own = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
-        self._stages = self._counted(own)
+        names = dict(models.names) if models else model_names(settings)
+        languages = models.languages if models else spoken_languages(settings)
+        emotions = models.emotions if models else emotion_classes(settings)
+        self._stages = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
+        self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
+        self._metrics = self._answering.metrics
+        self._envelopes = EnvelopeReader(settings.requests, languages)
+        decoders = Decoders(settings.decoding, settings.requests.max_frames)
+        self._audio = AudioReader(settings.requests, languages, decoders)
         self._readiness = Readiness(self._stages.describe)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
@@ -162,7 +113,7 @@ class Ingress:
 
     def _denied(self, denied: Denied, request: HTTPConnection) -> Response:
         with self._telemetry.request(request, route_of(path_of(request.scope))) as record:
-            return _refused(denial(denied), record)
+            return refused(denial(denied), record)
 
     @api.post(
         "/v1/emotion",
@@ -176,8 +127,8 @@ class Ingress:
 
         `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
         """
-        del emotions  # read in `_answer`; named here for the documentation
-        return await self._answer(request, "/v1/emotion", self._from_envelope, self._requests.max_bytes)
+        del emotions  # read by `Answering`; named here for the documentation
+        return await self._answering.respond(request, "/v1/emotion", self._envelopes)
 
     @api.post(
         "/v1/emotion/audio",
@@ -197,8 +148,8 @@ class Ingress:
         spoken, such as `en` or `pt-BR`; without it, or with `auto`, the language is detected. `emotions` restricts the
         answer to some classes, such as `angry,happy,neutral,sad`.
         """
-        del language, emotions  # read in `_from_audio` and `_answer`; named here for the documentation
-        return await self._answer(request, "/v1/emotion/audio", self._from_audio, self._requests.max_audio_bytes)
+        del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
+        return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
 
     @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
     @api.get(
@@ -241,144 +192,5 @@ class Ingress:
         return self._metrics.counts() | assigned()
 
     def _not_ready(self, request: Request, trouble: str) -> Response:
-        refused = refusal_of("not-ready", trouble, retry_after_s=self._requests.retry_after_s)
-        return refused.response(request_id(request.headers))
-
-    async def _answer(self, request: Request, route: str, read: Reader, largest: int) -> Response:
-        with self._telemetry.request(request, route) as record:
-            return await self._answered(request, read, largest, record)
-
-    async def _answered(self, request: Request, read: Reader, largest: int, record: RequestRecord) -> Response:
-        within_s = self._requests.deadline_s
-        try:
-            preferences = read_preferences(
-                request.headers, request.query_params, longest_s=within_s, classes=self._emotions
-            )
-            within_s = preferences.within_s
-            if read == self._from_envelope:
-                _check_media_type(request)
-            named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
-            async with asyncio.timeout(named_s):
-                body = await self._bodies.read(request, largest)
-            preferences = preferences.from_body()
-            with self._one_inside():
-                async with asyncio.timeout(remaining(preferences.deadline)):
-                    envelope, codec = await read(request, body)
-                size = len(body)
-                record.received(codec, size)
-                visit = self._gate.visit()
-                await visit.hears(envelope.device_id if read == self._from_envelope else None, size, envelope.seconds)
-                client = visit.client or client_of(request)
-                # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
-                # the answer to another ends here. An audio file has no ids: its envelope was made here.
-                key = self._resends.key(request.headers, envelope, preferences) if read == self._from_envelope else None
-                compute = partial(self._reply, envelope, codec, size, preferences, record, client)
-                async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
-                    reply = await self._resends.once(key, compute)
-        except ClientDisconnect:
-            record.left("body")
-            return Response(status_code=HTTPStatus.BAD_REQUEST)
-        except Refusal as refused:
-            return _refused(refused, record)
-        except Exception as error:
-            if isinstance(error, TimeoutError):
-                record.missed_deadline()
-            known = refusal(error, within_s, self._requests.retry_after_s)
-            if known is None:
-                logger.error("request %s failed: %s", record.request_id, told(error))
-                known = refusal_of("internal", "the cluster failed; its log has the reason")
-            return _refused(known, record)
-        record.answered(reply.degraded, reply.replay)
-        replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
-        own = {REQUEST_ID_HEADER: record.request_id}  # a kept answer has the id of the request that it was computed for
-        return Response(reply.body, headers={**reply.headers, **own, **replay}, media_type=JSONResponse.media_type)
-
-    async def _reply(
-        self,
-        envelope: wire.Envelope,
-        codec: str,
-        size: int,
-        preferences: Preferences,
-        record: RequestRecord,
-        client: str,
-    ) -> Reply:
-        recognition = await self._recognize(envelope, preferences, client)
-        step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = answer(recognition, record.request_id, codec=codec, received=size, step=step, models=self._names)
-        timing = server_timing(document.timings_ms, recognition.queues)
-        record.recognized(document.emotion, document.uncertain, recognition.mel.seconds, recognition.left_out)
-        headers = {"Server-Timing": timing, REQUEST_ID_HEADER: record.request_id}
-        if hint := rate_hint(step, recognition.transcript, self._rate_hint):
-            headers[RATE_HINT] = str(hint)
-        if preferences.strict:
-            headers[APPLIED_HEADER] = STRICT
-        return Reply(document.model_dump_json().encode(), headers)
-
-    def _counted(self, stages: Stages) -> Stages:
-        """The stages; the first counts what is well-formed, which its payload shows there and not before."""
-
-        async def reconstruct(envelope: wire.Envelope) -> Timed[Mel]:
-            mel = await stages.reconstruct(envelope)
-            self._metrics.is_well_formed()
-            return mel
-
-        return replace(stages, reconstruct=reconstruct)
-
-    async def _from_envelope(self, request: Request, body: bytes) -> Read:
-        del request  # an envelope says it all
-        envelope = wire.unpack(body, self._requests.limits)
-        envelope = replace(envelope, language=read_language(envelope.language, self._languages))
-        return envelope, envelope.codec
-
-    async def _from_audio(self, request: Request, body: bytes) -> Read:
-        language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        waveform, name = await self._decoders.decode(body)
-        envelope = (await self._log_mel.run(envelope_of, waveform, language, self._requests.max_frames)).value
-        return envelope, name
-
-    async def _recognize(self, envelope: wire.Envelope, preferences: Preferences, client: str) -> Recognition:
-        """Refuses what a stage cannot process, before it joins a batch with other requests."""
-        if envelope.bands != MEL_BANDS:
-            raise wire.Unsupported(f"this recogniser does not read profile {envelope.profile!r}", "whisper80, paper")
-        strict = preferences.strict or not self._flow.degrade
-        if not self._flow.admission:
-            with self._metrics.inside():
-                return await self._run(envelope, Effort.WHOLE, preferences, strict)
-        try:
-            admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict, client)
-        except Overloaded as refused:
-            self._metrics.refuse(refused)
-            raise
-        with self._metrics.running(admitted) as running:
-            recognition = await self._run(envelope, admitted.effort, preferences, strict)
-            running.fell_short = admitted.effort >= Effort.WORDS and recognition.transcript is None
-        return recognition
-
-    async def _run(
-        self, envelope: wire.Envelope, effort: Effort, preferences: Preferences, strict: bool
-    ) -> Recognition:
-        """The pipeline, until the deadline: admission learns that it passed, apart from a client that left."""
-        recognition = recognize(
-            envelope,
-            self._stages,
-            effort=effort,
-            deadline=preferences.deadline if self._flow.deadlines else NEVER,
-            strict=strict,
-            emotions=preferences.emotions,
-        )
-        async with asyncio.timeout(remaining(preferences.deadline)):
-            if self._flow.cancellation:
-                return await recognition
-            return await asyncio.shield(asyncio.ensure_future(recognition))
-
-    @contextmanager
-    def _one_inside(self) -> Iterator[None]:
-        """A request is under way. Serve counts bodies on their way too, and so leaves room for readiness."""
-        if self._inside >= self._requests.at_once:
-            cause = f"{self._inside} requests are under way"
-            raise refusal_of("queue-full", cause, retry_after_s=self._requests.retry_after_s)
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
+        problem = refusal_of("not-ready", trouble, retry_after_s=self._retry_after_s)
+        return problem.response(request_id(request.headers))

@@ -26,7 +26,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments import pipeline
-from deployments.gateway.answers import refusal
+from deployments.gateway.utterances.answers import refusal
 from deployments.local_cluster import LocalCluster
 from deployments.replica import calls
 from deployments.replica.calls import RemoteStage

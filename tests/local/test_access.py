@@ -168,7 +168,7 @@ def test_neither_keys_nor_words_are_in_any_log(
                 assert send(client, body, **headers).json()["degraded"]
                 assert send(client, body, **headers, Prefer="handling=strict").status_code == 503
         with monkeypatch.context() as patch:
-            patch.setattr(served[1], "_reply", says_it)
+            patch.setattr(served[1]._answering, "reply", says_it)
             assert send(client, body, **headers).status_code == 500
     assert len(words) > 20
     assert "failed: ValueError at test_access.py" in caplog.text  # the failures are there

@@ -20,8 +20,8 @@ from amser.rate_hint import RateHint, Reason
 from deployments.access.settings import AuthSettings
 from deployments.app import build
 from deployments.gateway import ingress
-from deployments.gateway.answers import Answer
 from deployments.gateway.problems import PROBLEM_TYPE
+from deployments.gateway.utterances.answers import Answer
 from deployments.pipeline import Recognition, Stages, recognize
 from deployments.replica.execution import Timed
 from deployments.settings import Settings

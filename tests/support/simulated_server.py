@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from math import inf
 
-from deployments.gateway.admission import FIXED_WORK, Admission, Overloaded
+from deployments.gateway.utterances.admission import FIXED_WORK, Admission, Overloaded
 from deployments.pipeline import Effort
 
 COSTS = {Effort.WHOLE: 1.0, Effort.WORDS: 0.8, Effort.VOICE: 0.1}  # of the work of a request

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from amser.features import SAMPLE_RATE
 from benchmarks.transport import main, row, rows_of
-from deployments.gateway.answers import Answer, server_timing
+from deployments.gateway.utterances.answers import Answer, server_timing
 from edge_sim.conversation import read_rttm
 from edge_sim.costs import Encoded
 from edge_sim.exchange import Exchange, simulate

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_server import Clock, Server
 
-from deployments.gateway.admission import (
+from deployments.gateway.utterances.admission import (
     FIRST_MARGIN,
     FIXED_WORK,
     LONGEST_PROBE_AFTER_S,

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from simulated_server import Asked, Clock, Server
 
-from deployments.gateway.admission import ROOM, SHARE, Admission, Overloaded
 from deployments.gateway.clients import CLIENT_MEMORY_S, MOST_CLIENTS, UNKNOWN, RecentClients, client_of
+from deployments.gateway.utterances.admission import ROOM, SHARE, Admission, Overloaded
 from deployments.pipeline import Effort
 
 NEIGHBOURS, REQUESTS, RATE = 10, 75, 2.5  # clients, and what they ask together, a second

@@ -11,8 +11,8 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from amser import wire
-from deployments.gateway.admission import Overloaded
-from deployments.gateway.answers import Answer, answer, refusal, server_timing
+from deployments.gateway.utterances.admission import Overloaded
+from deployments.gateway.utterances.answers import Answer, answer, refusal, server_timing
 from deployments.pipeline import Recognition, Timings
 from deployments.replica.deadline import DeadlinePassed
 from models.messages import Doubt, Emotion, Mel, Speech, Transcript

@@ -20,7 +20,7 @@ from ray.exceptions import RayTaskError
 
 from amser.wire import Envelope
 from deployments import pipeline
-from deployments.gateway.answers import refusal
+from deployments.gateway.utterances.answers import refusal
 from deployments.replica import calls
 from deployments.replica.calls import KIND, VERSION, Call, OtherVersion, RemoteStage, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining

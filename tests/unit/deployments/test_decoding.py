@@ -24,8 +24,8 @@ from amser import audio
 from amser.audio import AudioTooCostly, AudioTooLong
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE
-from deployments.gateway.answers import refusal
 from deployments.gateway.decoding import DecoderCrashed, Decoders, DecoderUnavailable
+from deployments.gateway.utterances.answers import refusal
 from deployments.settings import DecodingSettings
 
 MAX_FRAMES = 3000

@@ -22,8 +22,8 @@ from starlette.responses import Response
 from amser import wire
 from deployments.autoscaling import ADMITTED, INSIDE, REFUSED
 from deployments.gateway import ingress
-from deployments.gateway.admission import VOICE_PRIOR_S, WORDS_PRIOR_S, Admission, Overloaded
-from deployments.gateway.flow_metrics import FlowMetrics
+from deployments.gateway.utterances.admission import VOICE_PRIOR_S, WORDS_PRIOR_S, Admission, Overloaded
+from deployments.gateway.utterances.flow_metrics import FlowMetrics
 from deployments.replica.calls import to_plain
 from deployments.replica.execution import Timed
 from deployments.settings import Settings
@@ -116,7 +116,7 @@ async def test_a_payload_that_only_the_first_stage_finds_malformed_is_no_demand(
     for _ in range(50):
         assert (await ask(here))[0] == 400
     assert await counts(here) == {ADMITTED: 0, REFUSED: 0, INSIDE: 0}
-    assert here._admission.lanes[0].state().pace_s == pytest.approx(WORDS_PRIOR_S, rel=0.1)
+    assert here._answering._admission.lanes[0].state().pace_s == pytest.approx(WORDS_PRIOR_S, rel=0.1)
 
 
 async def test_what_there_is_no_room_for_is_counted_apart(gateway: Any) -> None:
@@ -132,7 +132,7 @@ async def test_what_there_is_no_room_for_is_counted_apart(gateway: Any) -> None:
 
 async def test_a_client_that_leaves_is_not_inside_any_more_and_shuts_nothing(gateway: Any) -> None:
     here = gateway(asr=30.0)
-    words, _ = here._admission.lanes
+    words, _ = here._answering._admission.lanes
     for _ in range(20):
         asking = asyncio.create_task(ask(here))
         await asyncio.sleep(0.02)
@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_is_not_inside_any_more_and_shuts_nothing(gat
 async def test_a_deadline_that_passes_shows_that_the_cluster_is_slow(gateway: Any) -> None:
     here = gateway(asr=30.0)
     assert (await ask(here, **STRICT, **{"amser-deadline-ms": "500"}))[0] == 504
-    assert here._admission.lanes[0].state().pace_s > 1.4 * WORDS_PRIOR_S
+    assert here._answering._admission.lanes[0].state().pace_s > 1.4 * WORDS_PRIOR_S
 
 
 async def test_an_answer_without_the_words_is_no_work_of_the_recogniser(gateway: Any) -> None:
@@ -155,7 +155,7 @@ async def test_an_answer_without_the_words_is_no_work_of_the_recogniser(gateway:
     for _ in range(5):
         status, document = await ask(here)
         assert (status, document["degraded"]) == (200, ["asr", "text"])
-    assert here._admission.lanes[0].state().pace_s > WORDS_PRIOR_S
+    assert here._answering._admission.lanes[0].state().pace_s > WORDS_PRIOR_S
     assert (await counts(here))[ADMITTED] == 5
 
 
@@ -163,7 +163,7 @@ async def test_without_admission_control_requests_are_counted_all_the_same(
     gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = gateway()
-    monkeypatch.setattr(here, "_flow", Settings(flow={"admission": False}).flow)
+    monkeypatch.setattr(here._answering, "_flow", Settings(flow={"admission": False}).flow)
     assert (await ask(here))[0] == 200
     assert await counts(here) == {ADMITTED: 1, REFUSED: 0, INSIDE: 0}
 

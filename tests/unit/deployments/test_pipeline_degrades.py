@@ -14,7 +14,7 @@ from ray.serve.exceptions import BackPressureError, RequestCancelledError
 from recordings import envelope_of, silence
 
 from amser.wire import Unusable
-from deployments.gateway.answers import refusal
+from deployments.gateway.utterances.answers import refusal
 from deployments.pipeline import Effort, Recognition, StageFailed, Stages, recognize
 from deployments.replica.deadline import DeadlinePassed, after
 from deployments.replica.execution import Timed

@@ -26,12 +26,12 @@ from recordings import audio_file, envelope_of, silence
 
 from amser import wire
 from deployments.gateway import ingress
-from deployments.gateway.admission import SHARE, Overloaded
-from deployments.gateway.answers import refusal
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.catalogue import KINDS
 from deployments.gateway.problems.pages import markdown
+from deployments.gateway.utterances.admission import SHARE, Overloaded
+from deployments.gateway.utterances.answers import refusal
 from deployments.pipeline import Stages
 from deployments.replica.execution import Timed
 from deployments.settings import Settings

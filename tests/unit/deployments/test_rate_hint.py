@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.rate_hint import LONGEST, RateHint, Reason, parse
-from deployments.gateway.rate_hint import rate_hint
+from deployments.gateway.utterances.rate_hint import rate_hint
 from deployments.settings import RateHintSettings
 from models.messages import Speech, Transcript
 

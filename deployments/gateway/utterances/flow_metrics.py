@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from deployments.autoscaling import ADMITTED, INSIDE, REFUSED
-from deployments.gateway.admission import FIXED_WORK, ROOM, Admission, Admitted, Lane, Overloaded, Running
+from deployments.gateway.utterances.admission import FIXED_WORK, ROOM, Admission, Admitted, Lane, Overloaded, Running
 from deployments.telemetry.metrics import OUTCOME_RATIOS, Instruments
 
 PREDICTED_SPEECH_S: Final = 4.0  # of the utterance whose time the gauge predicts

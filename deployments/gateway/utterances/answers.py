@@ -14,9 +14,9 @@ from amser import wire
 from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
 from amser.errors import SignalError
 from deployments.access.denied import Denied
-from deployments.gateway.admission import SHARE, Overloaded
 from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
+from deployments.gateway.utterances.admission import SHARE, Overloaded
 from deployments.pipeline import Recognition, StageFailed
 from deployments.replica.calls import OtherVersion
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning

@@ -1,0 +1,1 @@
+"""One utterance: how it is read, admitted, recognised and answered, whichever route it comes by."""

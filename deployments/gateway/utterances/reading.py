@@ -1,0 +1,97 @@
+"""The two forms in which an utterance arrives: compressed by a device, or as an audio file."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+from typing import Protocol
+
+from starlette.requests import Request
+
+from amser import wire
+from deployments.gateway.audio import envelope_of
+from deployments.gateway.decoding import Decoders
+from deployments.gateway.preferences import LANGUAGE, read_language
+from deployments.gateway.problems import refusal_of
+from deployments.replica.execution import ModelThread
+from deployments.settings import RequestSettings
+
+Read = tuple[wire.Envelope, str]  # with the name of the codec or audio format
+
+
+class Reader(Protocol):
+    """Makes an envelope of a request.
+
+    Attributes:
+        largest: bytes of a body.
+        is_of_device: whether a device made the envelope, so that its ids mean something.
+    """
+
+    largest: int
+    is_of_device: bool
+
+    def check(self, request: Request) -> None:
+        """Refuses a request whose head says already that it cannot be read (`problems.Refusal`)."""
+
+    async def read(self, request: Request, body: bytes) -> Read:
+        """The utterance in a body.
+
+        Raises:
+            amser.errors.SignalError: it cannot be used.
+            deployments.gateway.problems.Refusal: the language is not known.
+        """
+
+
+class EnvelopeReader:
+    """Of what a device compressed.
+
+    Args:
+        settings: limits.
+        languages: codes that the recogniser knows.
+    """
+
+    is_of_device = True
+
+    def __init__(self, settings: RequestSettings, languages: Set[str]) -> None:
+        self.largest = settings.max_bytes
+        self._limits, self._languages = settings.limits, languages
+
+    def check(self, request: Request) -> None:
+        """See `Reader`."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        if media_type != wire.MEDIA_TYPE:
+            cause = f"the content type is {media_type or 'missing'!r:.100}"
+            raise refusal_of("unsupported-media-type", cause, wire.MEDIA_TYPE)
+
+    async def read(self, request: Request, body: bytes) -> Read:
+        """See `Reader`."""
+        del request  # an envelope says it all
+        envelope = wire.unpack(body, self._limits)
+        return replace(envelope, language=read_language(envelope.language, self._languages)), envelope.codec
+
+
+class AudioReader:
+    """Of an audio file, whose log-Mel is computed here.
+
+    Args:
+        settings: limits.
+        languages: codes that the recogniser knows.
+        decoders: processes that decode.
+    """
+
+    is_of_device = False
+
+    def __init__(self, settings: RequestSettings, languages: Set[str], decoders: Decoders) -> None:
+        self.largest = settings.max_audio_bytes
+        self._max_frames, self._languages, self._decoders = settings.max_frames, languages, decoders
+        self._log_mel = ModelThread("log-mel")
+
+    def check(self, request: Request) -> None:
+        """See `Reader`: the first bytes of the body tell what it is, not the head."""
+
+    async def read(self, request: Request, body: bytes) -> Read:
+        """See `Reader`."""
+        language = read_language(request.query_params.get(LANGUAGE), self._languages)
+        waveform, name = await self._decoders.decode(body)
+        envelope = (await self._log_mel.run(envelope_of, waveform, language, self._max_frames)).value
+        return envelope, name
