@@ -1,7 +1,7 @@
 """A Ray head and the application on this machine, as child processes: for the demo, the benchmarks and the tests.
 
-`ray stop` would end every Ray on the machine, so the head is started with `--block` as our own child, in a session of
-its own, and exactly that session is ended. So is every further node.
+`ray stop` would end every Ray on the machine, so the head is started with `--block` as our own child, and exactly
+that is ended, with what it has started. So is every further node.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -29,10 +28,10 @@ import psutil
 import yaml
 
 from deployments.access.settings import AuthSettings
+from deployments.children import Child
 
 DEFAULT_CONFIG: Final = Path(__file__).resolve().parent.parent / "serve_config.yaml"
 LOOPBACK: Final = "127.0.0.1"
-STOP_WITHIN_S: Final = 6.0
 POLL_S: Final = 0.5
 LARGEST_REPLICA_LOG: Final = 200_000  # bytes of each that are kept
 OWN_PORTS: Final = (20_000, 32_000)  # above those of Ray's workers, below Linux's range for outgoing connections
@@ -102,8 +101,8 @@ class LocalCluster:
         self._gcs_port = free_port()
         self._resources = {"num-gpus": num_gpus, "num-cpus": num_cpus}
         self._throughput = throughput
-        self._head: subprocess.Popen[bytes] | None = None
-        self._nodes: dict[str, subprocess.Popen[bytes] | None] = dict.fromkeys(nodes)
+        self._head: Child | None = None
+        self._nodes: dict[str, Child | None] = dict.fromkeys(nodes)
         # Nodes of one machine share its address: each one's proxy has a port of its own
         self._proxy_ports = {name: free_port() for name in nodes}
         self._differs = nodes if isinstance(nodes, Mapping) else {}
@@ -239,7 +238,7 @@ class LocalCluster:
             time.sleep(POLL_S)
         raise ClusterFailed(f"the Ray head did not answer within 60 s; {self.tail()}")
 
-    def _start_node(self, name: str) -> subprocess.Popen[bytes]:
+    def _start_node(self, name: str) -> Child:
         cpus = self._resources["num-cpus"]
         return self._ray_start(
             f"--address={self.address}", f"--labels=node={name}", "--num-gpus=0",
@@ -262,7 +261,7 @@ class LocalCluster:
                 return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
         return 0
 
-    def _ray_start(self, *options: str, differs: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def _ray_start(self, *options: str, differs: Mapping[str, str] | None = None) -> Child:
         command = [
             str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats",
             f"--node-ip-address={LOOPBACK}", "--dashboard-agent-listen-port=0", *options,
@@ -270,13 +269,12 @@ class LocalCluster:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
         with self.log.open("ab") as output:
-            return subprocess.Popen(
+            return Child(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**environment, **(differs or {})},
-                start_new_session=True,  # Ctrl-C reaches us alone, and we end what we started in order
             )
 
     def _answers(self) -> bool:
@@ -291,20 +289,9 @@ class LocalCluster:
 
     def _stop(self) -> None:
         """End the head and what it started, however the start went."""
-        processes = self.processes()
-        started = [each for each in (*self._nodes.values(), self._head) if each is not None]
-        for each in started:
-            if each.poll() is None:
-                each.send_signal(signal.SIGTERM)
-                with suppress(subprocess.TimeoutExpired):
-                    each.wait(STOP_WITHIN_S)
-        _, alive = psutil.wait_procs(processes, timeout=5)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=5)
-        for each in started:
-            each.wait()
+        for each in (*self._nodes.values(), self._head):
+            if each is not None:
+                each.end()
         if self._folder is not None:
             self._keep_replica_logs(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
