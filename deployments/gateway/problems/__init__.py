@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from deployments.gateway.problems.catalogue import KINDS
+from deployments.gateway.problems.openai_error import RETRY_HEADER, is_for_openai, openai_error, should_retry
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -94,8 +95,16 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
             request_id=request_id,
         )
 
-    def response(self, request_id: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
-        """The document as it is sent, under an id of its own where none is given."""
+    def response(
+        self, request_id: str | None = None, headers: dict[str, str] | None = None, path: str = ""
+    ) -> JSONResponse:
+        """The document as it is sent, under an id of its own where none is given.
+
+        Args:
+            request_id: of the request.
+            headers: that it gets as well.
+            path: that was asked for; those of OpenAI's API get OpenAI's `error` in the document.
+        """
         request_id = request_id or str(uuid4())
         headers = {**(headers or {}), REQUEST_ID_HEADER: request_id}
         if self.retry_after_s is not None:
@@ -103,6 +112,9 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         if self.kind.closes:
             headers["Connection"] = "close"
         document = self.problem(request_id).model_dump(exclude_none=True)
+        if is_for_openai(path):
+            document["error"] = openai_error(self.kind, self.cause, self.limit, self.parameter)
+            headers[RETRY_HEADER] = should_retry(self.kind)
         return JSONResponse(document, self.status.value, headers, media_type=PROBLEM_TYPE)
 
 
