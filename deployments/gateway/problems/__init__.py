@@ -5,6 +5,7 @@ Apart from `answers`, since Ray's proxy sends them too (`deployments.gateway.pro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,11 +14,19 @@ from uuid import uuid4
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from deployments.gateway.problems.catalogue import KINDS
-from deployments.gateway.problems.openai_error import RETRY_HEADER, is_for_openai, openai_error, should_retry
+from deployments.gateway.problems.catalogue import KINDS, Kind
+from deployments.gateway.problems.openai_error import (
+    RETRY_HEADER,
+    OpenAIError,
+    is_for_openai,
+    openai_error,
+    should_retry,
+)
+from deployments.gateway.problems.openai_error import ROUTES as OPENAI_ROUTES
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 
 PROBLEM_TYPE: Final = "application/problem+json"
+EXAMPLE_ID: Final = "46df0bd2-3c1f-4d0f-9b0e-5a3f1c2d4e5f"  # of a request, in the documentation
 
 _S: Final = HTTPStatus
 _DEFAULTS: Final = {  # of a refusal that names no kind
@@ -51,6 +60,12 @@ class Problem(BaseModel):
     limit: str | None = None
     parameter: str | None = None
     request_id: str | None = None
+
+
+class OpenAIProblem(Problem):
+    """The same for clients of OpenAI, which read `error` alone."""
+
+    error: OpenAIError
 
 
 class Refusal(Exception):  # noqa: N818 - an error by its base class
@@ -131,11 +146,41 @@ def raw(refused: Refusal) -> bytes:
     return b"\r\n".join([*head, b"", bytes(response.body)])
 
 
-def documented(statuses: Iterable[HTTPStatus]) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of refusals with these statuses."""
-    described = {}
+def documented(statuses: Iterable[HTTPStatus], openai: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of refusals with these statuses; `problem_examples` has what it refers to.
+
+    Args:
+        statuses: that a route may answer with.
+        openai: whether clients of OpenAI ask it, and get their `error` too.
+    """
+    schema = {"$ref": f"#/components/schemas/{(OpenAIProblem if openai else Problem).__name__}"}
+    described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         kinds = [kind for kind in KINDS.values() if kind.status == status]
         text = "\n".join(f"- `{kind.uri}`: {kind.meaning}" for kind in kinds)
-        described[status.value] = {"model": Problem, "description": text, "content": {PROBLEM_TYPE: {}}}
-    return described  # type: ignore[return-value]
+        examples = {kind.slug: {"$ref": f"#/components/examples/{_example(kind, openai)}"} for kind in kinds}
+        described[status.value] = {
+            "description": text,
+            "content": {PROBLEM_TYPE: {"schema": schema, "examples": examples}},
+        }
+    return described
+
+
+def problem_examples() -> dict[str, Any]:
+    """An example of every kind, as OpenAPI has it among its components, without and with OpenAI's `error`."""
+    return {
+        _example(kind, openai): {"summary": kind.title, "value": _shown(kind, openai)}
+        for openai in (False, True)
+        for kind in KINDS.values()
+    }
+
+
+def _example(kind: Kind, openai: bool) -> str:
+    return f"openai.{kind.slug}" if openai else kind.slug
+
+
+def _shown(kind: Kind, openai: bool) -> dict[str, Any]:
+    refused = refusal_of(kind.slug, kind.meaning)
+    path = OPENAI_ROUTES[0] if openai else ""
+    shown: dict[str, Any] = json.loads(bytes(refused.response(EXAMPLE_ID, path=path).body))
+    return shown
