@@ -9,10 +9,8 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import Request, Response, Security
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
-from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import HTTPConnection
@@ -25,10 +23,14 @@ from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
+from deployments.gateway.openai.routes import Served
+from deployments.gateway.openai.routes import router as openai_router
+from deployments.gateway.openai.transcriptions import Transcriptions
 from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -39,22 +41,20 @@ from deployments.stages.assembly import Models, build_local_stages, emotion_clas
 from deployments.telemetry.request_ids import request_id
 from deployments.telemetry.requests import telemetry
 
-api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
+api = described_api(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
     redirect_slashes=False,  # a redirect would name the host that the client says this is
     version="1",
     description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
 )
 
-# For the documentation; the gate has looked at the key by then
-_KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+api.include_router(openai_router)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 )
-_OF_MODELS: Final = documented(HTTPStatus(status) for status in (401, 403, 421, 429, 503))
 _NOT_READY: Final = documented([HTTPStatus.SERVICE_UNAVAILABLE])
 
 _HEADERS: Final = {
@@ -106,6 +106,10 @@ class Ingress:
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
         self._readiness = Readiness(self._stages.describe)
+        of_openai = Transcriptions(
+            settings, self._answering, self._audio, languages, emotions, self._gate, self._telemetry
+        )
+        self.openai = Served(of_openai, self._readiness)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """The routes behind keys and limits; `GateMiddleware` asks for it."""
@@ -113,12 +117,14 @@ class Ingress:
 
     def _denied(self, denied: Denied, request: HTTPConnection) -> Response:
         with self._telemetry.request(request, route_of(path_of(request.scope))) as record:
-            return refused(denial(denied), record)
+            return refused(denial(denied), record, request.scope["path"])
 
     @api.post(
         "/v1/emotion",
+        tags=[SPEECH],
+        summary="Words and emotion of an utterance that a device compressed",
         response_model=Answer,
-        dependencies=_KEY,
+        dependencies=KEY,
         responses=_PROBLEMS,
         openapi_extra=_binary_body(wire.MEDIA_TYPE),
     )
@@ -132,8 +138,10 @@ class Ingress:
 
     @api.post(
         "/v1/emotion/audio",
+        tags=[SPEECH],
+        summary="Words and emotion of an audio file of up to 30 s",
         response_model=Answer,
-        dependencies=_KEY,
+        dependencies=KEY,
         responses=_PROBLEMS,
         openapi_extra=_binary_body(
             "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
@@ -151,28 +159,20 @@ class Ingress:
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
 
-    @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
-    @api.get(
-        "/v1/models",
-        dependencies=_KEY,
-        response_model=dict[str, dict[str, str]],
-        responses=_OF_MODELS,
-    )
-    async def models(self, request: Request) -> Response:
-        """The model behind each stage, and the device that it runs on."""
-        state = await self._readiness.state()
-        if not state.stages:
-            return self._not_ready(request, state.trouble or "the stages are busy and have not said yet what they run")
-        return JSONResponse(state.stages)
-
     @api.head("/healthz", include_in_schema=False)
-    @api.get("/healthz")
+    @api.get("/healthz", tags=[CLUSTER], summary="Whether this process answers")
     async def healthz(self) -> dict[str, str]:
         """Whether this process answers."""
         return {"status": "ok"}
 
     @api.head("/readyz", include_in_schema=False)
-    @api.get("/readyz", response_model=dict[str, str], responses=_NOT_READY)
+    @api.get(
+        "/readyz",
+        tags=[CLUSTER],
+        summary="Whether every stage can answer, be it busy",
+        response_model=dict[str, str],
+        responses=_NOT_READY,
+    )
     async def readyz(self, request: Request) -> Response:
         """Whether every stage can answer, be it busy; `Age` is of what is known, in seconds."""
         state = await self._readiness.state()

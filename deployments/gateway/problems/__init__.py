@@ -128,8 +128,8 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
             headers["Connection"] = "close"
         document = self.problem(request_id).model_dump(exclude_none=True)
         if is_for_openai(path):
-            document["error"] = openai_error(self.kind, self.cause, self.limit, self.parameter)
-            headers[RETRY_HEADER] = should_retry(self.kind)
+            document["error"] = openai_error(self.kind, self.cause, self.limit, self.parameter).model_dump()
+            headers |= {RETRY_HEADER: should_retry(self.kind), "X-Request-Id": request_id}
         return JSONResponse(document, self.status.value, headers, media_type=PROBLEM_TYPE)
 
 

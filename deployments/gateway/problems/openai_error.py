@@ -6,7 +6,9 @@ Only on the routes that OpenAI's API has, so that devices do not pay for it.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final, TypedDict
+from typing import Final
+
+from pydantic import BaseModel
 
 from deployments.gateway.problems.catalogue import AT_ONCE, LATER, Kind
 
@@ -25,7 +27,7 @@ _CODES: Final = {
 }
 
 
-class OpenAIError(TypedDict):
+class OpenAIError(BaseModel):
     """The `error` of OpenAI's reference."""
 
     message: str

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
+from fastapi import FastAPI, Security
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
-from starlette.routing import BaseRoute
 
 from deployments.gateway.problems import OpenAIProblem, Problem, problem_examples
 
@@ -19,38 +22,39 @@ TAGS: Final = [
     {"name": OPENAI, "description": "What clients of OpenAI's API find here once their base URL is changed."},
     {"name": CLUSTER, "description": "What load balancers and monitors ask."},
 ]
-_SCHEMAS: Final = "#/components/schemas/{model}"
+# For the documentation; the gate has looked at the key by then
+KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
+_REF: Final = "#/components/schemas/{model}"
 
 
-class Api(FastAPIOffline):
+def described_api(**described: Any) -> FastAPI:
     """FastAPI with /docs that works without the internet, and with the document of this module.
 
     Args:
         described: of FastAPI.
     """
-
-    def __init__(self, **described: Any) -> None:
-        super().__init__(
-            openapi_tags=TAGS,
-            license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            generate_unique_id_function=_name,
-            **described,
-        )
-
-    def openapi(self) -> dict[str, Any]:
-        """The document; made once."""
-        if not self.openapi_schema:
-            document = super().openapi()
-            _, problems = models_json_schema(
-                [(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=_SCHEMAS
-            )
-            components = document.setdefault("components", {})
-            components.setdefault("schemas", {}).update(problems["$defs"])
-            components["examples"] = problem_examples()
-            self.openapi_schema = document
-        return self.openapi_schema
+    api = FastAPIOffline(
+        openapi_tags=TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=_name,
+        **described,
+    )
+    api.openapi = partial(openapi, api)  # type: ignore[method-assign]
+    return api
 
 
-def _name(route: BaseRoute) -> str:
+def openapi(api: FastAPI) -> dict[str, Any]:
+    """The document of an application; made once."""
+    if api.openapi_schema is None:
+        document = FastAPI.openapi(api)
+        problems = models_json_schema([(Problem, "serialization"), (OpenAIProblem, "serialization")], ref_template=_REF)
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(problems[1]["$defs"])
+        components["examples"] = problem_examples()
+    assert api.openapi_schema is not None
+    return api.openapi_schema
+
+
+def _name(route: APIRoute) -> str:
     """Of an operation, in clients that are generated: that of its function."""
-    return str(getattr(route, "name", ""))
+    return route.name

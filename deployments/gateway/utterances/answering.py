@@ -43,10 +43,10 @@ MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
 JOINED_GRACE_S: Final = 0.1  # beyond the deadline, until who waits for another request's answer is told
 
 
-def refused(refusal: Refusal, record: RequestRecord) -> Response:
-    """The problem document, noted."""
+def refused(refusal: Refusal, record: RequestRecord, path: str = "") -> Response:
+    """The problem document, noted; `path` is that of the request, where it may be one of OpenAI's."""
     record.refused(refusal.status.value, refusal.kind.slug)
-    return refusal.response(record.request_id)
+    return refusal.response(record.request_id, path=path)
 
 
 class Answering:
@@ -62,6 +62,7 @@ class Answering:
 
     Attributes:
         metrics: of what is admitted and refused.
+        bodies: reads those of requests.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Answering:
         self.metrics = FlowMetrics(self._admission, telemetry.instruments)
         self._stages = self._counted(stages)
         self._resends = idempotency(settings)
-        self._bodies = RequestBodies(settings.requests.bodies)
+        self.bodies = RequestBodies(settings.requests.bodies)
         self._inside = 0  # requests whose body is here and that have no answer yet
 
     async def respond(self, request: Request, route: str, reader: Reader) -> Response:
@@ -155,7 +156,7 @@ class Answering:
             reader.check(request)
             named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
             async with asyncio.timeout(named_s):
-                body = await self._bodies.read(request, reader.largest)
+                body = await self.bodies.read(request, reader.largest)
             reply = await self._answered(request, reader, body, preferences.from_body(), record)
         except ClientDisconnect:
             record.left("body")
@@ -188,7 +189,7 @@ class Answering:
     async def _answered(
         self, request: Request, reader: Reader, body: bytes, preferences: Preferences, record: RequestRecord
     ) -> Reply:
-        with self._one_inside():
+        with self.one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec = await reader.read(request, body)
             size = len(body)
@@ -231,7 +232,7 @@ class Answering:
         return replace(stages, reconstruct=reconstruct)
 
     @contextmanager
-    def _one_inside(self) -> Iterator[None]:
+    def one_inside(self) -> Iterator[None]:
         """A request is under way. Serve counts bodies on their way too, and so leaves room for readiness."""
         if self._inside >= self._requests.at_once:
             cause = f"{self._inside} requests are under way"

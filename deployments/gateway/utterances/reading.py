@@ -92,6 +92,14 @@ class AudioReader:
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
         language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        waveform, name = await self._decoders.decode(body)
+        return await self.envelope(body, language)
+
+    async def envelope(self, content: bytes, language: str | None) -> Read:
+        """The utterance in an audio file.
+
+        Raises:
+            amser.errors.SignalError: it cannot be used.
+        """
+        waveform, name = await self._decoders.decode(content)
         envelope = (await self._log_mel.run(envelope_of, waveform, language, self._max_frames)).value
         return envelope, name
