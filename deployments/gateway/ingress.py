@@ -7,7 +7,7 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 # No `from __future__ import annotations` here: FastAPI could not find the types again after Ray has pickled the class.
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -26,11 +26,12 @@ from deployments.gateway.decoding import Decoders
 from deployments.gateway.openai.routes import Served
 from deployments.gateway.openai.routes import router as openai_router
 from deployments.gateway.openai.transcriptions import Transcriptions
-from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
 from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
+from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
+from deployments.gateway.reference.parameters import LIMITS, Emotions, Language, binary, body, size
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -45,7 +46,10 @@ api = described_api(  # /docs with its scripts and styles from here: it works wi
     title="Amser",
     redirect_slashes=False,  # a redirect would name the host that the client says this is
     version="1",
-    description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
+    description="Words and emotion of speech, from compressed log-Mel (`application/vnd.amser.v1`) or audio.\n\n"
+    "Every refusal is a problem document of RFC 9457, whose `type` leads to a page of this server. An answer comes "
+    f"within {LIMITS.deadline_s:g} s, or within the time that a request names. The limits that are named here are "
+    "those of a cluster whose operator has set no others; `limit` of a problem has the one that applies.",
 )
 
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
@@ -57,19 +61,15 @@ _PROBLEMS: Final = documented(
 )
 _NOT_READY: Final = documented([HTTPStatus.SERVICE_UNAVAILABLE])
 
-_HEADERS: Final = {
-    DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),
-    PREFER_HEADER: ("string", "`handling=strict` refuses answers that leave something out"),
-}
-
-
-def _binary_body(*media_types: str) -> dict[str, Any]:
-    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
-    headers = [
-        {"name": name, "in": "header", "schema": {"type": kind}, "description": what}
-        for name, (kind, what) in _HEADERS.items()
-    ]
-    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+_ENVELOPE: Final = body(
+    f"An envelope (docs/wire.md) of up to {size(LIMITS.max_bytes)}, 0.1 to 30 s of speech.", binary(wire.MEDIA_TYPE)
+)
+_AUDIO: Final = body(
+    f"An audio file of up to {size(LIMITS.max_audio_bytes)}, 0.1 to 30 s: WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or "
+    "WebM. Its first bytes tell which, not its content type.",
+    binary("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"),
+)
+_ANSWERED: Final = answered("Words and emotion. `Server-Timing` has what each stage took.", answer=ANSWER)
 
 
 # Ray pickles the class where it is defined: whatever it names of this module has to stand above it
@@ -125,13 +125,13 @@ class Ingress:
         summary="Words and emotion of an utterance that a device compressed",
         response_model=Answer,
         dependencies=KEY,
-        responses=_PROBLEMS,
-        openapi_extra=_binary_body(wire.MEDIA_TYPE),
+        responses=_ANSWERED | _PROBLEMS,
+        openapi_extra=_ENVELOPE,
     )
-    async def emotion(self, request: Request, emotions: str | None = None) -> Response:
-        """Words and emotion of an utterance that a device compressed (docs/wire.md has the format).
+    async def emotion(self, request: Request, emotions: Emotions = None) -> Response:
+        """What a device has compressed to log-Mel, a hundredth of the audio's bytes.
 
-        `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
+        The same envelope, sent again within 15 minutes, gets the first answer.
         """
         del emotions  # read by `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion", self._envelopes)
@@ -142,39 +142,37 @@ class Ingress:
         summary="Words and emotion of an audio file of up to 30 s",
         response_model=Answer,
         dependencies=KEY,
-        responses=_PROBLEMS,
-        openapi_extra=_binary_body(
-            "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
-        ),
+        responses=_ANSWERED | _PROBLEMS,
+        openapi_extra=_AUDIO,
     )
     async def emotion_of_audio(
-        self, request: Request, language: str | None = None, emotions: str | None = None
+        self, request: Request, language: Language = None, emotions: Emotions = None
     ) -> Response:
-        """The same for an audio file of up to 30 s, for clients without the codec.
-
-        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is
-        spoken, such as `en` or `pt-BR`; without it, or with `auto`, the language is detected. `emotions` restricts the
-        answer to some classes, such as `angry,happy,neutral,sad`.
-        """
+        """The same for clients without the codec."""
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
 
     @api.head("/healthz", include_in_schema=False)
-    @api.get("/healthz", tags=[CLUSTER], summary="Whether this process answers")
+    @api.get(
+        "/healthz",
+        tags=[CLUSTER],
+        summary="Whether this process answers",
+        responses=answered("It does.", alive=ALIVE),
+    )
     async def healthz(self) -> dict[str, str]:
-        """Whether this process answers."""
+        """For load balancers."""
         return {"status": "ok"}
 
     @api.head("/readyz", include_in_schema=False)
     @api.get(
         "/readyz",
         tags=[CLUSTER],
-        summary="Whether every stage can answer, be it busy",
+        summary="Whether every stage can answer, be it busy; `Age` is of what is known, in seconds",
         response_model=dict[str, str],
-        responses=_NOT_READY,
+        responses=answered("Every stage can.", ready=READY) | _NOT_READY,
     )
     async def readyz(self, request: Request) -> Response:
-        """Whether every stage can answer, be it busy; `Age` is of what is known, in seconds."""
+        """For load balancers."""
         state = await self._readiness.state()
         if state.trouble:
             return self._not_ready(request, state.trouble)

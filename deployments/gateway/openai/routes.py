@@ -5,7 +5,7 @@
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from ray import serve
 
@@ -16,10 +16,22 @@ from deployments.gateway.openai.transcriptions import EVENTS, MEDIA_TYPES, ROUTE
 from deployments.gateway.problems import Refusal, documented, refusal_of
 from deployments.gateway.readiness import Readiness
 from deployments.gateway.reference.api import KEY, OPENAI
-from deployments.settings import RequestSettings
+from deployments.gateway.reference.examples import EVENTS as EVENTS_SHOWN
+from deployments.gateway.reference.examples import (
+    JSON,
+    MODEL,
+    MODELS,
+    SUBRIP,
+    TEXT,
+    TRANSCRIPTION,
+    VERBOSE_TRANSCRIPTION,
+    WEBVTT,
+    answered,
+)
+from deployments.gateway.reference.parameters import LIMITS, Emotions, body, size
 from deployments.telemetry.request_ids import request_id
 
-RETRY_AFTER_S: Final = RequestSettings().retry_after_s
+RETRY_AFTER_S: Final = LIMITS.retry_after_s
 
 _PROBLEMS: Final = documented(
     (HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)),
@@ -56,24 +68,21 @@ _FORM: Final = {
     },
     "additionalProperties": False,
 }
-_BODY: Final = {
-    "required": True,
-    "description": "A form: `file`, and what is wanted of it.",
-    "content": {MEDIA_TYPE: {"schema": _FORM}},
-}
-_SHOWN: Final = {
-    "text": "Kids are talking by the door.\n",
-    "srt": "1\n00:00:00,520 --> 00:00:02,180\nKids are talking by the door.\n\n",
-    "vtt": "WEBVTT\n\n00:00:00.520 --> 00:00:02.180\nKids are talking by the door.\n\n",
-}
+_BODY: Final = body(
+    f"A form with a `{FILE}` of up to {size(LIMITS.max_audio_bytes)} and 30 s, and what is wanted of it.",
+    {MEDIA_TYPE: {"schema": _FORM}},
+)
+_SHOWN: Final = {"text": f"{TEXT}\n", "srt": SUBRIP, "vtt": WEBVTT}
+_JSON: Final = {"json": {"value": TRANSCRIPTION}, "verbose_json": {"value": VERBOSE_TRANSCRIPTION}}
 _TRANSCRIBED: Final = {
     "description": "The transcription in the format that is asked for. `Server-Timing` has what each stage took.",
     "model": VerboseTranscription | Transcription,
     "content": {
-        EVENTS: {"schema": {"type": "string"}},
+        JSON: {"examples": _JSON},
+        EVENTS: {"schema": {"type": "string"}, "example": EVENTS_SHOWN},
         **{
-            MEDIA_TYPES[name].partition(";")[0]: {"schema": {"type": "string"}, "example": _SHOWN[name]}
-            for name in _SHOWN
+            MEDIA_TYPES[name].partition(";")[0]: {"schema": {"type": "string"}, "example": shown}
+            for name, shown in _SHOWN.items()
         },
     },
 }
@@ -98,6 +107,7 @@ def _served() -> Served:
     return served
 
 
+Named = Annotated[str, Path(description="An id of `GET /v1/models`.", examples=["whisper-1"])]
 Here = Annotated[Served, Depends(_served)]
 
 
@@ -106,13 +116,14 @@ Here = Annotated[Served, Depends(_served)]
     summary="Words of a recording with their times, and how they sound, as OpenAI answers",
     response_model=None,
     responses={200: _TRANSCRIBED, **_PROBLEMS},
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra=_BODY,
 )
-async def transcriptions(request: Request, served: Here) -> Response:
+async def transcriptions(request: Request, served: Here, emotions: Emotions = None) -> Response:
     """OpenAI's transcriptions, with `emotion` in addition, of the whole and of each segment.
 
     What cannot be honoured is refused by its name: `prompt`, a temperature other than 0, `diarized_json`, `include`.
     """
+    del emotions  # read by `Transcriptions`; named here for the documentation
     return await served.transcriptions.respond(request)
 
 
@@ -121,7 +132,7 @@ async def transcriptions(request: Request, served: Here) -> Response:
     "/v1/models",
     summary="Names of the recogniser, and what each stage runs on which device",
     response_model=ModelList,
-    responses=_OF_MODELS,
+    responses=answered("The names, and the stages.", models=MODELS) | _OF_MODELS,
 )
 async def models(request: Request, served: Here) -> Response:
     """OpenAI's list of models; `stages` has the model of each stage, by role, and its device."""
@@ -136,12 +147,12 @@ async def models(request: Request, served: Here) -> Response:
 @router.head("/v1/models/{model}", include_in_schema=False)
 @router.get(
     "/v1/models/{model}",
-    summary="One of these names",
+    summary="Whether requests may name a model",
     response_model=ModelCard,
-    responses=_OF_MODELS,
+    responses=answered("Requests may name it.", model=MODEL) | _OF_MODELS,
 )
-async def model(request: Request, model: str, served: Here) -> Response:
-    """OpenAI's description of a model: whether requests may name it."""
+async def model(request: Request, model: Named, served: Here) -> Response:
+    """OpenAI's description of a model."""
     known = served.transcriptions.models
     if model not in known:
         return _refused(request, unknown_model(model, known))

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from deployments.gateway.problems.catalogue import KINDS, Kind
+from deployments.gateway.problems.catalogue import KINDS, LATER, Kind
 from deployments.gateway.problems.openai_error import (
     RETRY_HEADER,
     OpenAIError,
@@ -28,6 +28,7 @@ from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 PROBLEM_TYPE: Final = "application/problem+json"
 EXAMPLE_ID: Final = "46df0bd2-3c1f-4d0f-9b0e-5a3f1c2d4e5f"  # of a request, in the documentation
 
+_RETRY_AFTER: Final = {"schema": {"type": "integer"}, "description": "Seconds; trying again sooner is of no use."}
 _S: Final = HTTPStatus
 _DEFAULTS: Final = {  # of a refusal that names no kind
     _S.BAD_REQUEST: "malformed",
@@ -163,6 +164,8 @@ def documented(statuses: Iterable[HTTPStatus], openai: bool = False) -> dict[int
             "description": text,
             "content": {PROBLEM_TYPE: {"schema": schema, "examples": examples}},
         }
+        if all(kind.again == LATER for kind in kinds):
+            described[status.value]["headers"] = {"Retry-After": _RETRY_AFTER}
     return described
 
 

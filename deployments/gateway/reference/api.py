@@ -24,6 +24,7 @@ TAGS: Final = [
 ]
 # For the documentation; the gate has looked at the key by then
 KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
+_VALIDATION: Final = "HTTPValidationError"
 _REF: Final = "#/components/schemas/{model}"
 
 
@@ -51,8 +52,20 @@ def openapi(api: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(problems[1]["$defs"])
         components["examples"] = problem_examples()
+        _forget_validation(document)
     assert api.openapi_schema is not None
     return api.openapi_schema
+
+
+def _forget_validation(document: dict[str, Any]) -> None:
+    """FastAPI names an answer that this application does not give: it refuses with problem documents alone."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            content = operation["responses"].get("422", {}).get("content", {})
+            if _VALIDATION in content.get("application/json", {}).get("schema", {}).get("$ref", ""):
+                del operation["responses"]["422"]
+    for name in (_VALIDATION, "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
 
 
 def _name(route: APIRoute) -> str:

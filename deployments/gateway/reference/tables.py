@@ -45,9 +45,7 @@ def parameters(document: Document) -> str:
 def problems(_: Document) -> str:
     """Every status of a refusal, with its kinds."""
     by_status = groupby(sorted(KINDS.values(), key=lambda kind: kind.status), key=lambda kind: kind.status)
-    rows = "".join(
-        _of_status(status, [(kind.slug, kind.title, kind.again) for kind in kinds]) for status, kinds in by_status
-    )
+    rows = "".join(_of_status(status, [(kind.slug, kind.again) for kind in kinds]) for status, kinds in by_status)
     return "| status | kinds (end of `type`) | try again? |\n|---|---|---|\n" + rows
 
 
@@ -75,10 +73,15 @@ def written(page: str, document: Document) -> str:
 
 
 def _operations(document: Document) -> Iterator[tuple[str, str, Any]]:
-    for path, methods in document["paths"].items():
-        for method in METHODS:
-            if method in methods:
-                yield path, method, methods[method]
+    """Path, method and operation, in the order of the tags."""
+    order = [tag["name"] for tag in document.get("tags", ())]
+    found = [
+        (path, method, methods[method])
+        for path, methods in document["paths"].items()
+        for method in METHODS
+        if method in methods
+    ]
+    yield from sorted(found, key=lambda each: order.index(each[2]["tags"][0]))
 
 
 def _body(operation: Any) -> str:
@@ -90,19 +93,13 @@ def _body(operation: Any) -> str:
     return ", ".join(f"`{kind}`" for kind in body["content"])
 
 
-def _of_status(status: HTTPStatus, kinds: list[tuple[str, str, str]]) -> str:
+def _of_status(status: HTTPStatus, kinds: list[tuple[str, str]]) -> str:
     """A row for each answer to whether trying again helps."""
     rows = []
-    for again in dict.fromkeys(each[2] for each in kinds):
-        named = "; ".join(
-            f"[`{slug}`](problems.md#{slug}) {_lower(title)}" for slug, title, also in kinds if also == again
-        )
+    for again in dict.fromkeys(each for _, each in kinds):
+        named = ", ".join(f"[`{slug}`](problems.md#{slug})" for slug, also in kinds if also == again)
         rows.append(f"| {status.value} | {named} | {again} |\n")
     return "".join(rows)
-
-
-def _lower(title: str) -> str:
-    return title[0].lower() + title[1:] if not title[:2].isupper() else title
 
 
 def _one_line(text: str) -> str:
