@@ -44,9 +44,14 @@ CORS_METHODS: Final = ("GET", "HEAD", "POST")
 CORS_HEADERS: Final = (
     "Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id", "Amser-Request-Id",
     "X-Request-Id", "Cache-Control", "traceparent", "tracestate",
+    # What clients of OpenAI say of themselves, in pages too
+    "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
+    "X-Stainless-Runtime-Version", "X-Stainless-Retry-Count", "X-Stainless-Timeout", "OpenAI-Organization",
+    "OpenAI-Project",
 )  # fmt: skip
 CORS_EXPOSED: Final = (
     "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
+    "X-Request-Id", "X-Should-Retry",
 )  # fmt: skip
 
 Respond = Callable[[Denied, HTTPConnection], Response]

@@ -16,6 +16,7 @@ import google_crc32c
 import httpx
 import jiwer
 import numpy as np
+import openai
 import pytest
 import soundfile
 from audio_bombs import BOMBS, STATUS_OF_A_BOMB
@@ -365,6 +366,28 @@ def test_the_models_are_named(client: httpx.Client) -> None:
     assert set(models) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
     assert models["text_encoder"]["model"] == "all-mpnet-base-v2"
     assert all(model["device"] in ("cpu", "cuda") for model in models.values())
+
+
+async def test_a_client_of_openai_gets_the_same_words(cluster: LocalCluster, client: httpx.Client) -> None:
+    recording = audio_file(two_seconds(), "flac", "flac")
+    words = send_audio(client, recording).json()["transcript"]["text"]
+    base = {"base_url": f"{cluster.url}/v1", "api_key": "none is needed", "max_retries": 0}
+    ours = {"file": ("speech.flac", recording), "model": "whisper-1", "language": "en"}
+    with openai.OpenAI(**base) as plain:
+        assert plain.audio.transcriptions.create(**ours).text == words
+        assert (
+            plain.audio.transcriptions.create(**ours, stream=True)
+            .response.headers["content-type"]
+            .startswith("text/event-stream")
+        )
+        with pytest.raises(openai.BadRequestError, match="accepted: no `prompt`"):
+            plain.audio.transcriptions.create(**ours, prompt="Umbrella")
+        with pytest.raises(openai.APIStatusError) as caught:  # refused by Ray's proxy
+            plain.audio.transcriptions.create(file=("x.wav", bytes(17_000_000)), model="whisper-1")
+        assert (caught.value.status_code, caught.value.code) == (413, "too-large")
+    async with openai.AsyncOpenAI(**base) as concurrent:
+        *_, last = [event async for event in await concurrent.audio.transcriptions.create(**ours, stream=True)]
+    assert (last.type, last.text) == ("transcript.text.done", words)
 
 
 def test_replicas_are_not_behind_everything_else_on_the_machine(cluster: LocalCluster) -> None:

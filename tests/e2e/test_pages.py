@@ -59,6 +59,9 @@ def checked(command: Command, done: subprocess.CompletedProcess[str]) -> None:
             answer = json.loads(done.stdout)
             assert SAID in answer["transcript"]["text"], shown
             assert answer["degraded"] == [], shown
+        case ["curl", *rest] if any("/v1/audio/transcriptions" in word for word in rest):
+            assert done.stdout.startswith("WEBVTT"), shown
+            assert SAID in done.stdout, shown
         case ["curl", url] if url.endswith("/readyz"):
             assert json.loads(done.stdout)["status"] == "ready", shown
         case ["curl", *_]:

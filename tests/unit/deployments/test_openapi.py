@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,10 +19,11 @@ RENEW = "python tests/support/api_reference.py"
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(api.openapi()))
 
 
-def operations() -> Iterator[Any]:
-    for path, methods in DOCUMENT["paths"].items():
-        for method, operation in methods.items():
-            yield pytest.param(operation, id=f"{method.upper()} {path}")
+OPERATIONS = [
+    pytest.param(operation, id=f"{method.upper()} {path}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
 
 
 def resolved(node: Any) -> Any:
@@ -58,7 +58,7 @@ def test_a_page_without_a_table_is_refused() -> None:
         tables.written("# A page\n", DOCUMENT)
 
 
-@pytest.mark.parametrize("operation", operations())
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_is_described(operation: Any) -> None:
     assert len(operation["tags"]) == 1
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
@@ -72,11 +72,11 @@ def test_an_operation_is_described(operation: Any) -> None:
 
 
 def test_operations_have_names_of_their_own() -> None:
-    names = [each.values[0]["operationId"] for each in operations()]
+    names = [each.values[0]["operationId"] for each in OPERATIONS]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("operation", operations())
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_answer_has_examples_that_hold(operation: Any) -> None:
     for status, response in operation["responses"].items():
         assert response["description"] != "Successful Response", status
@@ -96,7 +96,7 @@ def test_every_kind_of_problem_is_shown() -> None:
 
 
 def test_refusals_are_problem_documents_alone() -> None:
-    for each in operations():
+    for each in OPERATIONS:
         for status, response in each.values[0]["responses"].items():
             if not status.startswith("2"):
                 assert set(response["content"]) == {PROBLEM_TYPE}
