@@ -161,7 +161,10 @@ ELSEWHERE = {  # tested where they are raised
         "limit-speech",
     },
     "test_openai.py": {"bad-parameter"},
-    "below": {"too-many-bodies", "share-used", "not-found", "unknown-model", "method-not-allowed", "not-ready", "stage-unavailable"},
+    "below": {
+        "too-many-bodies", "share-used", "not-found", "unknown-model", "method-not-allowed", "not-ready",
+        "stage-unavailable",
+    },
 }  # fmt: skip
 
 
