@@ -408,5 +408,7 @@ def test_the_api_documents_itself(client: httpx.Client) -> None:
     assert set(paths) >= {"/v1/emotion", "/v1/emotion/audio", "/v1/models", "/healthz", "/readyz"}
     route = paths["/v1/emotion"]["post"]
     assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
-    assert {each["name"] for each in route["parameters"]} == {"emotions", "Amser-Deadline-Ms", "Prefer"}
+    assert {each["name"] for each in route["parameters"]} == {
+        "emotions", "Amser-Deadline-Ms", "Amser-Request-Id", "Prefer",
+    }  # fmt: skip
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])
