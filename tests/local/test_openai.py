@@ -12,14 +12,13 @@ import openai
 import pytest
 from access import add_key
 from over_http import assert_problem
-from recordings import DATA, audio_file, noise, silence, speakers
+from recordings import DATA, audio_file, noise, rows, silence, speakers
 from served import serving
 
 from deployments.access.settings import AuthSettings
 from deployments.settings import FlowSettings, IdempotencySettings, Settings
 
 FILE = DATA / speakers(1)[0]["path"]
-WORDS = speakers(1)[0]["text"]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +69,21 @@ def test_json_has_the_words_and_the_emotion(client: openai.OpenAI, whole: dict[s
     assert answer.emotion == {"label": whole["emotion"], **own}
     assert (answer.speech, answer.degraded, answer.warnings) == ("yes", [], [])
     assert answer._request_id
+
+
+def test_every_recording_gets_the_words_and_the_emotion_of_an_upload(
+    client: openai.OpenAI, url: str, tokens: dict[str, str]
+) -> None:
+    headers = {"Authorization": f"Bearer {tokens['right']}"}
+    for row in rows("speech/librispeech.tsv"):
+        content = (DATA / row["path"]).read_bytes()
+        upload = httpx.post(f"{url}/v1/emotion/audio", content=content, headers=headers, timeout=60).json()
+        answer = client.audio.transcriptions.create(file=("speech.flac", content), model="whisper-1")
+        assert answer.text == upload["transcript"]["text"], row["path"]
+        assert (answer.emotion["label"], answer.emotion["probabilities"]) == (
+            upload["emotion"],
+            upload["probabilities"],
+        )
 
 
 async def test_the_asynchronous_client_gets_the_same(url: str, tokens: dict[str, str], whole: dict[str, Any]) -> None:
@@ -153,6 +167,11 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"response_format": "diarized_json"}, openai.BadRequestError, "response_format"),
         ({"include": ["logprobs"]}, openai.BadRequestError, "include"),
         ({"timestamp_granularities": ["word"]}, openai.BadRequestError, "timestamp_granularities"),
+        (
+            {"timestamp_granularities": ["word"], "response_format": "verbose_json"},
+            openai.BadRequestError,
+            "timestamp_granularities",
+        ),
         ({"model": "gpt-transcribe"}, openai.NotFoundError, "model"),
         ({"language": "xx"}, openai.UnprocessableEntityError, "language"),
         ({"extra_body": {"best_of": 5}}, openai.BadRequestError, "best_of"),

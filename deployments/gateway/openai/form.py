@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,7 @@ FILE: Final = "file"
 MEDIA_TYPE: Final = "multipart/form-data"
 MOST_FIELDS: Final = 32
 LONGEST_FIELD: Final = 8_192  # bytes
+PIECE: Final = 131_072  # bytes that are parsed at once
 OVERHEAD: Final = 65_536  # bytes of a form beyond its file
 
 
@@ -45,7 +47,9 @@ async def read_form(headers: Mapping[str, str], body: bytes) -> Form:
     """
 
     async def pieces() -> AsyncGenerator[bytes, None]:
-        yield body
+        for begin in range(0, len(body), PIECE):
+            yield body[begin : begin + PIECE]
+            await asyncio.sleep(0)  # others have their turn on the event loop
 
     parser = MultiPartParser(
         Headers(headers), pieces(), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD

@@ -20,14 +20,13 @@ from deployments.gateway.openai.documents import (
     Delta,
     EmotionField,
     Piece,
-    SpokenWord,
     Transcribed,
     done,
     transcription,
     verbose,
 )
 from deployments.gateway.openai.form import OVERHEAD, Form, check_form, read_form
-from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters
+from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters, without_word_times
 from deployments.gateway.openai.subtitles import srt, vtt
 from deployments.gateway.preferences import Preferences, read_language, read_preferences
 from deployments.gateway.problems import Refusal, refusal_of
@@ -39,7 +38,7 @@ from deployments.replica.deadline import remaining
 from deployments.settings import Settings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 from deployments.telemetry.requests import RequestRecord, Telemetry
-from models.messages import Emotion, Transcript
+from models.messages import Emotion
 
 ROUTE: Final = "/v1/audio/transcriptions"
 OPENAI_ID_HEADER: Final = "X-Request-Id"  # clients of OpenAI keep it with answers and errors
@@ -111,6 +110,7 @@ class Transcriptions:
         self, request: Request, form: Form, preferences: Preferences, record: RequestRecord
     ) -> Response:
         asked = read_parameters(form.fields, self.models)
+        without_word_times(asked)
         language = read_language(asked.language, self._languages)
         with self._answering.one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
@@ -179,7 +179,7 @@ def _transcribed(recognition: Recognition) -> Transcribed:
         raise refusal_of("overloaded", cause, retry_after_s=1)
     emotion = emotion_field(recognition.emotion)
     certainty, silence = transcript.average_log_probability, 1 - transcript.speech_probability
-    piece = Piece(0.0, seconds, transcript.text, certainty, silence, emotion, _words(transcript))
+    piece = Piece(0.0, seconds, transcript.text, certainty, silence, emotion)
     return Transcribed(
         text=transcript.text,
         seconds=seconds,
@@ -190,10 +190,6 @@ def _transcribed(recognition: Recognition) -> Transcribed:
         degraded=recognition.left_out,
         warnings=transcript.warnings,
     )
-
-
-def _words(transcript: Transcript) -> tuple[SpokenWord, ...]:
-    return ()
 
 
 def emotion_field(emotion: Emotion | None) -> EmotionField:
