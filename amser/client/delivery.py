@@ -21,17 +21,11 @@ from typing import Final
 
 import httpx
 
-from amser.client.answer import Answer
-from amser.client.device import (
-    BACKOFF_S,
-    LANGUAGE,
-    WORTH_A_RETRY,
-    Device,
-    DeviceSettings,
-    Refused,
-    SendFailed,
-    Utterance,
-)
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.failures import Refused, SendFailed
+from amser.client.exchange.retries import BACKOFF_S, WORTH_A_RETRY
+from amser.client.exchange.utterances import LANGUAGE, Utterance
 from amser.client.spool import LONGEST_WAIT_S, Spool
 from amser.client.spool_view import Result, Waiting
 from amser.wire import WireError, pack, unpack

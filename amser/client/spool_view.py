@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-from amser.client.answer import Answer
+from amser.client.exchange.answer import Answer
 
 APPLICATION_ID: Final = 0x414D5350  # "AMSP", in the header of the file: another program's database is not touched
 VERSION: Final = 2

@@ -23,7 +23,8 @@ from amser.client.commands.deliver import (
 )
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.terminal import FAILED, OK, columns, complain
-from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import SendFailed, Unreachable
 from amser.client.frontend import FrontendMissing
 from amser.client.segmentation import SpeechDetector, default_model
 from amser.client.spool import Spool
