@@ -27,7 +27,12 @@ from models.text.word_vectors import WordVectors
 from models.whisper.recognizer import WhisperRecognizer
 
 KINDS = ("none", "unknown", "expired", "wrong scope", "right")
-NEEDS = {"/v1/emotion": "recognize", "/v1/emotion/audio": "recognize", "/v1/models": "read"}
+NEEDS = {
+    "/v1/emotion": "recognize",
+    "/v1/emotion/audio": "recognize",
+    "/v1/emotion:batch": "recognize",
+    "/v1/models": "read",
+}
 _FOUND = [*_walk_fastapi_routes(api), *((route, None, "") for route in api.routes if hasattr(route, "path"))]
 
 
