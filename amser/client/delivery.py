@@ -169,7 +169,7 @@ class Delivery:
                     _log.warning("%s: %s; it is sent again without its language", utterance.utterance_id, error)
                     spool.replace(unhinted)  # due at once, in the next batch
                     result = None
-                elif _is_final(error):
+                elif is_final(error):
                     result = spool.refuse(waiting.utterance_id, str(error))
                 else:
                     self._pause(spool, waiting, error)
@@ -231,7 +231,7 @@ def _without_language(utterance: Utterance) -> Utterance | None:
     return replace(utterance, envelope=pack(replace(envelope, language=None)))
 
 
-def _is_final(error: SendFailed) -> bool:
+def is_final(error: SendFailed) -> bool:
     """Whether the cluster will never take this utterance."""
     if not isinstance(error, Refused) or _is_about_every_utterance(error):
         return False

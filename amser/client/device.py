@@ -27,6 +27,7 @@ from amser.languages import language_code
 from amser.rate_hint import RateHint
 from amser.wire import Envelope, pack
 
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
 AUTO: Final = "auto"  # of a step: `amser.client.rate_control` chooses it anew for each utterance
 
 
@@ -62,7 +63,7 @@ class DeviceSettings:
     """
 
     device_id: str = "device-1"
-    url: str = "http://127.0.0.1:8000"
+    url: str = DEFAULT_URL
     key: str | None = field(default=None, repr=False)
     ca: Path | None = None
     codec: str = "klt"

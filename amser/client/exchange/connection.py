@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Generic, Self, TypeVar
@@ -134,7 +134,7 @@ class Connection:
             OSError: the file of the content cannot be read.
             RuntimeError: the connection was not entered.
         """
-        attempts = _attempts(call, self._patience, within_s)
+        attempts = Attempts(self._patience.within(within_s), call.repeatable)
         policy = attempts.policy()
         stop = policy.pop("stop") | stop_when_event_set(self._stop)
         retrying = Retrying(**policy, stop=stop, sleep=sleep_using_event(self._stop))
@@ -182,7 +182,7 @@ class AsyncConnection:
 
     async def exchange(self, call: Call[T], within_s: float | None = None) -> T:
         """See `Connection.exchange`."""
-        attempts = _attempts(call, self._patience, within_s)
+        attempts = Attempts(self._patience.within(within_s), call.repeatable)
         retrying = AsyncRetrying(**attempts.policy())
         response: httpx.Response = await retrying(self._once, call, attempts, within_s is not None)
         return _read(call, response, attempts, int(retrying.statistics["attempt_number"]))
@@ -214,11 +214,6 @@ class AsyncConnection:
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
     while piece := await asyncio.to_thread(file.read, PIECE):
         yield piece
-
-
-def _attempts(call: Call[T], patience: Patience, within_s: float | None) -> Attempts:
-    named = patience if within_s is None else replace(patience, give_up_s=within_s)
-    return Attempts(named, call.repeatable)
 
 
 def _arguments(target: Target, call: Call[T], timed: Attempts | None) -> dict[str, Any]:

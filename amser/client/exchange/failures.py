@@ -38,6 +38,7 @@ class Refused(SendFailed):
         reason: the status's own phrase, where the document has no title.
         retry_after_s: see below.
         took_s: see below.
+        is_of_an_item: see below.
 
     Attributes:
         status: HTTP status.
@@ -50,6 +51,7 @@ class Refused(SendFailed):
         kind: the end of `type`, such as `unknown-language`.
         retry_after_s: how long the server asked to wait; None where it did not.
         took_s: from the request to this answer.
+        is_of_an_item: it is about one item of a batch, not about the request.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Refused(SendFailed):
         reason: str = "",
         retry_after_s: float | None = None,
         took_s: float = 0.0,
+        is_of_an_item: bool = False,
     ) -> None:
         self.status, self.problem = status, problem
         self.type = str(problem.get("type") or "")
@@ -68,6 +71,7 @@ class Refused(SendFailed):
         self.limit = str(problem.get("limit") or "")
         self.retry_after_s = retry_after_s
         self.took_s = took_s
+        self.is_of_an_item = is_of_an_item
         parts = [self.detail, f"accepted: {self.limit}" if self.limit else ""]
         super().__init__(f"{self.status} {self.title}" + "".join(f"; {part}" for part in parts if part))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx
@@ -37,6 +37,10 @@ class Patience:
     answer_timeout_s: float
     attempts: int
     give_up_s: float
+
+    def within(self, seconds: float | None) -> Patience:
+        """The same, but for the time that all attempts may take together, where it is named."""
+        return self if seconds is None else replace(self, give_up_s=seconds)
 
 
 class Attempts:

@@ -163,6 +163,7 @@ def _read_item(utterance: Utterance, item: Any, response: httpx.Response, spent:
         problem if isinstance(problem, Mapping) else {},
         retry_after_s=float(retry_after_s) if isinstance(retry_after_s, int | float) else None,
         took_s=response.elapsed.total_seconds(),
+        is_of_an_item=True,
     )
 
 
