@@ -109,7 +109,7 @@ class AsyncClient:
     ) -> RecordingAnswer:
         """See `Client.recording`."""
         job = await self.submit(file, language=language, words=words)
-        return await self._run(ended_job(job, poll_s, show))
+        return (await self.ended(job, poll_s=poll_s, show=show)).answer()
 
     async def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
         """See `Client.submit`."""
@@ -118,6 +118,10 @@ class AsyncClient:
     async def job(self, job_id: str) -> Job:
         """See `Client.job`."""
         return await self._run(one(job_call(job_id)))
+
+    async def ended(self, job: Job, *, poll_s: float = 1.0, show: Callable[[Job], None] = lambda _: None) -> Job:
+        """See `Client.ended`."""
+        return await self._run(ended_job(job, poll_s, show))
 
     async def cancel(self, job_id: str) -> Job:
         """See `Client.cancel`."""

@@ -251,7 +251,7 @@ class Client:
             amser.client.exchange.recordings.JobCancelled: somebody cancelled it.
             amser.client.exchange.failures.SendFailed: no answer. A job that was begun goes on.
         """
-        return self._run(ended_job(self.submit(file, language=language, words=words), poll_s, show))
+        return self.ended(self.submit(file, language=language, words=words), poll_s=poll_s, show=show).answer()
 
     def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
         """Uploads a recording and does not wait for its answer; `job` asks for it. See `recording`."""
@@ -260,6 +260,10 @@ class Client:
     def job(self, job_id: str) -> Job:
         """How far a job is. Raises `SendFailed`, and ValueError where the id is none."""
         return self._run(one(job_call(job_id)))
+
+    def ended(self, job: Job, *, poll_s: float = 1.0, show: Callable[[Job], None] = lambda _: None) -> Job:
+        """Waits until a job has ended. See `recording`."""
+        return self._run(ended_job(job, poll_s, show))
 
     def cancel(self, job_id: str) -> Job:
         """Ends a job. Raises as `job`."""

@@ -81,15 +81,20 @@ def run(options: argparse.Namespace) -> int:
     try:
         check_inputs(options.files)
         settings = device_settings(options, **cluster_options(options))
-        detector = None if options.no_split else SpeechDetector(options.vad or default_model())
+        detector = detector_of(options)
     except ValueError as error:
         options.parser.error(str(error))
     except FrontendMissing as error:
         return complain(str(error))
     except FileNotFoundError as error:
         return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
-    recorded = _utterances(options.files, detector)
+    recorded = recorded_turns(options.files, detector)
     return _spool(options, settings, recorded) if options.spool else _send(options, settings, recorded)
+
+
+def detector_of(options: argparse.Namespace) -> SpeechDetector | None:
+    """Of pauses; None where files are not split. Raises FileNotFoundError."""
+    return None if options.no_split else SpeechDetector(options.vad or default_model())
 
 
 def _send(options: argparse.Namespace, settings: DeviceSettings, recorded: Iterator[Recorded]) -> int:
@@ -153,7 +158,7 @@ def _answered(turn: SentTurn, samples: Float32, captured_at: datetime, device: D
     return replace(turn, answer=answer)
 
 
-def _utterances(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[Recorded]:
+def recorded_turns(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[Recorded]:
     """Every utterance of every file. A file that cannot be read, or holds no speech, is one turn without samples."""
     for file in files:
         now = datetime.now(UTC)

@@ -15,7 +15,7 @@ from amser import batch
 from amser.client.exchange.answer import Answer
 from amser.client.exchange.connection import Call
 from amser.client.exchange.failures import Refused, SendFailed
-from amser.client.exchange.recordings import Job, RecordingAnswer, job_call
+from amser.client.exchange.recordings import Job, job_call
 from amser.client.exchange.retries import BACKOFF_S, LONGEST_BACKOFF_S, Patience, is_worth_a_retry
 from amser.client.exchange.utterances import AnsweredBatch, AnswerOptions, Utterance, batch_call
 from amser.rate_hint import RateHint
@@ -63,7 +63,7 @@ def answered_utterances(
     return [found[position] for position in range(len(utterances))], hint
 
 
-def ended_job(job: Job, poll_s: float, show: Callable[[Job], None]) -> Plan[RecordingAnswer]:
+def ended_job(job: Job, poll_s: float, show: Callable[[Job], None]) -> Plan[Job]:
     """Asks how far a job is until it has ended.
 
     Args:
@@ -76,7 +76,7 @@ def ended_job(job: Job, poll_s: float, show: Callable[[Job], None]) -> Plan[Reco
         yield max(SOONEST_POLL_S, poll_s)
         job = yield job_call(job.id)
         show(job)
-    return job.answer()
+    return job
 
 
 def _is_refused_for_now(outcome: Answer | SendFailed) -> bool:
