@@ -21,7 +21,8 @@ from amser.features import SAMPLE_RATE, Float32, resample, to_mono, validate
 
 LONGEST_FRAMES: Final = 3000  # 30 s: what the recogniser hears at once
 BLOCK_S: Final = 0.25  # of a microphone that come together
-PAUSE_WINDOWS: Final = 22  # of 32 ms each, 0.7 s of silence, after which somebody has finished
+PAUSE_S: Final = 0.7  # of silence, after which somebody has finished
+PAUSE_WINDOWS: Final = round(PAUSE_S / 0.032)  # of the detector
 LOOKED_AT_S: Final = 2.0  # of what was said last, to tell speech from silence: the detector needs what came before
 LONGEST_TURN_S: Final = 30.0
 KEPT_S: Final = 1.0  # of silence before a turn: a soft first sound is in it
@@ -170,7 +171,10 @@ def turns(blocks: Iterable[Float32]) -> Iterator[Turn]:
     """
     from amser.client.segmentation import SegmentationSettings, SpeechDetector, default_model  # takes onnxruntime along
 
-    detector, settings = SpeechDetector(default_model()), SegmentationSettings(longest_s=LONGEST_TURN_S)
+    detector, settings = (
+        SpeechDetector(default_model()),
+        SegmentationSettings(minimum_silence_s=PAUSE_S, longest_s=LONGEST_TURN_S),
+    )
     held = np.zeros(0, np.float32)
     passed = 0  # samples before those that are held
     spoken = False

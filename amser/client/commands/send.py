@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,13 +27,15 @@ from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.device import Device, DeviceSettings
 from amser.client.exchange.failures import SendFailed, Unreachable
 from amser.client.frontend import FrontendMissing
-from amser.client.segmentation import SpeechDetector, default_model
 from amser.client.spool import Spool
 from amser.client.spool_view import SpoolError
 from amser.client.turns import SentTurn, as_json, report
 from amser.client.weights import WeightsMissing
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
+
+if TYPE_CHECKING:
+    from amser.client.segmentation import SpeechDetector
 
 DESCRIPTION = """\
 Splits audio files at pauses, compresses each utterance, sends it to the
@@ -94,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
 
 def detector_of(options: argparse.Namespace) -> SpeechDetector | None:
     """Of pauses; None where files are not split. Raises FileNotFoundError."""
+    from amser.client.segmentation import SpeechDetector, default_model  # onnxruntime: not where it is not wanted
+
     return None if options.no_split else SpeechDetector(options.vad or default_model())
 
 
