@@ -113,7 +113,9 @@ class AsyncClient:
 
     async def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
         """See `Client.submit`."""
-        return await self._run(one(submit_call(content_of(file), language_of(language, self._own.settings), words)))
+        return await self._run(
+            one(submit_call(content_of(file), self._own.options(words), language_of(language, self._own.settings)))
+        )
 
     async def job(self, job_id: str) -> Job:
         """See `Client.job`."""

@@ -255,7 +255,9 @@ class Client:
 
     def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
         """Uploads a recording and does not wait for its answer; `job` asks for it. See `recording`."""
-        return self._run(one(submit_call(content_of(file), language_of(language, self._own.settings), words)))
+        return self._run(
+            one(submit_call(content_of(file), self._own.options(words), language_of(language, self._own.settings)))
+        )
 
     def job(self, job_id: str) -> Job:
         """How far a job is. Raises `SendFailed`, and ValueError where the id is none."""

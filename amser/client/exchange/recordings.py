@@ -13,7 +13,7 @@ import httpx
 from amser.client.exchange.answer import Word, check_storable, read_words
 from amser.client.exchange.connection import Call, Spent
 from amser.client.exchange.failures import Refused, SendFailed
-from amser.client.exchange.utterances import LANGUAGE, PREFER, WORDS
+from amser.client.exchange.utterances import LANGUAGE, PREFER, AnswerOptions
 
 ROUTE: Final = "/v1/recordings"
 JOBS_ROUTE: Final = "/v1/jobs/"
@@ -35,8 +35,10 @@ class Segment:
         language: ISO 639 code.
         emotion: None where nobody speaks.
         confidence: calibrated probability that `emotion` is right.
-        probabilities: of all emotions.
+        probabilities: of all emotions; empty where nobody speaks.
+        doubts: reasons not to act on `emotion`.
         words: with their times; empty unless asked for.
+        problem: why it could not be recognised, a problem document; empty where it was.
     """
 
     start_s: float
@@ -46,7 +48,14 @@ class Segment:
     emotion: str | None
     confidence: float
     probabilities: Mapping[str, float]
+    doubts: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
+    problem: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether `emotion` should not be acted upon."""
+        return bool(self.doubts) or bool(self.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +67,10 @@ class RecordingAnswer:
         language: ISO 639 code, given or most spoken.
         seconds: of the recording.
         segments: in the order of their times.
-        emotion: of the whole; None where nobody speaks.
-        warnings: what was done otherwise than asked, such as `audio_damaged` and `audio_cut`.
+        emotion: of the whole, the most probable one; None where nobody speaks.
+        confidence: its probability.
+        probabilities: those of the segments, weighted with their seconds.
+        warnings: such as `audio_damaged`, `audio_cut` and `segments_failed`.
         raw: the document as it came.
     """
 
@@ -68,6 +79,8 @@ class RecordingAnswer:
     seconds: float
     segments: tuple[Segment, ...]
     emotion: str | None
+    confidence: float
+    probabilities: Mapping[str, float]
     warnings: tuple[str, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
@@ -79,7 +92,8 @@ class Job:
     Attributes:
         id: by which it is asked for.
         status: as the cluster says; `done`, `failed` and `cancelled` are final.
-        progress: share that is answered, 0 to 1.
+        progress: share that is recognised, 0 to 1.
+        segments: that are ready while it is running.
         result: once it is done.
         problem: why it failed, a problem document; empty where it did not.
     """
@@ -87,6 +101,7 @@ class Job:
     id: str
     status: str
     progress: float
+    segments: tuple[Segment, ...] = ()
     result: RecordingAnswer | None = None
     problem: Mapping[str, Any] = field(default_factory=dict)
 
@@ -110,10 +125,12 @@ class Job:
         raise JobCancelled(f"the job {self.id} is {self.status}: there is no answer")
 
 
-def submit_call(content: bytes | Path, language: str | None = None, words: bool = False) -> Call[Job]:
+def submit_call(content: bytes | Path, options: AnswerOptions, language: str | None = None) -> Call[Job]:
     """The request that uploads a recording, and leaves it to the cluster."""
-    params = ({LANGUAGE: language} if language else {}) | ({WORDS: "true"} if words else {})
-    headers = {"Content-Type": "application/octet-stream", PREFER: LATER}
+    params = options.params() | ({LANGUAGE: language} if language else {})
+    asked = options.headers()
+    preferences = ", ".join(filter(None, (LATER, asked.get(PREFER))))
+    headers = asked | {"Content-Type": "application/octet-stream", PREFER: preferences}
     good = frozenset({200, 202})
     # Sent twice it would be computed twice: a recording has no id that tells
     return Call("POST", ROUTE, _read_submitted, params, headers, content, good, repeatable=False)
@@ -138,7 +155,7 @@ def _path_of(job_id: str) -> str:
 def _read_submitted(response: httpx.Response, spent: Spent) -> Job:
     if response.status_code == httpx.codes.ACCEPTED:
         return _read_job(response, spent)
-    return Job("", "done", 1.0, _recording(_document(response)))  # a short one may be answered at once
+    return Job("", "done", 1.0, result=_recording(_document(response)))  # a short one may be answered at once
 
 
 def _read_cancelled(job_id: str, response: httpx.Response, spent: Spent) -> Job:
@@ -149,13 +166,14 @@ def _read_job(response: httpx.Response, spent: Spent) -> Job:
     del spent
     document = _document(response)
     try:
-        result, problem = document.get("result"), document.get("problem")
+        result = document.get("result")
         return Job(
             id=str(document["id"]),
             status=str(document["status"]),
             progress=float(document.get("progress") or 0.0),
+            segments=tuple(_segment(each) for each in document.get("segments") or ()),
             result=None if result is None else _recording(result),
-            problem=problem if isinstance(problem, Mapping) else {},
+            problem=_problem(document),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -176,7 +194,9 @@ def _recording(document: Mapping[str, Any]) -> RecordingAnswer:
             language=str(document["language"]),
             seconds=float(document["seconds"]),
             segments=tuple(_segment(each) for each in document["segments"]),
-            emotion=_emotion(document.get("emotion")),
+            emotion=_emotion(document["emotion"]),
+            confidence=float(document["confidence"]),
+            probabilities=_probabilities(document["probabilities"]),
             warnings=tuple(map(str, document.get("warnings", ()))),
             raw=document,
         )
@@ -190,15 +210,23 @@ def _segment(document: Mapping[str, Any]) -> Segment:
         end_s=float(document["end"]),
         text=str(document["text"]),
         language=str(document["language"]),
-        emotion=_emotion(document.get("emotion")),
+        emotion=_emotion(document["emotion"]),
         confidence=float(document["confidence"]),
-        probabilities={str(name): float(value) for name, value in document["probabilities"].items()},
+        probabilities=_probabilities(document["probabilities"]),
+        doubts=tuple(map(str, document.get("doubts", ()))),
         words=read_words(document.get("words")),
+        problem=_problem(document),
     )
 
 
 def _emotion(value: Any) -> str | None:
-    """Its name, be it given by itself or with more about it."""
-    if isinstance(value, Mapping):
-        value = value.get("emotion")
     return None if value is None else str(value)
+
+
+def _probabilities(value: Any) -> Mapping[str, float]:
+    return {str(name): float(probability) for name, probability in value.items()}
+
+
+def _problem(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    problem = document.get("problem")
+    return problem if isinstance(problem, Mapping) else {}

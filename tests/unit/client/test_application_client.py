@@ -54,6 +54,8 @@ RECORDING: dict[str, Any] = {
         }
     ],
     "emotion": "happy",
+    "confidence": 0.9,
+    "probabilities": {"happy": 0.9, "sad": 0.1},
     "warnings": ["audio_cut"],
 }
 
@@ -256,23 +258,28 @@ def job(status: str, progress: float, **more: Any) -> dict[str, Any]:
 
 
 def test_a_recording_becomes_a_job_that_is_waited_for(ask: Any) -> None:
-    states: list[float] = []
+    states: list[tuple[float, int]] = []
     play = [
         Response(202, job("queued", 0), {"Location": "/v1/jobs/0f1a"}),
-        Response(body=job("running", 0.5)),
+        Response(body=job("running", 0.5, segments=RECORDING["segments"])),
         FULL,
         Response(body=job("done", 1, result=RECORDING)),
     ]
     with stand_in(*play) as cluster:
         answer = ask(
-            cluster.url, "recording", SPEECH, words=True, poll_s=0, show=lambda now: states.append(now.progress)
+            cluster.url,
+            "recording",
+            SPEECH,
+            words=True,
+            poll_s=0,
+            show=lambda now: states.append((now.progress, len(now.segments))),
         )
     assert [(each.method, each.path) for each in cluster.received] == [
         ("POST", "/v1/recordings?words=true"),
         *[("GET", "/v1/jobs/0f1a")] * 3,
     ]
     assert cluster.received[0].headers["Prefer"] == "respond-async"
-    assert states == [0, 0.5, 1]
+    assert states == [(0, 0), (0.5, 1), (1, 0)]
     assert isinstance(answer, RecordingAnswer)
     assert (answer.seconds, answer.warnings, answer.segments[0].end_s) == (61.5, ("audio_cut",), 1.5)
     assert answer.segments[0].words == (Word("Good", 0.5, 0.7, 0.99),)

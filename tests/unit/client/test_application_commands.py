@@ -43,6 +43,8 @@ RESULT = {
         }
     ],
     "emotion": "happy",
+    "confidence": 0.9,
+    "probabilities": {"happy": 0.9},
     "warnings": ["audio_damaged"],
 }
 
