@@ -19,6 +19,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/v1/emotion": "recognize",
         "/v1/emotion/audio": "recognize",
         "/v1/audio/transcriptions": "recognize",
+        "/v1/emotion:batch": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",

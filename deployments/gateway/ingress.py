@@ -21,6 +21,8 @@ from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
 from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
+from deployments.gateway.batches.answering import BatchAnswering
+from deployments.gateway.batches.routes import router as batch_router
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
 from deployments.gateway.openai.routes import Served
@@ -53,6 +55,7 @@ api = described_api(  # /docs with its scripts and styles from here: it works wi
 )
 
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+api.include_router(batch_router)
 api.include_router(openai_router)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
 
@@ -103,12 +106,11 @@ class Ingress:
         self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
         self._metrics = self._answering.metrics
         self._envelopes = EnvelopeReader(settings.requests, languages)
+        self.batches = BatchAnswering(settings.requests, self._answering, self._envelopes, self._telemetry)
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
         self._readiness = Readiness(self._stages.describe)
-        of_openai = Transcriptions(
-            settings, self._answering, self._audio, languages, emotions, self._gate, self._telemetry
-        )
+        of_openai = Transcriptions(settings, self._answering, self._audio, languages)
         self.openai = Served(of_openai, self._readiness)
 
     def guard(self, app: ASGIApp) -> ASGIApp:

@@ -68,6 +68,8 @@ def checked(command: Command, done: subprocess.CompletedProcess[str]) -> None:
             assert "whisper-base" in done.stdout, shown
         case [*_, "send" | "spool", _] | [*_, "send", _, "--spool", _, "--step", _]:
             assert SAID in done.stdout, shown
+        case [*_, "batch", _, _] | [*_, "listen", "--file", _]:
+            assert SAID in done.stdout, shown
         case [*_, "inspect", _]:
             assert "klt" in done.stdout, shown
 
@@ -79,7 +81,7 @@ def test_commands_of_a_page_do_what_it_says(page: str, run: Run, folder: Path) -
             line = command.line
             if line.startswith("curl"):
                 line += " --silent --show-error --fail"
-            elif command.words[3] in ("send", "deliver", "run") and "--url" not in command.words:
+            elif command.words[3] in ("send", "batch", "listen", "deliver", "run") and "--url" not in command.words:
                 line += f" --url {ELSEWHERE}"
             checked(command, run(line))
     if page.endswith("load-testers.md"):

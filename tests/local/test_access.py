@@ -33,6 +33,7 @@ NEEDS = {
     "/v1/audio/transcriptions": "recognize",
     "/v1/models": "read",
     "/v1/models/{model}": "read",
+    "/v1/emotion:batch": "recognize",
 }
 _FOUND = [*_walk_fastapi_routes(api), *((route, None, "") for route in api.routes if hasattr(route, "path"))]
 

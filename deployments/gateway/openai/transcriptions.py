@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Iterator, Set
 from dataclasses import asdict
-from http import HTTPStatus
 from typing import Final
 
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from deployments.access.gate import Gate
 from deployments.gateway.clients import client_of
 from deployments.gateway.openai.documents import (
     NOBODY,
@@ -25,19 +23,19 @@ from deployments.gateway.openai.documents import (
     transcription,
     verbose,
 )
-from deployments.gateway.openai.form import OVERHEAD, Form, check_form, read_form
+from deployments.gateway.openai.form import OVERHEAD, check_form, read_form
 from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters, without_word_times
 from deployments.gateway.openai.subtitles import srt, vtt
-from deployments.gateway.preferences import Preferences, read_language, read_preferences
-from deployments.gateway.problems import Refusal, refusal_of
-from deployments.gateway.utterances.answering import Answering, refused
+from deployments.gateway.preferences import read_language
+from deployments.gateway.problems import refusal_of
+from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import server_timing
 from deployments.gateway.utterances.reading import AudioReader
 from deployments.pipeline import Recognition
 from deployments.replica.deadline import remaining
 from deployments.settings import Settings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
-from deployments.telemetry.requests import RequestRecord, Telemetry
+from deployments.telemetry.requests import RequestRecord
 from models.messages import Emotion
 
 ROUTE: Final = "/v1/audio/transcriptions"
@@ -61,9 +59,6 @@ class Transcriptions:
         answering: of utterances.
         audio: reads recordings.
         languages: codes that the recogniser knows.
-        emotions: classes that the emotion network knows.
-        gate: keys and limits.
-        telemetry: what is seen from outside.
 
     Attributes:
         models: ids of the recogniser; requests may name each.
@@ -75,40 +70,19 @@ class Transcriptions:
         answering: Answering,
         audio: AudioReader,
         languages: Set[str],
-        emotions: Sequence[str],
-        gate: Gate,
-        telemetry: Telemetry,
     ) -> None:
         self.models = (settings.recognizer.weights, ALIAS)
-        self._settings, self._answering, self._audio = settings.requests, answering, audio
-        self._languages, self._emotions, self._gate, self._telemetry = languages, emotions, gate, telemetry
+        self._answering, self._audio, self._languages = answering, audio, languages
 
     async def respond(self, request: Request) -> Response:
         """The transcription, in the form that the request asks for, or the problem document."""
-        with self._telemetry.request(request, ROUTE) as record:
-            within_s = self._settings.deadline_s
-            try:
-                preferences = read_preferences(
-                    request.headers, request.query_params, longest_s=within_s, classes=self._emotions
-                )
-                within_s = preferences.within_s
-                check_form(request.headers)
-                named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
-                async with asyncio.timeout(named_s):
-                    body = await self._answering.bodies.read(request, self._audio.largest + OVERHEAD)
-                form = await read_form(request.headers, body)
-                return await self._answered(request, form, preferences.from_body(), record)
-            except ClientDisconnect:
-                record.left("body")
-                return Response(status_code=HTTPStatus.BAD_REQUEST)
-            except Refusal as known:
-                return refused(known, record, ROUTE)
-            except Exception as error:
-                return refused(self._answering.problem(error, within_s, record), record, ROUTE)
+        return await self._answering.responded(request, ROUTE, self._respond)
 
-    async def _answered(
-        self, request: Request, form: Form, preferences: Preferences, record: RequestRecord
-    ) -> Response:
+    async def _respond(self, request: Request, record: RequestRecord) -> Response:
+        preferences = self._answering.preferences(request)
+        check_form(request.headers)
+        body = await self._answering.body(request, self._audio.largest + OVERHEAD, preferences)
+        form, preferences = await read_form(request.headers, body), preferences.from_body()
         asked = read_parameters(form.fields, self.models)
         without_word_times(asked)
         language = read_language(asked.language, self._languages)
@@ -117,7 +91,7 @@ class Transcriptions:
                 envelope, codec = await self._audio.envelope(form.content, language)
             size = len(form.content)
             record.received(codec, size)
-            visit = self._gate.visit()
+            visit = self._answering.visit()
             await visit.hears(None, size, envelope.seconds)
             recognition = await self._answering.recognize(envelope, preferences, visit.client or client_of(request))
         made = _transcribed(recognition)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from deployments.gateway.problems import EXAMPLE_ID
+from deployments.gateway.problems import EXAMPLE_ID, refusal_of
 
 JSON: Final = "application/json"
 TEXT: Final = "Kids are talking by the door."
@@ -38,6 +38,14 @@ ANSWER: Final = {
     "degraded": [],
     "warnings": [],
 }  # fmt: skip
+
+_PROBLEM: Final = refusal_of("too-long", "the utterance has 4000 frames", "up to 3000").problem(EXAMPLE_ID)
+BATCH: Final = {
+    "items": [
+        {"status": 200, "answer": ANSWER},
+        {"status": 413, "problem": _PROBLEM.model_dump(exclude_none=True)},
+    ]
+}
 
 _EMOTION: Final = {
     "label": "angry",
