@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from amser.client.device import Device, DeviceSettings, SendFailed
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import SendFailed
 from benchmarks.measuring import command
 from benchmarks.measuring.cluster import CONFIGS, cpu_seconds, require_models, running
 from benchmarks.measuring.console import output, status, table

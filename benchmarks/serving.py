@@ -28,7 +28,8 @@ import httpx
 import numpy as np
 from rich.table import Table
 
-from amser.client.device import Device, DeviceSettings, SendFailed
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import SendFailed
 from amser.features import SAMPLE_RATE, Float32
 from benchmarks.measuring import command, manifest
 from benchmarks.measuring.bootstrap import Integers, per_cent

@@ -10,15 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from amser.client.answer import Answer
-from amser.client.device import (
-    AnswerTimedOut,
-    Device,
-    DeviceSettings,
-    Refused,
-    SendFailed,
-    Unreachable,
-)
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.failures import AnswerTimedOut, Refused, SendFailed, Unreachable
 from edge_sim.conversation import SpokenTurn
 
 LANGUAGE: Final = "en"  # of the sample conversation

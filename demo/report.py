@@ -16,7 +16,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from amser.client.answer import Answer
+from amser.client.exchange.answer import Answer
 from amser.client.turns import costs, costs_shown, emotion, words
 from demo.fleet import Result
 from edge_sim.conversation import SpokenTurn

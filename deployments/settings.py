@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from amser import batch
 from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
 from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
@@ -21,7 +22,7 @@ from models.emotion.checkpoint import DEFAULT_CHECKPOINT
 from models.whisper.engines import EngineName
 from models.whisper.recognizer import BATCH_SIZE
 
-_LIMITS = Limits()
+_LIMITS, _BATCH = Limits(), batch.Limits()
 
 
 class _Settings(BaseModel):
@@ -73,6 +74,12 @@ class RequestSettings(_Settings):
     """Of an envelope."""
     max_audio_bytes: int = Field(10_485_760, ge=1)
     """Of an audio file; 30 s of 48 kHz stereo 24-bit WAV are 8.6 MB."""
+    max_batch_bytes: int = Field(_BATCH.max_bytes, ge=1)
+    """Of a body with many envelopes."""
+    max_batch_items: int = Field(_BATCH.max_items, ge=1)
+    """Envelopes in one."""
+    batch_at_once: int = Field(4, ge=1)
+    """Of these, computed side by side."""
     max_frames: int = Field(_LIMITS.max_frames, ge=10, le=3000)
     """10 ms each; 3000 is Whisper's context."""
     max_rank: int = Field(_LIMITS.max_rank, ge=1, le=128)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import httpx
 
-from amser.client.device import ROUTE, UTTERANCE_HEADER
+from amser.client.exchange.utterances import ROUTE, UTTERANCE_HEADER
 from amser.wire import MEDIA_TYPE
 from edge_sim.link import Direction
 

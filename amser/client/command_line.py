@@ -16,6 +16,9 @@ from amser.client.commands.terminal import Parser, guarded
 COMMANDS: Final = MappingProxyType(  # each a module of `amser.client.commands` with `add_arguments` and `run`
     {
         "send": "send audio files to the cluster, utterance by utterance, and print words and emotion",
+        "batch": "send audio files together, all utterances in as few requests as they fit into",
+        "listen": "send what is said into the microphone, turn by turn, and print words and emotion",
+        "jobs": "upload recordings of any length, and show or cancel the jobs that they become",
         "deliver": "send what waits in a spool",
         "spool": "show what a spool holds",
         "encode": "compress an audio file into an envelope, the body of a request",

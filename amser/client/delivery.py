@@ -21,17 +21,11 @@ from typing import Final
 
 import httpx
 
-from amser.client.answer import Answer
-from amser.client.device import (
-    BACKOFF_S,
-    LANGUAGE,
-    WORTH_A_RETRY,
-    Device,
-    DeviceSettings,
-    Refused,
-    SendFailed,
-    Utterance,
-)
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.failures import Refused, SendFailed
+from amser.client.exchange.retries import BACKOFF_S, WORTH_A_RETRY
+from amser.client.exchange.utterances import LANGUAGE, Utterance
 from amser.client.spool import LONGEST_WAIT_S, Spool
 from amser.client.spool_view import Result, Waiting
 from amser.wire import WireError, pack, unpack
@@ -175,7 +169,7 @@ class Delivery:
                     _log.warning("%s: %s; it is sent again without its language", utterance.utterance_id, error)
                     spool.replace(unhinted)  # due at once, in the next batch
                     result = None
-                elif _is_final(error):
+                elif is_final(error):
                     result = spool.refuse(waiting.utterance_id, str(error))
                 else:
                     self._pause(spool, waiting, error)
@@ -237,7 +231,7 @@ def _without_language(utterance: Utterance) -> Utterance | None:
     return replace(utterance, envelope=pack(replace(envelope, language=None)))
 
 
-def _is_final(error: SendFailed) -> bool:
+def is_final(error: SendFailed) -> bool:
     """Whether the cluster will never take this utterance."""
     if not isinstance(error, Refused) or _is_about_every_utterance(error):
         return False

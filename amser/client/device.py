@@ -4,100 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
-from uuid import UUID, uuid4
+from typing import Final
+from uuid import uuid4
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_when_event_set,
-    wait_random_exponential,
-)
-from tenacity.nap import sleep_using_event
-from tenacity.stop import stop_base
 
-from amser import codecs, rate_hint
-from amser.client.answer import Answer, check_storable, read_answer
-from amser.client.credentials import bearer, checked_key, trust
+from amser import codecs
+from amser.client.credentials import checked_key, trust
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.connection import Connection, Target
+from amser.client.exchange.retries import Patience
+from amser.client.exchange.utterances import AnswerOptions, Utterance, utterance_call
 from amser.client.frontend import DEFAULT_FRONTEND, log_mel
 from amser.client.rate_control import Bounds, Choice, Conditions, choose, estimate_snr_db
-from amser.client.trace_context import trace_headers
 from amser.codecs.klt import step_index
 from amser.features import SAMPLE_RATE, Float32
 from amser.languages import language_code
 from amser.rate_hint import RateHint
-from amser.wire import MEDIA_TYPE, Envelope, pack
+from amser.wire import Envelope, pack
 
-ROUTE: Final = "/v1/emotion"
-EMOTIONS: Final = "emotions"  # query parameter
-LANGUAGE: Final = "language"  # what a problem document calls the language of an envelope, in `parameter`
-UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
-PREFER, APPLIED, WHOLE = "Prefer", "Preference-Applied", "handling=strict"  # RFC 7240: a whole answer or none
-PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-# The body came too late, the cluster is full, a stage is down, or there was no answer by the deadline (docs/api.md)
-WORTH_A_RETRY: Final = frozenset({408, 429, 503, 504})
-TOO_SLOW: Final = "body-too-slow"  # the kind of a 408 that the same body gets again over the same link
-BACKOFF_S: Final = 0.5  # the first wait is random below this, and the bound doubles with each attempt
-LONGEST_BACKOFF_S: Final = 8.0
-SHORTEST_TIMEOUT_S: Final = 0.05  # 0 would mean: do not wait at all
-# How long an idle connection is kept: utterances further apart pay a new handshake, with TLS 3 kB and on LTE
-# 0.27 J. httpx's own 5 s are shorter than most pauses. The cluster keeps it for 60 s (serve_config.yaml): the device
-# closes first, since a request that crosses the cluster's closing is lost and has to be sent again.
-KEPT_ALIVE_S: Final = 55.0
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
 AUTO: Final = "auto"  # of a step: `amser.client.rate_control` chooses it anew for each utterance
-_BACKOFF = wait_random_exponential(multiplier=BACKOFF_S, max=LONGEST_BACKOFF_S)
-
-
-class SendFailed(Exception):  # noqa: N818 - an error by its base class
-    """An utterance that got no answer."""
-
-
-class Unreachable(SendFailed):
-    """No connection, or it broke, at every attempt."""
-
-
-class AnswerTimedOut(SendFailed):
-    """The cluster took the utterance and gave no answer in time. Not retried: it may still be working on it."""
-
-
-class UnexpectedAnswer(SendFailed):
-    """Status 200 with something else than an answer: most likely another server."""
-
-
-class Refused(SendFailed):
-    """The cluster answered with a problem (RFC 9457).
-
-    Attributes:
-        status: HTTP status.
-        title: what kind of problem, or the status's own phrase.
-        detail: what is wrong with this request; empty where the server does not say.
-        problem: the whole document; empty where the server sent none.
-        kind: of the problem, the end of its `type` (docs/problems.md); empty where the server does not say.
-        retry_after_s: how long the server asked to wait; None where it did not.
-        took_s: from the request to this answer.
-    """
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.problem = _problem(response)
-        self.kind = str(self.problem.get("type") or "").partition("/problems/")[2]
-        self.title = str(self.problem.get("title") or response.reason_phrase or "refused")
-        self.detail = str(self.problem.get("detail") or "")
-        self.retry_after_s = _retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
-        self.took_s = response.elapsed.total_seconds()
-        limit = self.problem.get("limit")
-        parts = [self.detail, f"accepted: {limit}" if limit else ""]
-        super().__init__(f"{self.status} {self.title}" + "".join(f"; {part}" for part in parts if part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +51,10 @@ class DeviceSettings:
             detected.
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         whole: ask for whole answers: a cluster that has no time for one, or lacks a stage, refuses (429, 503, 504).
-        traced: send the application's trace context (`amser.client.trace_context`), where it has one.
+        traced: send the application's trace context (`amser.client.exchange.trace_context`), where it has one.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
-        attempts: at most, where the cluster cannot be reached or answers one of `WORTH_A_RETRY`.
+        attempts: at most, where the cluster cannot be reached or asks to come back (`exchange.retries.WORTH_A_RETRY`).
         give_up_s: no further attempt begins after this, nor one that would end after it as the last one did: with 504.
 
     Raises:
@@ -132,7 +63,7 @@ class DeviceSettings:
     """
 
     device_id: str = "device-1"
-    url: str = "http://127.0.0.1:8000"
+    url: str = DEFAULT_URL
     key: str | None = field(default=None, repr=False)
     ca: Path | None = None
     codec: str = "klt"
@@ -170,27 +101,20 @@ class DeviceSettings:
             step_index(self.step)  # raises where there is none
         object.__setattr__(self, "language", language_code(self.language))
 
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What a device has ready to send.
-
-    Attributes:
-        envelope: the bytes (`amser.wire`).
-        utterance_id: the same in every attempt.
-        seconds: duration of the speech.
-        device_ms: wall-clock milliseconds from waveform to bytes.
-    """
-
-    envelope: bytes
-    utterance_id: UUID
-    seconds: float
-    device_ms: float
+    @property
+    def target(self) -> Target:
+        """The cluster."""
+        return Target(self.url, self.key, self.ca)
 
     @property
-    def pcm_bytes(self) -> int:
-        """What the same speech takes as 16-bit PCM."""
-        return round(self.seconds * PCM_BYTES_PER_SECOND)
+    def patience(self) -> Patience:
+        """How long an answer is waited for."""
+        return Patience(self.connect_timeout_s, self.answer_timeout_s, self.attempts, self.give_up_s)
+
+    @property
+    def answer_options(self) -> AnswerOptions:
+        """What is asked for along with the speech."""
+        return AnswerOptions(self.emotions, self.whole, self.traced)
 
 
 class Device:
@@ -211,26 +135,16 @@ class Device:
         self.conditions = Conditions()
         self.hint: RateHint | None = None
         self.choice: Choice | None = None
-        self._stop = stop or threading.Event()
-        self._client: httpx.Client | None = None
+        self._connection = Connection(settings.target, settings.patience, stop)
 
     def __enter__(self) -> Device:
-        url = httpx.URL(self.settings.url)
-        self._client = httpx.Client(
-            trust_env=url.host not in LOOPBACK,  # a proxy from the environment could not reach this machine's loopback
-            # Reading the certificates takes 100 ms; without TLS there are none to check
-            verify=url.scheme == "https" and trust(self.settings.ca),
-            headers=bearer(self.settings.key),
-            limits=httpx.Limits(keepalive_expiry=KEPT_ALIVE_S),
-        )
+        self._connection.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._connection.__exit__(kind, error, trace)
 
     def encode(self, waveform: Float32, captured_at: datetime) -> Utterance:
         """Compresses one utterance. Needs no connection.
@@ -278,121 +192,6 @@ class Device:
             Unreachable, AnswerTimedOut, UnexpectedAnswer: as named.
             RuntimeError: the device was not entered.
         """
-        started = time.perf_counter()
-        retrying = Retrying(
-            retry=retry_if_exception(_worth_a_retry),
-            wait=_wait,
-            stop=stop_after_attempt(self.settings.attempts)
-            | _OutOfTime(self.settings.give_up_s)
-            | stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
-            reraise=True,
-        )
-        response = retrying(self._post, utterance, lambda: self.settings.give_up_s - (time.perf_counter() - started))
-        answer_ms = 1000 * (time.perf_counter() - started)
-        answer = self._read(utterance, response, answer_ms, int(retrying.statistics["attempt_number"]))
-        self.hint = rate_hint.parse(response.headers.get(rate_hint.HEADER, "")) or self.hint
-        return answer
-
-    def _post(self, utterance: Utterance, remaining_s: Callable[[], float]) -> httpx.Response:
-        if self._client is None:
-            raise RuntimeError("the device is not connected: use it in a `with` statement")
-        answer_within = max(SHORTEST_TIMEOUT_S, min(self.settings.answer_timeout_s, remaining_s()))
-        try:
-            response = self._client.post(
-                self.settings.url.rstrip("/") + ROUTE,
-                params={EMOTIONS: ",".join(self.settings.emotions)} if self.settings.emotions else None,
-                content=utterance.envelope,
-                headers={
-                    "Content-Type": MEDIA_TYPE,
-                    UTTERANCE_HEADER: str(utterance.utterance_id),
-                    **({PREFER: WHOLE} if self.settings.whole else {}),
-                    **(trace_headers() if self.settings.traced else {}),
-                },
-                timeout=httpx.Timeout(answer_within, connect=min(self.settings.connect_timeout_s, answer_within)),
-            )
-        except httpx.ReadTimeout:
-            raise AnswerTimedOut(f"no answer within {answer_within:.3g} s") from None
-        except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"{self.settings.url} cannot be reached: {reason}") from error
-        except httpx.RequestError as error:  # a body that its Content-Encoding does not describe
-            raise UnexpectedAnswer(f"{self.settings.url} answered with something unreadable: {error}") from error
-        if response.status_code != httpx.codes.OK:
-            raise Refused(response)
-        return response
-
-    def _read(self, utterance: Utterance, response: httpx.Response, answer_ms: float, attempts: int) -> Answer:
-        try:
-            return read_answer(
-                response.json(),
-                bytes_sent=len(utterance.envelope),
-                pcm_bytes=utterance.pcm_bytes,
-                device_ms=utterance.device_ms,
-                answer_ms=answer_ms,
-                attempts=attempts,
-                held_to_whole=WHOLE in response.headers.get(APPLIED, "").lower(),
-            )
-        except (ValueError, RecursionError) as error:
-            what = f"{response.url} answered with something else than an emotion ({error})"
-            raise UnexpectedAnswer(what) from error
-
-
-def _worth_a_retry(error: BaseException) -> bool:
-    if isinstance(error, Refused):
-        return error.status in WORTH_A_RETRY and error.kind != TOO_SLOW
-    return isinstance(error, Unreachable)
-
-
-class _OutOfTime(stop_base):
-    """Whether the next attempt would begin too late; or end too late, where the last ran into the cluster's deadline.
-
-    Such an attempt would be cut off by the device itself, and its reason lost.
-    """
-
-    def __init__(self, give_up_s: float) -> None:
-        self._give_up_s = give_up_s
-
-    def __call__(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        needed_s = error.took_s if isinstance(error, Refused) and error.status == httpx.codes.GATEWAY_TIMEOUT else 0.0
-        return (state.seconds_since_start or 0.0) + state.upcoming_sleep + needed_s >= self._give_up_s
-
-
-def _wait(state: RetryCallState) -> float:
-    """Seconds until the next attempt: what the server asked for, and some more that differs between devices."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, Refused) else None
-    return (asked or 0.0) + _BACKOFF(state)
-
-
-def _retry_after(value: str | None, date: str | None) -> float | None:
-    """Seconds, from either form that RFC 9110 (10.2.3) allows: a number of them, or a date.
-
-    A date counts from the server's own (`Date`), where it says it: this device's may be wrong.
-    """
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    until = _date(value)
-    if until is None:
-        return None
-    return max(0.0, (until - (_date(date or "") or datetime.now(UTC))).total_seconds())
-
-
-def _date(value: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return date.replace(tzinfo=date.tzinfo or UTC)
-
-
-def _problem(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        document = response.json()
-        check_storable(document)
-    except (ValueError, RecursionError):  # a proxy in between has pages of its own
-        return {}
-    return document if isinstance(document, dict) else {}
+        answered = self._connection.exchange(utterance_call(utterance, self.settings.answer_options))
+        self.hint = answered.hint or self.hint
+        return answered.answer

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from amser.client.answer import Answer
-from amser.client.device import Utterance
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool_clock import SpoolClock, Uptime, uptime
 from amser.client.spool_view import (
     APPLICATION_ID,

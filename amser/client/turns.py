@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from amser.client.answer import Answer
+from amser.client.exchange.answer import Answer
 
 ALL_COLUMNS_FROM = 96  # columns of a terminal; a narrower one leaves the costs that --json has as well to it
 

@@ -23,8 +23,10 @@ from uuid import uuid4
 
 import numpy as np
 
-from amser.client.answer import Answer
-from amser.client.device import Device, DeviceSettings, Refused, SendFailed, Utterance
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.failures import Refused, SendFailed
+from amser.client.exchange.utterances import Utterance
 from load_tests.fleet.payloads import Payloads, body, prepare, utterances
 from load_tests.report.summary import percentile
 

@@ -7,7 +7,8 @@ body; seconds of audio and everything of the device once the envelope is read, b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -44,9 +45,14 @@ CORS_METHODS: Final = ("GET", "HEAD", "POST")
 CORS_HEADERS: Final = (
     "Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id", "Amser-Request-Id",
     "X-Request-Id", "Cache-Control", "traceparent", "tracestate",
+    # What clients of OpenAI say of themselves, in pages too
+    "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
+    "X-Stainless-Runtime-Version", "X-Stainless-Retry-Count", "X-Stainless-Timeout", "OpenAI-Organization",
+    "OpenAI-Project",
 )  # fmt: skip
 CORS_EXPOSED: Final = (
     "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
+    "X-Request-Id", "X-Should-Retry",
 )  # fmt: skip
 
 Respond = Callable[[Denied, HTTPConnection], Response]
@@ -97,6 +103,7 @@ class Visit:
     _limits: LimitSettings = field(default_factory=LimitSettings)
     _drawn: list[Charge] = field(default_factory=list)
     _entered: list[str] = field(default_factory=list)  # the device ids for which it counts as under way
+    _requests: int = 0  # that it counts as beside the one that was drawn before its body
 
     async def hears(self, device_id: str | None, size: int, seconds: float) -> None:
         """Draws what is known once the body is read; None for the device id of an upload, which has none.
@@ -106,6 +113,28 @@ class Visit:
         """
         if self._gate is not None:
             await self._gate.hear(self, device_id, size, seconds)
+
+    @contextmanager
+    def item(self, *, is_first: bool) -> Iterator[Visit]:
+        """An utterance of a request with several: it counts as a request of its own, and is refused by itself.
+
+        Args:
+            is_first: of them; it was counted with the request.
+        """
+        own = Visit(self.client, self._gate, self._caller, self._limits, _requests=0 if is_first else 1)
+        try:
+            yield own
+        finally:
+            if self._gate is not None:
+                self._gate.leave(own)
+
+    def side_by_side(self, most: int) -> int:
+        """How many of its utterances may be computed at once: each counts as a request under way until this one ends.
+
+        Args:
+            most: 1 or more.
+        """
+        return most if self._gate is None else self._gate.enter_more(self, most)
 
     def named(self, device: str) -> str:
         """Whose limit it is, in words."""
@@ -187,11 +216,29 @@ class Gate:
 
     async def hear(self, visit: Visit, device_id: str | None, size: int, seconds: float) -> None:
         """See `Visit.hears`."""
-        charges = _charges("", visit._limits.key, speech=seconds)
+        charges = _charges("", visit._limits.key, requests=visit._requests, speech=seconds)
         if device_id is not None:
             self._enter(visit, device_id, visit._limits.device)
             charges += _charges(device_id, visit._limits.device, requests=1, bytes=size, speech=seconds)
         await self._draw(visit, charges)
+
+    def enter_more(self, visit: Visit, most: int) -> int:
+        """See `Visit.side_by_side`."""
+        key, device = visit._limits.key.concurrency, visit._limits.device.concurrency
+        most = min(most, device or most)
+        if key is None:
+            return most
+        entered = 1
+        while entered < most and self._concurrency.enter(visit._caller, "", key):
+            visit._entered.append("")
+            entered += 1
+        return entered
+
+    def leave(self, visit: Visit) -> None:
+        """It is under way no longer."""
+        for device in visit._entered:
+            self._concurrency.leave(visit._caller, device)
+        visit._entered.clear()
 
     async def _let_in(self, app: ASGIApp, respond: Respond, scope: Scope, receive: Receive, send: Send) -> None:
         rule = rule_of(path_of(scope))
@@ -210,8 +257,7 @@ class Gate:
             await app(scope, receive, send)
         finally:
             _VISIT.reset(token)
-            for device in visit._entered:
-                self._concurrency.leave(visit._caller, device)
+            self.leave(visit)
 
     def _identify(self, visit: Visit, rule: Rule, scope: Scope) -> None:
         """Finds out who asks. Raises Denied."""

@@ -18,6 +18,8 @@ RULES: Final = MappingProxyType[str, Rule](
     {
         "/v1/emotion": "recognize",
         "/v1/emotion/audio": "recognize",
+        "/v1/audio/transcriptions": "recognize",
+        "/v1/emotion:batch": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
@@ -28,7 +30,9 @@ RULES: Final = MappingProxyType[str, Rule](
         "/problems": "docs",
     }
 )
-UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})
+UNDER: Final = MappingProxyType[str, Rule](
+    {"/static-offline-docs/": "docs", "/problems/": "docs", "/v1/models/": "read"}
+)
 
 
 def rule_of(path: str) -> Rule:

@@ -7,12 +7,10 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 # No `from __future__ import annotations` here: FastAPI could not find the types again after Ray has pickled the class.
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from fastapi import Request, Response, Security
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
-from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import HTTPConnection
@@ -23,12 +21,19 @@ from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
 from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
+from deployments.gateway.batches.answering import BatchAnswering
+from deployments.gateway.batches.routes import router as batch_router
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
-from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
+from deployments.gateway.openai.routes import Served
+from deployments.gateway.openai.routes import router as openai_router
+from deployments.gateway.openai.transcriptions import Transcriptions
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
+from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
+from deployments.gateway.reference.parameters import LIMITS, Emotions, Language, binary, body, size
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -39,37 +44,35 @@ from deployments.stages.assembly import Models, build_local_stages, emotion_clas
 from deployments.telemetry.request_ids import request_id
 from deployments.telemetry.requests import telemetry
 
-api = FastAPIOffline(  # /docs with its scripts and styles from here: it works without the internet
+api = described_api(  # /docs with its scripts and styles from here: it works without the internet
     title="Amser",
     redirect_slashes=False,  # a redirect would name the host that the client says this is
     version="1",
-    description="Words and emotion of an utterance, from compressed log-Mel (`application/vnd.amser.v1`) or audio.",
+    description="Words and emotion of speech, from compressed log-Mel (`application/vnd.amser.v1`) or audio.\n\n"
+    "Every refusal is a problem document of RFC 9457, whose `type` leads to a page of this server. An answer comes "
+    f"within {LIMITS.deadline_s:g} s, or within the time that a request names. The limits that are named here are "
+    "those of a cluster whose operator has set no others; `limit` of a problem has the one that applies.",
 )
 
-# For the documentation; the gate has looked at the key by then
-_KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+api.include_router(batch_router)
+api.include_router(openai_router)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
 )
-_OF_MODELS: Final = documented(HTTPStatus(status) for status in (401, 403, 421, 429, 503))
 _NOT_READY: Final = documented([HTTPStatus.SERVICE_UNAVAILABLE])
 
-_HEADERS: Final = {
-    DEADLINE_HEADER: ("integer", "Milliseconds after which the answer is of no use"),
-    PREFER_HEADER: ("string", "`handling=strict` refuses answers that leave something out"),
-}
-
-
-def _binary_body(*media_types: str) -> dict[str, Any]:
-    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
-    headers = [
-        {"name": name, "in": "header", "schema": {"type": kind}, "description": what}
-        for name, (kind, what) in _HEADERS.items()
-    ]
-    return {"requestBody": {"required": True, "content": content}, "parameters": headers}
+_ENVELOPE: Final = body(
+    f"An envelope (docs/wire.md) of up to {size(LIMITS.max_bytes)}, 0.1 to 30 s of speech.", binary(wire.MEDIA_TYPE)
+)
+_AUDIO: Final = body(
+    f"An audio file of up to {size(LIMITS.max_audio_bytes)}, 0.1 to 30 s: WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or "
+    "WebM. Its first bytes tell which, not its content type.",
+    binary("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"),
+)
+_ANSWERED: Final = answered("Words and emotion. `Server-Timing` has what each stage took.", answer=ANSWER)
 
 
 # Ray pickles the class where it is defined: whatever it names of this module has to stand above it
@@ -103,9 +106,12 @@ class Ingress:
         self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
         self._metrics = self._answering.metrics
         self._envelopes = EnvelopeReader(settings.requests, languages)
+        self.batches = BatchAnswering(settings.requests, self._answering, self._envelopes, self._telemetry)
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
         self._readiness = Readiness(self._stages.describe)
+        of_openai = Transcriptions(settings, self._answering, self._audio, languages)
+        self.openai = Served(of_openai, self._readiness)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """The routes behind keys and limits; `GateMiddleware` asks for it."""
@@ -113,68 +119,62 @@ class Ingress:
 
     def _denied(self, denied: Denied, request: HTTPConnection) -> Response:
         with self._telemetry.request(request, route_of(path_of(request.scope))) as record:
-            return refused(denial(denied), record)
+            return refused(denial(denied), record, request.scope["path"])
 
     @api.post(
         "/v1/emotion",
+        tags=[SPEECH],
+        summary="Words and emotion of an utterance that a device compressed",
         response_model=Answer,
-        dependencies=_KEY,
-        responses=_PROBLEMS,
-        openapi_extra=_binary_body(wire.MEDIA_TYPE),
+        dependencies=KEY,
+        responses=_ANSWERED | _PROBLEMS,
+        openapi_extra=_ENVELOPE,
     )
-    async def emotion(self, request: Request, emotions: str | None = None) -> Response:
-        """Words and emotion of an utterance that a device compressed (docs/wire.md has the format).
+    async def emotion(self, request: Request, emotions: Emotions = None) -> Response:
+        """What a device has compressed to log-Mel, a hundredth of the audio's bytes.
 
-        `emotions` restricts the answer to some classes, such as `angry,happy,neutral,sad`.
+        The same envelope, sent again within 15 minutes, gets the first answer.
         """
         del emotions  # read by `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion", self._envelopes)
 
     @api.post(
         "/v1/emotion/audio",
+        tags=[SPEECH],
+        summary="Words and emotion of an audio file of up to 30 s",
         response_model=Answer,
-        dependencies=_KEY,
-        responses=_PROBLEMS,
-        openapi_extra=_binary_body(
-            "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
-        ),
+        dependencies=KEY,
+        responses=_ANSWERED | _PROBLEMS,
+        openapi_extra=_AUDIO,
     )
     async def emotion_of_audio(
-        self, request: Request, language: str | None = None, emotions: str | None = None
+        self, request: Request, language: Language = None, emotions: Emotions = None
     ) -> Response:
-        """The same for an audio file of up to 30 s, for clients without the codec.
-
-        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is
-        spoken, such as `en` or `pt-BR`; without it, or with `auto`, the language is detected. `emotions` restricts the
-        answer to some classes, such as `angry,happy,neutral,sad`.
-        """
+        """The same for clients without the codec."""
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
 
-    @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
-    @api.get(
-        "/v1/models",
-        dependencies=_KEY,
-        response_model=dict[str, dict[str, str]],
-        responses=_OF_MODELS,
-    )
-    async def models(self, request: Request) -> Response:
-        """The model behind each stage, and the device that it runs on."""
-        state = await self._readiness.state()
-        if not state.stages:
-            return self._not_ready(request, state.trouble or "the stages are busy and have not said yet what they run")
-        return JSONResponse(state.stages)
-
     @api.head("/healthz", include_in_schema=False)
-    @api.get("/healthz")
+    @api.get(
+        "/healthz",
+        tags=[CLUSTER],
+        summary="Whether this process answers",
+        responses=answered("It does.", alive=ALIVE),
+    )
     async def healthz(self) -> dict[str, str]:
-        """Whether this process answers."""
+        """For load balancers."""
         return {"status": "ok"}
 
     @api.head("/readyz", include_in_schema=False)
-    @api.get("/readyz", response_model=dict[str, str], responses=_NOT_READY)
+    @api.get(
+        "/readyz",
+        tags=[CLUSTER],
+        summary="Whether every stage can answer, be it busy; `Age` is of what is known, in seconds",
+        response_model=dict[str, str],
+        responses=answered("Every stage can.", ready=READY) | _NOT_READY,
+    )
     async def readyz(self, request: Request) -> Response:
-        """Whether every stage can answer, be it busy; `Age` is of what is known, in seconds."""
+        """For load balancers."""
         state = await self._readiness.state()
         if state.trouble:
             return self._not_ready(request, state.trouble)

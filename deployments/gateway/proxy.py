@@ -195,7 +195,8 @@ def _sent(refused: Refusal, headers: dict[str, str] | None = None) -> ASGIApp:
     """The problem document as an answer to whatever request it is called for, under that request's id."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await SecurityHeaders(refused.response(request_id(Headers(scope=scope)), headers))(scope, receive, send)
+        response = refused.response(request_id(Headers(scope=scope)), headers, scope["path"])
+        await SecurityHeaders(response)(scope, receive, send)
 
     return answer
 

@@ -21,7 +21,8 @@ import gevent
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketResponse
 
 from amser.client.credentials import bearer
-from amser.client.device import ROUTE, UTTERANCE_HEADER, DeviceSettings
+from amser.client.device import DeviceSettings
+from amser.client.exchange.utterances import ROUTE, UTTERANCE_HEADER
 from amser.wire import MEDIA_TYPE, Limits
 from load_tests.fleet.connection import Connection, KeptConnections, Target
 from load_tests.fleet.members import Member

@@ -18,7 +18,7 @@ import httpx
 from geventhttpclient.response import HTTPSocketResponse
 
 from amser.client.credentials import NoKey, given_key
-from amser.client.device import KEPT_ALIVE_S
+from amser.client.exchange.connection import KEPT_ALIVE_S
 
 OTHER_FILES: Final = 256  # file descriptors that are left to everything else
 SWEEP_S: Final = 1.0

@@ -15,7 +15,7 @@ import gevent
 import numpy as np
 from gevent.pool import Group
 
-from amser.client.device import ROUTE
+from amser.client.exchange.utterances import ROUTE
 from load_tests.fleet.arrivals import Replay, schedule
 from load_tests.fleet.client import DEFAULTS, Arrival, Clients
 from load_tests.fleet.connection import KeptConnections, Target

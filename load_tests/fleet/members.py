@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from amser.client.device import KEPT_ALIVE_S
+from amser.client.exchange.connection import KEPT_ALIVE_S
 from edge_sim.exchange import Exchange, simulate
 from edge_sim.hardware import load_hardware
 from edge_sim.protocol import ANSWER_DATAGRAM, TcpStack

@@ -18,7 +18,8 @@ from over_http import assert_problem, send, two_seconds
 from recordings import Waveform, envelope_of, speakers, waveform_of
 
 from amser import wire
-from amser.client.device import Device, DeviceSettings, Refused, Unreachable
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import Refused, Unreachable
 from amser.features import SAMPLE_RATE
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 

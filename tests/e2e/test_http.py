@@ -16,6 +16,7 @@ import google_crc32c
 import httpx
 import jiwer
 import numpy as np
+import openai
 import pytest
 import soundfile
 from audio_bombs import BOMBS, STATUS_OF_A_BOMB
@@ -359,10 +360,34 @@ class TestBadClients:
 
 
 def test_the_models_are_named(client: httpx.Client) -> None:
-    models = client.get("/v1/models").json()
+    listed = client.get("/v1/models").json()
+    assert [each["id"] for each in listed["data"]] == ["whisper-base-short", "whisper-1"]
+    models = listed["stages"]
     assert set(models) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
     assert models["text_encoder"]["model"] == "all-mpnet-base-v2"
     assert all(model["device"] in ("cpu", "cuda") for model in models.values())
+
+
+async def test_a_client_of_openai_gets_the_same_words(cluster: LocalCluster, client: httpx.Client) -> None:
+    recording = audio_file(two_seconds(), "flac", "flac")
+    words = send_audio(client, recording).json()["transcript"]["text"]
+    base = {"base_url": f"{cluster.url}/v1", "api_key": "none is needed", "max_retries": 0}
+    ours = {"file": ("speech.flac", recording), "model": "whisper-1", "language": "en"}
+    with openai.OpenAI(**base) as plain:
+        assert plain.audio.transcriptions.create(**ours).text == words
+        assert (
+            plain.audio.transcriptions.create(**ours, stream=True)
+            .response.headers["content-type"]
+            .startswith("text/event-stream")
+        )
+        with pytest.raises(openai.BadRequestError, match="accepted: no `prompt`"):
+            plain.audio.transcriptions.create(**ours, prompt="Umbrella")
+        with pytest.raises(openai.APIStatusError) as caught:  # refused by Ray's proxy
+            plain.audio.transcriptions.create(file=("x.wav", bytes(17_000_000)), model="whisper-1")
+        assert (caught.value.status_code, caught.value.code) == (413, "too-large")
+    async with openai.AsyncOpenAI(**base) as concurrent:
+        *_, last = [event async for event in await concurrent.audio.transcriptions.create(**ours, stream=True)]
+    assert (last.type, last.text) == ("transcript.text.done", words)
 
 
 def test_replicas_are_not_behind_everything_else_on_the_machine(cluster: LocalCluster) -> None:
@@ -380,8 +405,10 @@ def test_health_and_readiness_are_told_apart(client: httpx.Client) -> None:
 def test_the_api_documents_itself(client: httpx.Client) -> None:
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/emotion", "/v1/emotion/audio", "/v1/models", "/healthz", "/readyz"}
+    assert set(paths) >= {"/v1/emotion", "/v1/emotion/audio", "/v1/models", "/healthz", "/readyz"}
     route = paths["/v1/emotion"]["post"]
     assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
-    assert {each["name"] for each in route["parameters"]} == {"emotions", "Amser-Deadline-Ms", "Prefer"}
+    assert {each["name"] for each in route["parameters"]} == {
+        "emotions", "Amser-Deadline-Ms", "Amser-Request-Id", "Prefer",
+    }  # fmt: skip
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])

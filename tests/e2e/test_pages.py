@@ -59,11 +59,16 @@ def checked(command: Command, done: subprocess.CompletedProcess[str]) -> None:
             answer = json.loads(done.stdout)
             assert SAID in answer["transcript"]["text"], shown
             assert answer["degraded"] == [], shown
+        case ["curl", *rest] if any("/v1/audio/transcriptions" in word for word in rest):
+            assert done.stdout.startswith("WEBVTT"), shown
+            assert SAID in done.stdout, shown
         case ["curl", url] if url.endswith("/readyz"):
             assert json.loads(done.stdout)["status"] == "ready", shown
         case ["curl", *_]:
             assert "whisper-base" in done.stdout, shown
         case [*_, "send" | "spool", _] | [*_, "send", _, "--spool", _, "--step", _]:
+            assert SAID in done.stdout, shown
+        case [*_, "batch", _, _] | [*_, "listen", "--file", _]:
             assert SAID in done.stdout, shown
         case [*_, "inspect", _]:
             assert "klt" in done.stdout, shown
@@ -76,7 +81,7 @@ def test_commands_of_a_page_do_what_it_says(page: str, run: Run, folder: Path) -
             line = command.line
             if line.startswith("curl"):
                 line += " --silent --show-error --fail"
-            elif command.words[3] in ("send", "deliver", "run") and "--url" not in command.words:
+            elif command.words[3] in ("send", "batch", "listen", "deliver", "run") and "--url" not in command.words:
                 line += f" --url {ELSEWHERE}"
             checked(command, run(line))
     if page.endswith("load-testers.md"):

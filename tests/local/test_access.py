@@ -27,7 +27,14 @@ from models.text.word_vectors import WordVectors
 from models.whisper.recognizer import WhisperRecognizer
 
 KINDS = ("none", "unknown", "expired", "wrong scope", "right")
-NEEDS = {"/v1/emotion": "recognize", "/v1/emotion/audio": "recognize", "/v1/models": "read"}
+NEEDS = {
+    "/v1/emotion": "recognize",
+    "/v1/emotion/audio": "recognize",
+    "/v1/audio/transcriptions": "recognize",
+    "/v1/models": "read",
+    "/v1/models/{model}": "read",
+    "/v1/emotion:batch": "recognize",
+}
 _FOUND = [*_walk_fastapi_routes(api), *((route, None, "") for route in api.routes if hasattr(route, "path"))]
 
 

@@ -20,7 +20,8 @@ from uuid import UUID
 from recordings import Waveform, speakers, waveform_of
 
 from amser.client.delivery import Delivery
-from amser.client.device import Device, DeviceSettings, Refused, SendFailed
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import Refused, SendFailed
 from amser.client.spool import Spool
 from amser.client.spool_view import Result
 from amser.features import SAMPLE_RATE

@@ -88,7 +88,8 @@ def code_spans(page: str) -> Iterator[str]:
 
 # What tests/e2e/test_pages.py runs against a cluster. A soak takes half an hour.
 _ON_A_CLUSTER = (
-    r"curl .*|python -m amser (send|deliver|spool|encode|inspect) .*|python -m load_tests (run steady|report) .*"
+    r"curl .*|python -m amser (send|batch|listen|deliver|spool|encode|inspect) .*"
+    r"|python -m load_tests (run steady|report) .*"
 )
 
 

@@ -16,7 +16,7 @@ import pytest
 from stand_in import Response, StandIn, stand_in
 
 from amser.client import delivery as delivery_module
-from amser.client.device import UTTERANCE_HEADER, Utterance
+from amser.client.exchange.utterances import UTTERANCE_HEADER, Utterance
 from amser.client.spool import Spool
 
 GONE = Response(hangs_up=True)  # after it has read the request: the device cannot know whether it was worked on

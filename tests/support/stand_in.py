@@ -59,6 +59,7 @@ class Received:
     body: bytes
     at: float  # time.monotonic()
     connection: tuple[str, int]  # the client's address: the same for a connection that is kept
+    method: str = "POST"
 
 
 class StandIn:
@@ -78,6 +79,8 @@ class StandIn:
             def do_POST(self) -> None:  # noqa: N802 - http.server calls it by this name
                 stand_in.play(self)
 
+            do_GET = do_DELETE = do_POST  # noqa: N815 - the same
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -91,9 +94,10 @@ class StandIn:
 
     def play(self, request: BaseHTTPRequestHandler) -> None:
         """Answers one request."""
-        body = request.rfile.read(int(request.headers["Content-Length"]))
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         with self._lock:
-            arrived = Received(request.path, dict(request.headers), body, time.monotonic(), request.client_address)
+            sent = (request.path, dict(request.headers), body)
+            arrived = Received(*sent, time.monotonic(), request.client_address, request.command)
             self.received.append(arrived)
             response = next(self._responses, Response())
         self._closing.wait(response.after_s)

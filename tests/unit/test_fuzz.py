@@ -30,6 +30,7 @@ from tests.fuzz.targets.base import Target
 
 INPUTS = {
     "envelope": 400,
+    "batch": 400,
     "audio": 200,
     "uploads": 90,
     "answers": 150,

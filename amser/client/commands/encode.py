@@ -15,7 +15,8 @@ from amser.client.commands.codec_options import add_codec_options, device_settin
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.outputs import STANDARD_OUTPUT, add_output_option, destinations, write
 from amser.client.commands.terminal import OK, complain
-from amser.client.device import Device, Utterance
+from amser.client.device import Device
+from amser.client.exchange.utterances import Utterance
 from amser.client.frontend import FrontendMissing
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE

@@ -14,7 +14,7 @@ from rich.text import Text
 from amser import codecs
 from amser.client.commands.inputs import check_inputs, read_bytes, reason
 from amser.client.commands.terminal import OK, columns, complain
-from amser.client.device import PCM_BYTES_PER_SECOND
+from amser.client.exchange.utterances import PCM_BYTES_PER_SECOND
 from amser.codecs.interpolation import Interpolation
 from amser.codecs.klt import PROFILES
 from amser.errors import SignalError

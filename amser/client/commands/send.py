@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,15 +24,18 @@ from amser.client.commands.deliver import (
 )
 from amser.client.commands.inputs import check_inputs, read_audio, reason
 from amser.client.commands.terminal import FAILED, OK, columns, complain
-from amser.client.device import Device, DeviceSettings, SendFailed, Unreachable
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import SendFailed, Unreachable
 from amser.client.frontend import FrontendMissing
-from amser.client.segmentation import SpeechDetector, default_model
 from amser.client.spool import Spool
 from amser.client.spool_view import SpoolError
 from amser.client.turns import SentTurn, as_json, report
 from amser.client.weights import WeightsMissing
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
+
+if TYPE_CHECKING:
+    from amser.client.segmentation import SpeechDetector
 
 DESCRIPTION = """\
 Splits audio files at pauses, compresses each utterance, sends it to the
@@ -80,15 +84,22 @@ def run(options: argparse.Namespace) -> int:
     try:
         check_inputs(options.files)
         settings = device_settings(options, **cluster_options(options))
-        detector = None if options.no_split else SpeechDetector(options.vad or default_model())
+        detector = detector_of(options)
     except ValueError as error:
         options.parser.error(str(error))
     except FrontendMissing as error:
         return complain(str(error))
     except FileNotFoundError as error:
         return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
-    recorded = _utterances(options.files, detector)
+    recorded = recorded_turns(options.files, detector)
     return _spool(options, settings, recorded) if options.spool else _send(options, settings, recorded)
+
+
+def detector_of(options: argparse.Namespace) -> SpeechDetector | None:
+    """Of pauses; None where files are not split. Raises FileNotFoundError."""
+    from amser.client.segmentation import SpeechDetector, default_model  # onnxruntime: not where it is not wanted
+
+    return None if options.no_split else SpeechDetector(options.vad or default_model())
 
 
 def _send(options: argparse.Namespace, settings: DeviceSettings, recorded: Iterator[Recorded]) -> int:
@@ -152,7 +163,7 @@ def _answered(turn: SentTurn, samples: Float32, captured_at: datetime, device: D
     return replace(turn, answer=answer)
 
 
-def _utterances(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[Recorded]:
+def recorded_turns(files: Sequence[Path], detector: SpeechDetector | None) -> Iterator[Recorded]:
     """Every utterance of every file. A file that cannot be read, or holds no speech, is one turn without samples."""
     for file in files:
         now = datetime.now(UTC)

@@ -34,7 +34,8 @@ def guarded(work: Callable[[], int], program: str = "amser") -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("amser", program):
             raise
-        advice = "Install it with: pip install 'amser[edge]'"
+        extra = "microphone" if error.name == "sounddevice" else "edge"
+        advice = f"Install it with: pip install 'amser[{extra}]'"
         return complain(f"the package {error.name} is not installed", advice, program=program)
 
 

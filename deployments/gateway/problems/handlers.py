@@ -48,14 +48,14 @@ class Unhandled:
         except Exception as error:
             if started or scope["type"] != "http":
                 raise
-            answer = failure(error, request_id(Headers(scope=scope)))
+            answer = failure(error, request_id(Headers(scope=scope)), scope["path"])
             await SecurityHeaders(answer)(scope, receive, send)
 
 
-def failure(error: Exception, known_as: str) -> Response:
+def failure(error: Exception, known_as: str, path: str) -> Response:
     """What a client is told of an error of ours. The log has it, under the same id."""
     logger.error("request %s failed: %s", known_as, told(error))
-    return refusal_of("internal", "the cluster failed; its log has the reason").response(known_as)
+    return refusal_of("internal", "the cluster failed; its log has the reason").response(known_as, path=path)
 
 
 def answer_with_problems(api: FastAPI) -> None:
@@ -72,13 +72,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     headers = dict(error.headers or {})
     refused = Refusal(status, CAUSES.get(status, str(error.detail)), headers.get("Allow"))
-    return refused.response(request_id(request.headers), headers)
+    return refused.response(request_id(request.headers), headers, request.scope["path"])
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors())
-    return refusal_of("bad-preference", f"cannot be read: {wrong:.200}").response(request_id(request.headers))
+    return refusal_of("bad-preference", f"cannot be read: {wrong:.200}").response(
+        request_id(request.headers), path=request.scope["path"]
+    )
 
 
 async def _overview() -> Response:

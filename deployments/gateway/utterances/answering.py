@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from amser import codecs, wire
 from amser.rate_hint import HEADER as RATE_HINT
-from deployments.access.gate import Gate
+from deployments.access.gate import Gate, Visit
 from deployments.gateway.bodies import RequestBodies
 from deployments.gateway.clients import client_of
 from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
@@ -43,10 +43,10 @@ MEL_BANDS: Final = 80  # of the recogniser and of the fusion network
 JOINED_GRACE_S: Final = 0.1  # beyond the deadline, until who waits for another request's answer is told
 
 
-def refused(refusal: Refusal, record: RequestRecord) -> Response:
-    """The problem document, noted."""
+def refused(refusal: Refusal, record: RequestRecord, path: str = "") -> Response:
+    """The problem document, noted; `path` is that of the request, where it may be one of OpenAI's."""
     record.refused(refusal.status.value, refusal.kind.slug)
-    return refusal.response(record.request_id)
+    return refusal.response(record.request_id, path=path)
 
 
 class Answering:
@@ -84,8 +84,86 @@ class Answering:
 
     async def respond(self, request: Request, route: str, reader: Reader) -> Response:
         """The answer to a request, or the problem document of what stands against it."""
+        return await self.responded(request, route, partial(self._respond, reader))
+
+    async def responded(
+        self, request: Request, route: str, work: Callable[[Request, RequestRecord], Awaitable[Response]]
+    ) -> Response:
+        """What `work` makes of a request, or the problem document of what it raises; noted either way.
+
+        Args:
+            request: whose body may still be on its way.
+            route: as metrics name it.
+            work: notes itself what it answers.
+        """
         with self._telemetry.request(request, route) as record:
-            return await self._responded(request, reader, record)
+            try:
+                return await work(request, record)
+            except ClientDisconnect:
+                record.left("body")
+                return Response(status_code=HTTPStatus.BAD_REQUEST)
+            except Refusal as known:
+                return refused(known, record, route)
+            except Exception as error:
+                return refused(self.problem(error, self._within_s(request), record), record, route)
+
+    def preferences(self, request: Request) -> Preferences:
+        """What a request asks for, beside its utterance.
+
+        Raises:
+            Refusal: it cannot be read.
+        """
+        longest_s = self._requests.deadline_s
+        return read_preferences(request.headers, request.query_params, longest_s=longest_s, classes=self._emotions)
+
+    async def body(self, request: Request, largest: int, preferences: Preferences) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refusal: it has more than `largest` bytes, or comes too slowly.
+            TimeoutError: the deadline that the client named passed.
+            starlette.requests.ClientDisconnect: the client left.
+        """
+        named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
+        async with asyncio.timeout(named_s):
+            return await self._bodies.read(request, largest)
+
+    def visit(self) -> Visit:
+        """The request that is being answered, as keys and limits know it."""
+        return self._gate.visit()
+
+    async def once(
+        self,
+        request: Request,
+        envelope: wire.Envelope,
+        codec: str,
+        size: int,
+        preferences: Preferences,
+        record: RequestRecord,
+        visit: Visit,
+        *,
+        is_of_device: bool,
+    ) -> Reply:
+        """The answer to an utterance that has been read: under the limits, and computed once.
+
+        Args:
+            request: that brought it.
+            envelope, codec, size, preferences, record: see `reply`.
+            visit: whose limits it counts against.
+            is_of_device: see `Reader`.
+
+        Raises:
+            Exception: what `reply` raises; and `deployments.access.denied.Denied`.
+        """
+        record.received(codec, size)
+        await visit.hears(envelope.device_id if is_of_device else None, size, envelope.seconds)
+        client = visit.client or client_of(request)
+        # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
+        # the answer to another ends here. An audio file has no ids: its envelope was made here.
+        key = self._resends.key(request.headers, envelope, preferences) if is_of_device else None
+        compute = partial(self.reply, envelope, codec, size, preferences, record, client)
+        async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
+            return await self._resends.once(key, compute)
 
     async def reply(
         self,
@@ -145,30 +223,6 @@ class Answering:
             running.fell_short = admitted.effort >= Effort.WORDS and recognition.transcript is None
         return recognition
 
-    async def _responded(self, request: Request, reader: Reader, record: RequestRecord) -> Response:
-        within_s = self._requests.deadline_s
-        try:
-            preferences = read_preferences(
-                request.headers, request.query_params, longest_s=within_s, classes=self._emotions
-            )
-            within_s = preferences.within_s
-            reader.check(request)
-            named_s = remaining(preferences.deadline) if preferences.starts_with_head else None
-            async with asyncio.timeout(named_s):
-                body = await self._bodies.read(request, reader.largest)
-            reply = await self._answered(request, reader, body, preferences.from_body(), record)
-        except ClientDisconnect:
-            record.left("body")
-            return Response(status_code=HTTPStatus.BAD_REQUEST)
-        except Refusal as known:
-            return refused(known, record)
-        except Exception as error:
-            return refused(self.problem(error, within_s, record), record)
-        record.answered(reply.degraded, reply.replay)
-        replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
-        own = {REQUEST_ID_HEADER: record.request_id}  # a kept answer has the id of the request that it was computed for
-        return Response(reply.body, headers={**reply.headers, **own, **replay}, media_type=JSONResponse.media_type)
-
     def problem(self, error: Exception, within_s: float, record: RequestRecord) -> Refusal:
         """What a client is told of an error; one that nobody expected is logged, without its text.
 
@@ -185,23 +239,35 @@ class Answering:
             known = refusal_of("internal", "the cluster failed; its log has the reason")
         return known
 
-    async def _answered(
-        self, request: Request, reader: Reader, body: bytes, preferences: Preferences, record: RequestRecord
-    ) -> Reply:
-        with self._one_inside():
+    async def _respond(self, reader: Reader, request: Request, record: RequestRecord) -> Response:
+        preferences = self.preferences(request)
+        reader.check(request)
+        body = await self.body(request, reader.largest, preferences)
+        preferences = preferences.from_body()
+        with self.one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
                 envelope, codec = await reader.read(request, body)
-            size = len(body)
-            record.received(codec, size)
-            visit = self._gate.visit()
-            await visit.hears(envelope.device_id if reader.is_of_device else None, size, envelope.seconds)
-            client = visit.client or client_of(request)
-            # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
-            # the answer to another ends here. An audio file has no ids: its envelope was made here.
-            key = self._resends.key(request.headers, envelope, preferences) if reader.is_of_device else None
-            compute = partial(self.reply, envelope, codec, size, preferences, record, client)
-            async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
-                return await self._resends.once(key, compute)
+            reply = await self.once(
+                request,
+                envelope,
+                codec,
+                len(body),
+                preferences,
+                record,
+                self.visit(),
+                is_of_device=reader.is_of_device,
+            )
+        record.answered(reply.degraded, reply.replay)
+        replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}
+        own = {REQUEST_ID_HEADER: record.request_id}  # a kept answer has the id of the request that it was computed for
+        return Response(reply.body, headers={**reply.headers, **own, **replay}, media_type=JSONResponse.media_type)
+
+    def _within_s(self, request: Request) -> float:
+        """Seconds that the answer to a request might take."""
+        try:
+            return self.preferences(request).within_s
+        except Refusal:
+            return self._requests.deadline_s
 
     async def _run(
         self, envelope: wire.Envelope, effort: Effort, preferences: Preferences, strict: bool
@@ -231,7 +297,7 @@ class Answering:
         return replace(stages, reconstruct=reconstruct)
 
     @contextmanager
-    def _one_inside(self) -> Iterator[None]:
+    def one_inside(self) -> Iterator[None]:
         """A request is under way. Serve counts bodies on their way too, and so leaves room for readiness."""
         if self._inside >= self._requests.at_once:
             cause = f"{self._inside} requests are under way"

@@ -42,6 +42,17 @@ class Reader(Protocol):
         """
 
 
+def check_media_type(request: Request, wanted: str) -> None:
+    """Refuses a request whose body is said to be something else.
+
+    Raises:
+        deployments.gateway.problems.Refusal: 415.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if media_type != wanted:
+        raise refusal_of("unsupported-media-type", f"the content type is {media_type or 'missing'!r:.100}", wanted)
+
+
 class EnvelopeReader:
     """Of what a device compressed.
 
@@ -58,10 +69,7 @@ class EnvelopeReader:
 
     def check(self, request: Request) -> None:
         """See `Reader`."""
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        if media_type != wire.MEDIA_TYPE:
-            cause = f"the content type is {media_type or 'missing'!r:.100}"
-            raise refusal_of("unsupported-media-type", cause, wire.MEDIA_TYPE)
+        check_media_type(request, wire.MEDIA_TYPE)
 
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
@@ -92,6 +100,14 @@ class AudioReader:
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
         language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        waveform, name = await self._decoders.decode(body)
+        return await self.envelope(body, language)
+
+    async def envelope(self, content: bytes, language: str | None) -> Read:
+        """The utterance in an audio file.
+
+        Raises:
+            amser.errors.SignalError: it cannot be used.
+        """
+        waveform, name = await self._decoders.decode(content)
         envelope = (await self._log_mel.run(envelope_of, waveform, language, self._max_frames)).value
         return envelope, name

@@ -18,7 +18,8 @@ from answering import ANSWER
 from recordings import CAPTURED_AT
 
 from amser.client.delivery import Delivery, DeliverySettings
-from amser.client.device import DeviceSettings, Utterance
+from amser.client.device import DeviceSettings
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool, SpoolLimits
 from amser.client.spool_view import SpoolError
 from tests.fuzz.mutations import mutate_document
@@ -57,7 +58,7 @@ class Answers(Target):
         self._delivery = Delivery(DeviceSettings(url="http://127.0.0.1:9"), DeliverySettings(partial_answers=1))
         self._delivery.__enter__()
         transport = httpx.MockTransport(lambda _: self._response)
-        self._delivery._device._client = httpx.Client(transport=transport)
+        self._delivery._device._connection._client = httpx.Client(transport=transport)
         self._envelope = envelopes()[0]
 
     def seeds(self) -> list[bytes]:

@@ -11,6 +11,7 @@ from tests.fuzz.targets.base import Target
 IN_PROCESS: Final = MappingProxyType(
     {
         "envelope": "envelope:Envelopes",
+        "batch": "batch:Batches",
         "audio": "audio:Files",
         "uploads": "uploads:Uploads",
         "answers": "client:Answers",

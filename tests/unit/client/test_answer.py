@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stand_in import ANSWER, NO_SPEECH
 
-from amser.client.answer import Answer, read_answer
+from amser.client.exchange.answer import Answer, read_answer
 
 
 def read(raw: Any) -> Answer:

@@ -18,15 +18,10 @@ from spooled import GONE, POISONED, asked, fill
 from stand_in import Response, StandIn, stand_in
 
 from amser.client.delivery import Delivery, DeliverySettings, backoff_s
-from amser.client.device import (
-    BACKOFF_S,
-    UTTERANCE_HEADER,
-    AnswerTimedOut,
-    DeviceSettings,
-    Refused,
-    UnexpectedAnswer,
-    Unreachable,
-)
+from amser.client.device import DeviceSettings
+from amser.client.exchange.failures import AnswerTimedOut, Refused, UnexpectedAnswer, Unreachable
+from amser.client.exchange.retries import BACKOFF_S
+from amser.client.exchange.utterances import UTTERANCE_HEADER
 from amser.client.spool import Spool, SpoolLimits
 from amser.client.spool_clock import Uptime
 from amser.client.spool_view import SpoolView

@@ -21,19 +21,13 @@ import soundfile
 from numpy.typing import NDArray
 from opentelemetry.sdk.trace import TracerProvider
 from stand_in import ANSWER, Response, stand_in
-from tenacity import wait_none
+from tenacity import RetryCallState, Retrying, wait_none
 
 from amser.audio import UnreadableAudio, read
-from amser.client import device as device_module
-from amser.client.device import (
-    AnswerTimedOut,
-    Device,
-    DeviceSettings,
-    Refused,
-    UnexpectedAnswer,
-    Unreachable,
-    Utterance,
-)
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange import retries
+from amser.client.exchange.failures import AnswerTimedOut, Refused, UnexpectedAnswer, Unreachable
+from amser.client.exchange.utterances import Utterance
 from amser.codecs import rank_for_rate
 from amser.features import SAMPLE_RATE, AudioTooShort, EmptyAudio, log_mel
 from amser.wire import MEDIA_TYPE, decode_mel, unpack
@@ -48,7 +42,7 @@ FULL = Response(429, {"title": "Too Many Requests", "detail": "the cluster is fu
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves of every wait only what the server asked for."""
-    monkeypatch.setattr(device_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(retries, "BACKOFF", wait_none())
 
 
 @pytest.fixture
@@ -253,14 +247,14 @@ def test_retry_after_may_be_a_date(utterance: Utterance) -> None:
 
 
 def test_devices_that_are_refused_together_do_not_come_back_together() -> None:
-    waits = [device_module._BACKOFF(_state(attempt)) for attempt in (1, 2, 3, 9) for _ in range(50)]
+    waits = [retries.BACKOFF(_state(attempt)) for attempt in (1, 2, 3, 9) for _ in range(50)]
     first, second, third, ninth = (waits[at : at + 50] for at in range(0, 200, 50))
     assert len(set(first)) > 40
-    assert max(first) <= 0.5 < max(second) <= 1.0 < max(third) <= 2.0 < max(ninth) <= device_module.LONGEST_BACKOFF_S
+    assert max(first) <= 0.5 < max(second) <= 1.0 < max(third) <= 2.0 < max(ninth) <= retries.LONGEST_BACKOFF_S
 
 
-def _state(attempt: int) -> device_module.RetryCallState:
-    state = device_module.RetryCallState(retry_object=device_module.Retrying(), fn=None, args=(), kwargs={})
+def _state(attempt: int) -> RetryCallState:
+    state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = attempt
     return state
 

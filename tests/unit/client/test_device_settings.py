@@ -22,7 +22,9 @@ from tenacity import wait_none
 from amser import codecs
 from amser.client import device as device_module
 from amser.client.command_line import main
-from amser.client.device import KEPT_ALIVE_S, Device, DeviceSettings
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange import retries
+from amser.client.exchange.connection import KEPT_ALIVE_S
 from amser.client.frontend import FRONTENDS, UnknownFrontend, UnsupportedProfile
 from amser.client.rate_control import Bounds, Conditions
 from amser.client.spool import Spool
@@ -188,7 +190,7 @@ def test_a_kept_connection_that_the_cluster_closes_costs_no_utterance(
     reads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closed before the next request, nothing is lost; closed while it travels, it is sent again with the same id."""
-    monkeypatch.setattr(device_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(retries, "BACKOFF", wait_none())
     with closing_server(reads) as (url, received, closed), Device(DeviceSettings(url=url)) as phone:
         first = phone.send(phone.encode(QUIET, CAPTURED))
         second_utterance = phone.encode(NOISY, CAPTURED)

@@ -30,7 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 from amser.client import delivery
-from amser.client.device import DeviceSettings, Utterance
+from amser.client.device import DeviceSettings
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool
 
 delivery.BACKOFF_S = 0.01  # a killed device does not live long enough to be patient

@@ -20,7 +20,8 @@ from stand_in import ANSWER, Received, Response, StandIn, stand_in
 from amser.client.command_line import main
 from amser.client.commands.codec_options import spoken_language
 from amser.client.delivery import Delivery
-from amser.client.device import Device, DeviceSettings, Utterance
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool
 from amser.languages import UnknownLanguage
 from amser.wire import Envelope, pack, unpack

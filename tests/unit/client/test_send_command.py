@@ -23,8 +23,8 @@ from recordings import DATA, rows
 from stand_in import ANSWER, NO_SPEECH, Response, StandIn, stand_in
 from tenacity import wait_none
 
-from amser.client import device as device_module
 from amser.client.command_line import main
+from amser.client.exchange import retries
 from amser.features import SAMPLE_RATE
 from amser.wire import unpack
 from models.weights import model_path
@@ -35,7 +35,7 @@ LONG_WORDS = "He was in a fevered state of mind, owing to the blight his wife's 
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(retries, "BACKOFF", wait_none())
 
 
 @pytest.fixture

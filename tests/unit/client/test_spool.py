@@ -20,8 +20,8 @@ from uuid import uuid4
 import pytest
 from stand_in import ANSWER
 
-from amser.client.answer import Answer
-from amser.client.device import Utterance
+from amser.client.exchange.answer import Answer
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool, SpoolLimits
 from amser.client.spool_clock import Uptime
 from amser.client.spool_view import SpoolDamaged, SpoolError, SpoolInUse, SpoolView
@@ -199,7 +199,7 @@ import json, os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
-from amser.client.device import Utterance
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool
 
 def die(*_):

@@ -17,7 +17,7 @@ import pytest
 
 from amser.client import spool as spool_module
 from amser.client import spool_clock
-from amser.client.device import Utterance
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import CLOCK_ALONE_S, CLOCK_WITHIN_S, Spool, SpoolLimits
 from amser.client.spool_clock import SpoolClock, Uptime, uptime
 from amser.client.spool_view import APPLICATION_ID, SpoolError, SpoolView

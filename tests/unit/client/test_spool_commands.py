@@ -19,7 +19,7 @@ from spooled import GONE, POISONED, fill
 from stand_in import Response, stand_in
 
 from amser.client.command_line import main
-from amser.client.device import Utterance
+from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool, SpoolLimits
 
 pytest_plugins = ["spooled"]

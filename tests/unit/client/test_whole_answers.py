@@ -19,7 +19,9 @@ from stand_in import ANSWER, Response, StandIn, stand_in
 
 from amser.client.command_line import main
 from amser.client.delivery import Delivery, DeliverySettings, PartialAnswer
-from amser.client.device import APPLIED, PREFER, UTTERANCE_HEADER, Device, DeviceSettings, Refused
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import Refused
+from amser.client.exchange.utterances import APPLIED, PREFER, UTTERANCE_HEADER
 from amser.client.spool import Spool
 
 pytest_plugins = ["spooled"]
@@ -148,4 +150,4 @@ def test_a_date_to_wait_until_counts_from_the_servers_own_clock() -> None:
     headers = {"Date": "Fri, 27 Nov 2026 01:00:00 GMT", "Retry-After": "Fri, 27 Nov 2026 01:00:30 GMT"}
     response = httpx.Response(503, headers=headers)
     response.elapsed = timedelta(0)
-    assert Refused(response).retry_after_s == 30.0
+    assert Refused.of(response).retry_after_s == 30.0

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from stand_in import Response, StandIn, stand_in
 
-from amser.client.answer import Answer
+from amser.client.exchange.answer import Answer
 from amser.wire import unpack
 from demo.__main__ import main
 from demo.fleet import Result, speak

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amser.client.device import Device, DeviceSettings, SendFailed
+from amser.client.device import Device, DeviceSettings
+from amser.client.exchange.failures import SendFailed
 from edge_sim.link import (
     LARGEST_TRACE,
     BleLink,
