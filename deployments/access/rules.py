@@ -21,6 +21,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
+        "/": "open",  # the playground: its files say nothing of anybody, and what it sends needs the key typed into it
         "/docs": "docs",
         "/docs/oauth2-redirect": "docs",
         "/redoc": "docs",
@@ -28,7 +29,9 @@ RULES: Final = MappingProxyType[str, Rule](
         "/problems": "docs",
     }
 )
-UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})
+UNDER: Final = MappingProxyType[str, Rule](
+    {"/static-offline-docs/": "docs", "/problems/": "docs", "/web/": "open"}  # of the playground
+)
 
 
 def rule_of(path: str) -> Rule:

@@ -25,6 +25,7 @@ from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
 from deployments.gateway.clients import client_of
 from deployments.gateway.decoding import Decoders
+from deployments.gateway.playground import router as playground
 from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
@@ -50,6 +51,7 @@ api = FastAPIOffline(  # /docs with its scripts and styles from here: it works w
 _KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
+api.include_router(playground)
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)
