@@ -1,0 +1,74 @@
+// Microphone and files: opens them and hands them to the worker.
+
+const DECODED_AT = 48000; // Hz, what most compressed recordings have inside
+
+/** What is heard, as messages of `speech-worker.js`, to the handlers by their type. */
+export class Listener {
+  #worker = new Worker(new URL("./speech-worker.js", import.meta.url), { type: "module" });
+  #handlers;
+  #settings;
+  #microphone = null;
+
+  constructor(settings, handlers) {
+    this.#settings = settings;
+    this.#handlers = handlers;
+    this.#worker.onmessage = ({ data }) => (data.type === "undecoded" ? this.#decode(data.buffer) : handlers[data.type](data));
+    this.#worker.onerror = () => handlers.trouble({ message: "this browser cannot run the codec" });
+  }
+
+  get listening() {
+    return this.#microphone !== null;
+  }
+
+  /** Opens the microphone. Throws what the browser does where it may not. */
+  async start() {
+    if (!navigator.mediaDevices) throw new Error("a microphone needs HTTPS, or a page from this machine");
+    const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false };
+    const stream = await navigator.mediaDevices.getUserMedia({ audio });
+    const context = new AudioContext();
+    try {
+      await context.audioWorklet.addModule(new URL("./microphone-worklet.js", import.meta.url));
+      const node = new AudioWorkletNode(context, "amser-microphone", { numberOfOutputs: 0 });
+      const { port1, port2 } = new MessageChannel();
+      this.#worker.postMessage({ type: "begin", rate: context.sampleRate, settings: this.#settings() });
+      this.#worker.postMessage({ type: "port", port: port2 }, [port2]);
+      node.port.postMessage({ port: port1 }, [port1]);
+      context.createMediaStreamSource(stream).connect(node);
+      this.#microphone = { stream, context, node };
+    } catch (error) {
+      stream.getTracks().forEach((track) => track.stop());
+      await context.close();
+      throw error;
+    }
+  }
+
+  /** Closes the microphone; what was said last still comes. */
+  async stop() {
+    if (!this.#microphone) return;
+    const { stream, context, node } = this.#microphone;
+    this.#microphone = null;
+    node.port.postMessage({ end: true });
+    stream.getTracks().forEach((track) => track.stop());
+    await new Promise((done) => setTimeout(done, 100)); // the worklet sends what it holds
+    await context.close();
+  }
+
+  /** Reads a file, which the browser has to be able to decode where it is no WAV. */
+  async open(file) {
+    const buffer = await file.arrayBuffer();
+    this.#worker.postMessage({ type: "file", buffer, settings: this.#settings() }, [buffer]);
+  }
+
+  async #decode(buffer) {
+    let audio;
+    try {
+      audio = await new OfflineAudioContext(1, 1, DECODED_AT).decodeAudioData(buffer);
+    } catch {
+      this.#handlers.trouble({ message: "this browser cannot decode that recording; WAV always works" });
+      return;
+    }
+    const channels = Array.from({ length: audio.numberOfChannels }, (_, channel) => audio.getChannelData(channel).slice());
+    const message = { type: "decoded", rate: audio.sampleRate, channels, settings: this.#settings() };
+    this.#worker.postMessage(message, channels.map((channel) => channel.buffer));
+  }
+}

@@ -1,0 +1,136 @@
+// Samples → spectrogram, utterances, envelopes: all of the computing, off the page's own thread.
+//
+// In:  {type: "begin", rate, settings}   a recording of any sample rate; settings: {step, language, deviceId}
+//      {type: "port", port}              where the microphone's samples will come from
+//      {type: "samples", samples}, {type: "end"}
+//      {type: "file", buffer, settings}  a whole file; {type: "decoded", rate, channels, settings} where it is no WAV
+// Out: {type: "length", frames}          of a file
+//      {type: "columns", count, pixels}  of the spectrogram, RGBA
+//      {type: "utterance", …}            see `send`
+//      {type: "end", frames}, {type: "undecoded", buffer}, {type: "trouble", message}
+
+import {
+  BANDS, HOP_LENGTH, Resampler, SAMPLE_RATE, StreamingLogMel, clampToFloor, decode, encode, pack,
+} from "../amser-codec.js";
+import { pixelsOf } from "./colours.js";
+import { Utterances } from "./utterances.js";
+import { readWav } from "./wav.js";
+
+const AT_ONCE = SAMPLE_RATE / 2; // samples of a file between two messages
+const FAINTEST_PEAK = 0.4; // the colours' scale begins there, so that silence stays dark
+const CANCELLED = 0.03; // of a channel's power is left in the mean of all: they are in opposite phase
+const FRAMES_PER_SECOND = SAMPLE_RATE / HOP_LENGTH;
+
+let recording = null;
+
+self.onmessage = receive;
+
+function receive({ data }) {
+  try {
+    handlers[data.type](data);
+  } catch (error) {
+    self.postMessage({ type: "trouble", message: error.message });
+  }
+}
+
+const handlers = {
+  begin: ({ rate, settings }) => begin(rate, settings),
+  port: ({ port }) => {
+    port.onmessage = receive;
+  },
+  samples: ({ samples }) => hear(samples),
+  end,
+  file: ({ buffer, settings }) => {
+    const wav = readWav(buffer);
+    if (!wav) self.postMessage({ type: "undecoded", buffer }, [buffer]);
+    else whole(wav, settings);
+  },
+  decoded: (audio) => whole(audio, audio.settings),
+};
+
+function begin(rate, settings) {
+  recording = {
+    settings,
+    resampler: new Resampler(rate),
+    logMel: new StreamingLogMel(),
+    utterances: new Utterances(),
+    frames: 0,
+    loudest: FAINTEST_PEAK,
+    spent: 0, // ms for the log-Mel since the last utterance
+    startedAt: Date.now(),
+  };
+}
+
+function whole({ rate, channels }, settings) {
+  begin(rate, settings);
+  const samples = mixed(channels);
+  self.postMessage({ type: "length", frames: Math.floor((samples.length * FRAMES_PER_SECOND) / rate) });
+  for (let at = 0; at < samples.length; at += AT_ONCE) hear(samples.slice(at, at + AT_ONCE));
+  end();
+}
+
+function hear(samples) {
+  const started = performance.now();
+  show(recording.logMel.push(recording.resampler.push(samples)), started);
+}
+
+function end() {
+  if (!recording) return;
+  const started = performance.now();
+  show(recording.logMel.push(recording.resampler.finish()), started);
+  show(recording.logMel.finish(), performance.now());
+  recording.utterances.finish().forEach(send);
+  self.postMessage({ type: "end", frames: recording.frames });
+  recording = null;
+}
+
+function show(frames, started) {
+  recording.spent += performance.now() - started;
+  if (!frames.length) return;
+  for (const cell of frames) if (cell > recording.loudest) recording.loudest = cell;
+  const count = frames.length / BANDS;
+  const pixels = pixelsOf(frames, recording.loudest);
+  recording.frames += count;
+  self.postMessage({ type: "columns", count, pixels }, [pixels.buffer]);
+  recording.utterances.push(frames).forEach(send);
+}
+
+/** An utterance: its envelope for the cluster, and for the page what the cluster will see of it. */
+function send({ start, frames: unclamped }) {
+  const { settings, startedAt, spent, loudest } = recording;
+  const frames = unclamped.length / BANDS;
+  const seconds = frames / FRAMES_PER_SECOND;
+  const clock = [performance.now()];
+  const payload = encode(clampToFloor(unclamped), settings.step);
+  const utteranceId = uuid();
+  const capturedAt = new Date(startedAt + (1000 * start) / FRAMES_PER_SECOND);
+  const { deviceId, language } = settings;
+  const envelope = pack({ payload, frames, seconds, deviceId, language, utteranceId, capturedAt });
+  clock.push(performance.now());
+  const pixels = pixelsOf(decode(payload, frames), loudest);
+  self.postMessage(
+    {
+      type: "utterance", start, frames, seconds, utteranceId, capturedAt, deviceId, language, step: settings.step,
+      payloadBytes: payload.length, envelope, pixels, timings: { "log-mel": spent, klt: clock[1] - clock[0] },
+    },
+    [envelope.buffer, pixels.buffer],
+  );
+  recording.spent = 0;
+}
+
+/** The mean of the channels, or the loudest where they cancel each other. */
+function mixed(channels) {
+  const mean = channels[0].map((_, at) => channels.reduce((sum, channel) => sum + channel[at], 0) / channels.length);
+  const power = (samples) => samples.reduce((sum, sample) => sum + sample * sample, 0);
+  const loudest = channels.reduce((most, channel) => (power(channel) > power(most) ? channel : most));
+  return power(mean) < CANCELLED * power(loudest) ? loudest : mean;
+}
+
+/** Version 4; `crypto.randomUUID` is missing where the page came over plain HTTP from another machine. */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
