@@ -4,30 +4,26 @@ import { Cluster, Refused } from "./cluster.js";
 import { EmotionChart } from "./emotions.js";
 import { Listener } from "./listener.js";
 import { Words, showSent, showTimings, showTotals } from "./panels.js";
-import { Spectrogram } from "./spectrogram.js";
 
 const FRAMES_PER_SECOND = 100;
-const UPDATE_MS = 200; // between two updates of the numbers, while somebody speaks
 const LANGUAGES = ["ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk", "zh"];
 
 const find = (id) => document.getElementById(id);
 const deviceId = `web-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16).padStart(8, "0")}`;
-const spectrogram = new Spectrogram(find("original"), find("rebuilt"));
 const chart = new EmotionChart(find("emotions"), find("legend"));
 const words = new Words();
 const cluster = new Cluster(() => find("key").value.trim());
 const totals = { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: true };
 let round = 0; // of recordings: what is late for an earlier one is not shown
 
-const listener = new Listener(settings, {
-  length: ({ frames }) => spectrogram.begin(frames),
-  columns: ({ count, pixels }) => {
-    totals.frames += count;
-    spectrogram.add(count, pixels);
+const listener = new Listener(settings, [find("original"), find("rebuilt")], {
+  progress: ({ frames }) => {
+    totals.frames = frames;
     update();
   },
   utterance: (utterance) => send(utterance, round),
-  end: () => {
+  end: ({ frames }) => {
+    totals.frames = frames;
     totals.ended = true;
     update();
     done();
@@ -44,7 +40,6 @@ function begin() {
   Object.assign(totals, { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: false });
   words.clear();
   chart.clear();
-  spectrogram.begin();
   update();
 }
 
@@ -52,7 +47,6 @@ async function send(utterance, mine) {
   const start = utterance.start / FRAMES_PER_SECOND;
   totals.waiting += 1;
   totals.spoken += utterance.seconds;
-  spectrogram.sent(utterance.start, utterance.frames, utterance.pixels);
   if (!listener.listening) say("The cluster recognises what was said…");
   try {
     const { answer, serverTiming, milliseconds } = await cluster.recognise(utterance.envelope);
@@ -88,11 +82,7 @@ function refused(error) {
   }
 }
 
-let drawn = 0; // when numbers were last written
 function update() {
-  const now = performance.now();
-  if (now - drawn < UPDATE_MS && !totals.ended) return;
-  drawn = now;
   const seconds = totals.frames / FRAMES_PER_SECOND;
   chart.lengthen(seconds);
   showTotals(totals.bytes, seconds);

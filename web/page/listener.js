@@ -9,10 +9,13 @@ export class Listener {
   #settings;
   #microphone = null;
 
-  constructor(settings, handlers) {
+  /** `settings` returns what the worker is to know of a recording; `canvases` are drawn on by the worker alone. */
+  constructor(settings, canvases, handlers) {
     this.#settings = settings;
     this.#handlers = handlers;
     this.#worker.onmessage = ({ data }) => (data.type === "undecoded" ? this.#decode(data.buffer) : handlers[data.type](data));
+    const [heard, rebuilt] = canvases.map((canvas) => canvas.transferControlToOffscreen());
+    this.#worker.postMessage({ type: "canvases", heard, rebuilt }, [heard, rebuilt]);
     this.#worker.onerror = () => handlers.trouble({ message: "this browser cannot run the codec" });
   }
 

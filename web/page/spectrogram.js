@@ -1,4 +1,4 @@
-// Two canvases on one axis of time: what was heard, and what the bytes that were sent still hold.
+// Two canvases on one axis of time: what was heard, and what the bytes that were sent still hold. The worker draws them.
 
 import { BANDS } from "../amser-codec.js";
 
@@ -10,6 +10,7 @@ export class Spectrogram {
   #rebuilt;
   #frames = 0; // drawn so far
 
+  /** Of two OffscreenCanvas. */
   constructor(heard, rebuilt) {
     this.#heard = heard.getContext("2d");
     this.#rebuilt = rebuilt.getContext("2d");

@@ -1,18 +1,19 @@
 // Samples → spectrogram, utterances, envelopes: all of the computing, off the page's own thread.
 //
-// In:  {type: "begin", rate, settings}   a recording of any sample rate; settings: {step, language, deviceId}
-//      {type: "port", port}              where the microphone's samples will come from
+// In:  {type: "canvases", heard, rebuilt}  to draw on
+//      {type: "begin", rate, settings}     a recording of any sample rate; settings: {step, language, deviceId}
+//      {type: "port", port}                where the microphone's samples will come from
 //      {type: "samples", samples}, {type: "end"}
-//      {type: "file", buffer, settings}  a whole file; {type: "decoded", rate, channels, settings} where it is no WAV
-// Out: {type: "length", frames}          of a file
-//      {type: "columns", count, pixels}  of the spectrogram, RGBA
-//      {type: "utterance", …}            see `send`
+//      {type: "file", buffer, settings}    a whole file; {type: "decoded", rate, channels, settings} where it is no WAV
+// Out: {type: "progress", frames}          heard so far
+//      {type: "utterance", …}              see `send`
 //      {type: "end", frames}, {type: "undecoded", buffer}, {type: "trouble", message}
 
 import {
   BANDS, HOP_LENGTH, Resampler, SAMPLE_RATE, StreamingLogMel, clampToFloor, decode, encode, pack,
 } from "../amser-codec.js";
 import { pixelsOf } from "./colours.js";
+import { Spectrogram } from "./spectrogram.js";
 import { Utterances } from "./utterances.js";
 import { readWav } from "./wav.js";
 
@@ -20,8 +21,10 @@ const AT_ONCE = SAMPLE_RATE / 2; // samples of a file between two messages
 const FAINTEST_PEAK = 0.4; // the colours' scale begins there, so that silence stays dark
 const CANCELLED = 0.03; // of a channel's power is left in the mean of all: they are in opposite phase
 const FRAMES_PER_SECOND = SAMPLE_RATE / HOP_LENGTH;
+const TOLD_EVERY = 100; // frames
 
 let recording = null;
+let spectrogram = null;
 
 self.onmessage = receive;
 
@@ -34,6 +37,9 @@ function receive({ data }) {
 }
 
 const handlers = {
+  canvases: ({ heard, rebuilt }) => {
+    spectrogram = new Spectrogram(heard, rebuilt);
+  },
   begin: ({ rate, settings }) => begin(rate, settings),
   port: ({ port }) => {
     port.onmessage = receive;
@@ -48,7 +54,8 @@ const handlers = {
   decoded: (audio) => whole(audio, audio.settings),
 };
 
-function begin(rate, settings) {
+function begin(rate, settings, frames) {
+  spectrogram.begin(frames);
   recording = {
     settings,
     resampler: new Resampler(rate),
@@ -62,9 +69,8 @@ function begin(rate, settings) {
 }
 
 function whole({ rate, channels }, settings) {
-  begin(rate, settings);
   const samples = mixed(channels);
-  self.postMessage({ type: "length", frames: Math.floor((samples.length * FRAMES_PER_SECOND) / rate) });
+  begin(rate, settings, Math.floor((samples.length * FRAMES_PER_SECOND) / rate));
   for (let at = 0; at < samples.length; at += AT_ONCE) hear(samples.slice(at, at + AT_ONCE));
   end();
 }
@@ -89,13 +95,15 @@ function show(frames, started) {
   if (!frames.length) return;
   for (const cell of frames) if (cell > recording.loudest) recording.loudest = cell;
   const count = frames.length / BANDS;
-  const pixels = pixelsOf(frames, recording.loudest);
   recording.frames += count;
-  self.postMessage({ type: "columns", count, pixels }, [pixels.buffer]);
+  spectrogram.add(count, pixelsOf(frames, recording.loudest));
+  if (Math.floor(recording.frames / TOLD_EVERY) > Math.floor((recording.frames - count) / TOLD_EVERY)) {
+    self.postMessage({ type: "progress", frames: recording.frames });
+  }
   recording.utterances.push(frames).forEach(send);
 }
 
-/** An utterance: its envelope for the cluster, and for the page what the cluster will see of it. */
+/** An utterance: its envelope for the cluster; beside the spectrogram, what the cluster will see of it. */
 function send({ start, frames: unclamped }) {
   const { settings, startedAt, spent, loudest } = recording;
   const frames = unclamped.length / BANDS;
@@ -107,13 +115,13 @@ function send({ start, frames: unclamped }) {
   const { deviceId, language } = settings;
   const envelope = pack({ payload, frames, seconds, deviceId, language, utteranceId, capturedAt });
   clock.push(performance.now());
-  const pixels = pixelsOf(decode(payload, frames), loudest);
+  spectrogram.sent(start, frames, pixelsOf(decode(payload, frames), loudest));
   self.postMessage(
     {
       type: "utterance", start, frames, seconds, utteranceId, capturedAt, deviceId, language, step: settings.step,
-      payloadBytes: payload.length, envelope, pixels, timings: { "log-mel": spent, klt: clock[1] - clock[0] },
+      payloadBytes: payload.length, envelope, timings: { "log-mel": spent, klt: clock[1] - clock[0] },
     },
-    [envelope.buffer, pixels.buffer],
+    [envelope.buffer],
   );
   recording.spent = 0;
 }
