@@ -24,7 +24,15 @@ from deployments.gateway.playground import router
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WHERE = "AMSER_TEST_BROWSER"  # a path, for browsers with another name
 STAGES = {"queue": 0.4, "mel": 1.1, "asr": 182.0, "text_embedding": 0.3, "roberta": 21.0, "fusion": 4.2, "total": 209.0}
-PROBABILITIES = {"angry": 0.03, "disgust": 0.02, "fear": 0.05, "happy": 0.61, "neutral": 0.17, "sad": 0.04, "surprise": 0.08}
+PROBABILITIES = {
+    "angry": 0.03,
+    "disgust": 0.02,
+    "fear": 0.05,
+    "happy": 0.61,
+    "neutral": 0.17,
+    "sad": 0.04,
+    "surprise": 0.08,
+}
 
 
 def executable() -> str | None:
@@ -34,7 +42,9 @@ def executable() -> str | None:
     if found := next((path for name in NAMES if (path := shutil.which(name))), None):
         return found
     installed = Path.home() / ".cache" / "ms-playwright"
-    return next((str(path) for path in sorted(installed.glob("chromium*/chrome-linux*/*chrom*")) if path.is_file()), None)
+    return next(
+        (str(path) for path in sorted(installed.glob("chromium*/chrome-linux*/*chrom*")) if path.is_file()), None
+    )
 
 
 @contextmanager
@@ -125,7 +135,13 @@ def answer_of(envelope: wire.Envelope, count: int) -> dict[str, Any]:
         "speech": "yes",
         "speech_probability": 0.99,
         "transcript": {"text": f"Utterance {count} was heard.", "language": "en", "average_log_probability": -0.2},
-        "input": {"codec": "klt", "bytes": len(envelope.payload), "seconds": envelope.seconds, "rank": None, "step": 23},
+        "input": {
+            "codec": "klt",
+            "bytes": len(envelope.payload),
+            "seconds": envelope.seconds,
+            "rank": None,
+            "step": 23,
+        },
         "timings_ms": STAGES,
         "models": {},
         "degraded": [],

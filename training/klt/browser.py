@@ -30,8 +30,8 @@ TYPES: Final = {"<f4": "Float32Array", "<i4": "Int32Array", "<i2": "Int16Array",
 def arrays_for_browsers() -> dict[str, NDArray[Any]]:
     """By name, little-endian. Of symmetric frequencies and values, the half from zero upwards.
 
-    `forward_n` and `inverse_n` (n, n) are the cosines with their weights. `mel_starts`, `mel_ends` int32 (80,) say which bins
-    of the spectrum the filters take; `mel_weights` float32, with which weights, one filter after another.
+    `forward_n` and `inverse_n` (n, n) are the cosines with their weights. `mel_starts`, `mel_ends` int32 (80,) say
+    which bins of the spectrum the filters take; `mel_weights` float32, with which weights, one filter after another.
     """
     known = tables()
     with (files("amser.codecs") / "klt.npz").open("rb") as file, np.load(file) as content:
