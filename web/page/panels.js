@@ -9,7 +9,11 @@ const WAV_PER_SECOND = 32000; // bytes: 16 kHz, 16 bits
 const HEX_BYTES = 96; // shown
 const HEX_PER_LINE = 16;
 const NUMBER = new Intl.NumberFormat("en");
-const TITLES = { asr: "words", text_embedding: "text vectors", roberta: "text encoder", fusion: "emotion", mel: "rebuild log-Mel" };
+const TITLES = {
+  asr: "words", text_embedding: "text vectors", text_encoder: "text encoder", fusion: "emotion", mel: "rebuild log-Mel",
+  queue: "admission", waiting: "between stages",
+};
+const BEFORE_A_STAGE = "-queue"; // how Server-Timing ends the name of a wait
 
 const find = (id) => document.getElementById(id);
 
@@ -85,12 +89,15 @@ export class Words {
 
 /** The stages of an utterance: on this device, on the way, on the cluster. */
 export function showTimings(here, serverTiming, milliseconds) {
-  const stages = stagesOf(serverTiming);
-  const total = stages.find(([stage]) => stage === "total")?.[1] ?? 0;
+  const timed = stagesOf(serverTiming);
+  const total = timed.find(([stage]) => stage === "total")?.[1] ?? 0;
+  const waits = timed.filter(([stage]) => stage.endsWith(BEFORE_A_STAGE));
+  const waiting = waits.reduce((sum, [, duration]) => sum + duration, 0);
+  const stages = [...timed.filter((each) => !waits.includes(each)), ...(waits.length ? [["waiting", waiting]] : [])];
   const rows = [
     ...Object.entries(here).map(([stage, duration]) => ["here", `${stage} (here)`, duration]),
     ["between", "on the way", Math.max(0, milliseconds - total)],
-    ...stages.filter(([stage]) => stage !== "total").map(([stage, duration]) => ["there", titleOf(stage), duration]),
+    ...stages.filter(([stage]) => stage !== "total").map(([stage, duration]) => ["there", TITLES[stage] ?? stage, duration]),
   ];
   const longest = Math.max(...rows.map(([, , duration]) => duration), 1);
   find("no-timings").hidden = true;
@@ -152,12 +159,6 @@ function hexOf(bytes) {
     lines.push(`${at.toString(16).padStart(4, "0")}  ${line.join(" ")}`);
   }
   return `${lines.join("\n")}${bytes.length > HEX_BYTES ? "\n…" : ""}`;
-}
-
-function titleOf(stage) {
-  const queue = stage.endsWith("-queue");
-  const name = queue ? stage.slice(0, -"-queue".length) : stage;
-  return `${TITLES[name] ?? name}${queue ? ", waiting" : ""}`;
 }
 
 function clock(seconds) {
