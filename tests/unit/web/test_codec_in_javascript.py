@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from javascript import call, has_node
 from numpy.typing import NDArray
+from pages import ROOT, blocks
 from recordings import Waveform
 
 from amser import wire
@@ -179,3 +181,21 @@ def test_nearly_every_envelope_of_a_waveform_is_the_same(speech: list[Waveform])
         expected = decode("klt", payload, bands=BANDS, frames=mel.shape[1])
         np.testing.assert_allclose(wire.decode_mel(wire.unpack(found)), expected, atol=1)
     assert same >= len(speech) - 1
+
+
+@needs_node
+def test_the_example_of_the_page_makes_an_envelope(speech: list[Waveform], tmp_path: Path) -> None:
+    (example,) = [block.content for block in blocks("docs/browser.md") if block.language == "javascript"]
+    samples = resample(speech[0], SAMPLE_RATE, 48_000)
+    (tmp_path / "samples").write_bytes(samples.astype("<f4").tobytes())
+    around = (
+        "import { readFileSync, writeFileSync } from 'node:fs';\n"
+        "const samples = new Float32Array(new Uint8Array(readFileSync('samples')).buffer);\n"
+        "globalThis.fetch = async (path, { body }) => writeFileSync('body', body);\n"
+    )
+    module_url = (ROOT / "web" / "amser-codec.js").as_uri()
+    (tmp_path / "example.mjs").write_text(around + example.replace("./amser-codec.js", module_url))
+    subprocess.run(["node", "example.mjs"], cwd=tmp_path, check=True)
+    received = wire.unpack((tmp_path / "body").read_bytes())
+    assert (received.device_id, received.language, received.codec) == ("kitchen", "en", "klt")
+    np.testing.assert_allclose(received.seconds, speech[0].size / SAMPLE_RATE, atol=0.001)
