@@ -29,9 +29,8 @@ def main(url: str, recording: str) -> int:
             path = DOCS / f"playground-{name}.png"
             page.screenshot(path=path)
             with Image.open(path) as image:
-                image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-                    path, optimize=True
-                )
+                fewer = image.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+                fewer.save(path, optimize=True)
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
             context.close()
     return 0

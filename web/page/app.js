@@ -17,22 +17,27 @@ const totals = { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: true };
 let round = 0; // of recordings: what is late for an earlier one is not shown
 
 const listener = new Listener(settings, [find("original"), find("rebuilt")], {
-  progress: ({ frames }) => {
-    totals.frames = frames;
-    update();
-  },
-  utterance: (utterance) => send(utterance, round),
-  end: ({ frames }) => {
-    totals.frames = frames;
-    totals.ended = true;
-    update();
+  progress: ({ frames, round: of }) => heard(frames, of),
+  utterance: (utterance) => send(utterance, utterance.round),
+  end: ({ frames, round: of }) => {
+    if (of === round) totals.ended = true;
+    heard(frames, of);
     done();
   },
-  trouble: ({ message }) => say(message, true),
+  trouble: ({ message, round: of = round }) => {
+    if (of === round) say(message, true);
+  },
+  lost: () => stop(),
 });
 
 function settings() {
-  return { step: find("step").value, language: find("language").value || null, deviceId };
+  return { step: find("step").value, language: find("language").value || null, deviceId, round };
+}
+
+function heard(frames, of) {
+  if (of !== round) return;
+  totals.frames = frames;
+  update();
 }
 
 function begin() {
@@ -44,6 +49,7 @@ function begin() {
 }
 
 async function send(utterance, mine) {
+  if (mine !== round) return;
   const start = utterance.start / FRAMES_PER_SECOND;
   totals.waiting += 1;
   totals.spoken += utterance.seconds;
@@ -95,29 +101,36 @@ function say(text, trouble = false) {
 }
 
 function showListening() {
-  find("microphone").setAttribute("aria-pressed", String(listener.listening));
+  find("microphone").classList.toggle("listening", listener.listening);
   find("microphone").lastElementChild.textContent = listener.listening ? "Stop" : "Speak";
 }
 
-find("microphone").addEventListener("click", async () => {
+let opening = false;
+async function listen() {
+  if (opening) return;
+  opening = true;
+  begin();
   try {
-    if (listener.listening) {
-      await listener.stop();
-    } else {
-      begin();
-      await listener.start();
-      say("Listening: speak, and pause where a sentence ends.");
-    }
+    await listener.start();
+    say("Listening: speak, and pause where a sentence ends.");
   } catch (error) {
     say(error.name === "NotAllowedError" ? "The browser was told not to open the microphone." : error.message, true);
   }
+  opening = false;
   showListening();
-});
+}
+
+async function stop() {
+  const stopped = listener.stop();
+  showListening();
+  await stopped;
+}
+
+find("microphone").addEventListener("click", () => (listener.listening ? stop() : listen()));
 
 async function open(file) {
   if (!file) return;
-  if (listener.listening) await listener.stop();
-  showListening();
+  await stop();
   begin();
   say(`Reading ${file.name}…`);
   await listener.open(file);

@@ -69,7 +69,7 @@ export class Words {
     }
     for (const detail of details) what.appendChild(document.createElement("span")).textContent = detail;
     this.#list.append(item);
-    this.#list.scrollTop = this.#list.scrollHeight;
+    this.#list.parentElement.scrollTop = this.#list.scrollHeight;
   }
 
   /** The answer to an utterance. */

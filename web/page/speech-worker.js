@@ -1,13 +1,14 @@
 // Samples → spectrogram, utterances, envelopes: all of the computing, off the page's own thread.
 //
 // In:  {type: "canvases", heard, rebuilt}  to draw on
-//      {type: "begin", rate, settings}     a recording of any sample rate; settings: {step, language, deviceId}
+//      {type: "begin", rate, settings}     a recording of any sample rate; settings: {step, language, deviceId, round}
 //      {type: "port", port}                where the microphone's samples will come from
 //      {type: "samples", samples}, {type: "end"}
 //      {type: "file", buffer, settings}    a whole file; {type: "decoded", rate, channels, settings} where it is no WAV
 // Out: {type: "progress", frames}          heard so far
 //      {type: "utterance", …}              see `send`
 //      {type: "end", frames}, {type: "undecoded", buffer}, {type: "trouble", message}
+// Each has the `round` of the settings that came with its recording.
 
 import {
   BANDS, HOP_LENGTH, Resampler, SAMPLE_RATE, StreamingLogMel, clampToFloor, decode, encode, pack,
@@ -32,8 +33,12 @@ function receive({ data }) {
   try {
     handlers[data.type](data);
   } catch (error) {
-    self.postMessage({ type: "trouble", message: error.message });
+    tell({ type: "trouble", message: error.message });
   }
+}
+
+function tell(message, transferred = []) {
+  self.postMessage({ ...message, round: recording?.settings.round }, transferred);
 }
 
 const handlers = {
@@ -42,13 +47,16 @@ const handlers = {
   },
   begin: ({ rate, settings }) => begin(rate, settings),
   port: ({ port }) => {
-    port.onmessage = receive;
+    const mine = recording;
+    port.onmessage = (message) => {
+      if (recording === mine) receive(message);
+    };
   },
   samples: ({ samples }) => hear(samples),
   end,
   file: ({ buffer, settings }) => {
     const wav = readWav(buffer);
-    if (!wav) self.postMessage({ type: "undecoded", buffer }, [buffer]);
+    if (!wav) self.postMessage({ type: "undecoded", buffer, settings }, [buffer]);
     else whole(wav, settings);
   },
   decoded: (audio) => whole(audio, audio.settings),
@@ -86,7 +94,7 @@ function end() {
   show(recording.logMel.push(recording.resampler.finish()), started);
   show(recording.logMel.finish(), performance.now());
   recording.utterances.finish().forEach(send);
-  self.postMessage({ type: "end", frames: recording.frames });
+  tell({ type: "end", frames: recording.frames });
   recording = null;
 }
 
@@ -98,7 +106,7 @@ function show(frames, started) {
   recording.frames += count;
   spectrogram.add(count, pixelsOf(frames, recording.loudest));
   if (Math.floor(recording.frames / TOLD_EVERY) > Math.floor((recording.frames - count) / TOLD_EVERY)) {
-    self.postMessage({ type: "progress", frames: recording.frames });
+    tell({ type: "progress", frames: recording.frames });
   }
   recording.utterances.push(frames).forEach(send);
 }
@@ -116,7 +124,7 @@ function send({ start, frames: unclamped }) {
   const envelope = pack({ payload, frames, seconds, deviceId, language, utteranceId, capturedAt });
   clock.push(performance.now());
   spectrogram.sent(start, frames, pixelsOf(decode(payload, frames), loudest));
-  self.postMessage(
+  tell(
     {
       type: "utterance", start, frames, seconds, utteranceId, capturedAt, deviceId, language, step: settings.step,
       payloadBytes: payload.length, envelope, timings: { "log-mel": spent, klt: clock[1] - clock[0] },
