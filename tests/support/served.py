@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
 
-STARTS_WITHIN_S = 240.0  # a busy machine loads weights slowly
+STARTS_WITHIN_S = 240.0
 
 
 @contextmanager
