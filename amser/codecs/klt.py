@@ -46,6 +46,7 @@ FLOOR_BELOW: Final = DYNAMIC_RANGE / LOG_SCALE
 LARGEST_LENGTH: Final = 4096  # bytes of a streamed block
 LENGTH_BYTES: Final = 2  # at most, LEB128
 LARGEST_SYMBOL: Final = 2**16 - 2  # what 16 digits hold; cells within ±16 come to 36,815 of the finest steps at most
+Float64 = NDArray[np.float64]
 Uniform = constriction.stream.model.Uniform
 LENGTHS: Final = Uniform(16)
 
@@ -232,14 +233,18 @@ class StreamDecoder:
         return _synthesise(np.concatenate(parts, axis=1), len(parts) * STREAMED, self._header[2])
 
 
-def _analyse(log_mel: Float32, block: int) -> Float32:
-    """(80, T) → (80, blocks, block): weighted coefficients; the last frame fills the last block."""
+def _analyse(log_mel: Float32, block: int) -> Float64:
+    """(80, T) → (80, blocks, block): weighted coefficients; the last frame fills the last block.
+
+    In float64: what another order of the same sums gives differs by 1e-15, and practically never rounds to another
+    symbol. So every processor writes the same bytes, and so does a browser (docs/browser.md).
+    """
     known = tables()
     count = -(-log_mel.shape[1] // block)
-    rows = np.empty((BANDS, count * block), np.float32)
-    np.matmul(known.analysis, log_mel - known.mean, out=rows[:, : log_mel.shape[1]])
+    rows = np.empty((BANDS, count * block), np.float64)
+    np.matmul(known.analysis.astype(np.float64), log_mel - known.mean, out=rows[:, : log_mel.shape[1]])
     rows[:, log_mel.shape[1] :] = rows[:, log_mel.shape[1] - 1, None]
-    coefficients: Float32 = rows.reshape(BANDS, count, block) @ known.forward(block).T
+    coefficients: Float64 = rows.reshape(BANDS, count, block) @ known.forward(block).T.astype(np.float64)
     return coefficients
 
 
@@ -251,7 +256,7 @@ def _synthesise(coefficients: Float32, frames: int, level: int) -> Float32:
     return np.clip(log_mel, -LARGEST_VALUE, LARGEST_VALUE, out=log_mel)
 
 
-def _write(coefficients: Float32, order: Plan, step: float) -> bytes:
+def _write(coefficients: Float64, order: Plan, step: float) -> bytes:
     """The range coder's bytes: loudest class first, all its coefficients in all blocks; then what passed the tables."""
     bands, count, block = coefficients.shape
     steps = coefficients.transpose(0, 2, 1).reshape(bands * block, count)[order.order] / np.float32(step)

@@ -11,6 +11,7 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+POLICY: Final = "Content-Security-Policy"
 NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 # Swagger UI sets styles by itself; ReDoc searches in a worker made from a blob
 PAGE: Final = (
@@ -44,12 +45,12 @@ class SecurityHeaders:
                     headers.setdefault("Cache-Control", "no-store")
                 if scope["scheme"] == "https":
                     headers["Strict-Transport-Security"] = HSTS
-                if headers.get("content-type", "").startswith("text/html"):
+                if POLICY not in headers and headers.get("content-type", "").startswith("text/html"):
                     page = message
                     return
-                headers["Content-Security-Policy"] = NOTHING
+                headers.setdefault(POLICY, NOTHING)  # the playground brings its own
             elif page is not None and message["type"] == "http.response.body":
-                MutableHeaders(scope=page)["Content-Security-Policy"] = _policy(message.get("body", b""))
+                MutableHeaders(scope=page)[POLICY] = _policy(message.get("body", b""))
                 start, page = page, None
                 await send(start)
             await send(message)

@@ -23,6 +23,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
+        "/": "open",  # the playground: its files say nothing of anybody, and what it sends needs the key typed into it
         "/docs": "docs",
         "/docs/oauth2-redirect": "docs",
         "/redoc": "docs",
@@ -31,7 +32,12 @@ RULES: Final = MappingProxyType[str, Rule](
     }
 )
 UNDER: Final = MappingProxyType[str, Rule](
-    {"/static-offline-docs/": "docs", "/problems/": "docs", "/v1/models/": "read"}
+    {
+        "/static-offline-docs/": "docs",
+        "/problems/": "docs",
+        "/v1/models/": "read",
+        "/web/": "open",  # of the playground
+    }
 )
 
 

@@ -28,6 +28,7 @@ from deployments.gateway.decoding import Decoders
 from deployments.gateway.openai.routes import Served
 from deployments.gateway.openai.routes import router as openai_router
 from deployments.gateway.openai.transcriptions import Transcriptions
+from deployments.gateway.playground import router as playground
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
@@ -58,6 +59,7 @@ api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_
 api.include_router(batch_router)
 api.include_router(openai_router)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
+api.include_router(playground)
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)

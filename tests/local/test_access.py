@@ -118,8 +118,9 @@ def test_other_credentials_are_no_key(client: httpx.Client, header: str) -> None
 
 def test_paths_without_a_route_want_a_key_too(client: httpx.Client, tokens: dict[str, str]) -> None:
     for path in ("/v1/emotion/", "//healthz", "/healthz/x", "/V1/models", "/v1/%6dodels/"):
-        assert client.get(path).status_code == 401, path
-        assert client.get(path, headers=bearer(tokens["right"])).status_code in (307, 404), path
+        url = str(client.base_url).rstrip("/") + path  # joined here: httpx takes two slashes for those of a host
+        assert client.get(url).status_code == 401, path
+        assert client.get(url, headers=bearer(tokens["right"])).status_code in (307, 404), path
 
 
 def test_a_newline_behind_a_path_opens_nothing(client: httpx.Client, tokens: dict[str, str]) -> None:

@@ -236,7 +236,7 @@ def test_kinds_of_refusals_that_admission_and_absent_stages_raise() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "kind"),
     [
-        ("GET", "/", "not-found"),
+        ("GET", "/nothing", "not-found"),
         ("GET", "/v1/nothing", "not-found"),
         ("POST", "/v1/emotion/", "not-found"),
         ("GET", "/problems/none", "not-found"),

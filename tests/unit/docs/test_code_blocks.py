@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pages import QUICK_STARTS, ROOT, Command, all_pages, blocks, commands, runs_on_a_cluster
 
-KNOWN_LANGUAGES = {"bash", "python", "json", "yaml", ""}  # "": a drawing, or a header of HTTP
+KNOWN_LANGUAGES = {"bash", "python", "json", "yaml", "javascript", ""}  # "": a drawing, or a header of HTTP
 
 # Commands that need no cluster and are quick: run as they stand, and what they have to print.
 RUN_HERE = {
