@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from deployments.intake.limits import BodySettings
+from deployments.intake.limits import SpoolSettings
 
 SECRET_PREFIX: Final = "whsec_"  # Standard Webhooks
 FEWEST_SECRET_BYTES: Final = 24
@@ -16,15 +16,6 @@ FEWEST_SECRET_BYTES: Final = 24
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SpoolSettings(BodySettings):
-    """Recordings on their way, which are kept in files and not in memory."""
-
-    at_once: int = Field(16, ge=1)
-    of_a_client: int = Field(4, ge=1)
-    held_bytes: int = Field(2_147_483_648, ge=1)
-    """Of all of them, in the temporary folder of the node."""
 
 
 class JobSettings(_Settings):

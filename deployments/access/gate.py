@@ -40,13 +40,14 @@ UNITS: Final = {
     "speech": "s of speech a minute",
 }
 # What a page of another origin may send and read
-CORS_METHODS: Final = ("GET", "HEAD", "POST")
+CORS_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 CORS_HEADERS: Final = (
     "Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id", "Amser-Request-Id",
     "X-Request-Id", "Cache-Control", "traceparent", "tracestate",
 )  # fmt: skip
 CORS_EXPOSED: Final = (
-    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
+    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Location", "Preference-Applied", "Retry-After",
+    "Server-Timing",
 )  # fmt: skip
 
 Respond = Callable[[Denied, HTTPConnection], Response]

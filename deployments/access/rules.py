@@ -18,6 +18,7 @@ RULES: Final = MappingProxyType[str, Rule](
     {
         "/v1/emotion": "recognize",
         "/v1/emotion/audio": "recognize",
+        "/v1/recordings": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
@@ -28,7 +29,10 @@ RULES: Final = MappingProxyType[str, Rule](
         "/problems": "docs",
     }
 )
-UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})
+UNDER: Final = MappingProxyType[str, Rule](
+    {"/v1/jobs/": "recognize", "/static-offline-docs/": "docs", "/problems/": "docs"}
+)
+JOB: Final = "/v1/jobs/{id}"  # as metrics and logs name each of them
 
 
 def rule_of(path: str) -> Rule:
@@ -41,6 +45,8 @@ def rule_of(path: str) -> Rule:
 
 def route_of(path: str) -> str:
     """A path as metrics and logs name it: one of ours, or `other` for whatever else a client asks for."""
+    if path.startswith("/v1/jobs/"):
+        return JOB
     return path if path in RULES else "other"
 
 

@@ -29,6 +29,8 @@ from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.recordings.answering import RecordingAnswering
+from deployments.gateway.recordings.routes import router as recordings
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -49,6 +51,7 @@ api = FastAPIOffline(  # /docs with its scripts and styles from here: it works w
 # For the documentation; the gate has looked at the key by then
 _KEY: Final = [Security(HTTPBearer(scheme_name="key", auto_error=False, description="A key of the operator's"))]
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
+api.include_router(recordings)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
 
 _PROBLEMS: Final = documented(
@@ -101,6 +104,9 @@ class Ingress:
         emotions = models.emotions if models else emotion_classes(settings)
         self._stages = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
         self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
+        self.recordings = RecordingAnswering(
+            settings, self._answering, languages, emotions, self._gate, self._telemetry
+        )
         self._metrics = self._answering.metrics
         self._envelopes = EnvelopeReader(settings.requests, languages)
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
@@ -185,6 +191,7 @@ class Ingress:
         """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
         self._telemetry.check()
         self._metrics.refresh()
+        self.recordings.start()  # here, where the event loop of the replica runs
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from amser import audio, wire
@@ -54,12 +53,16 @@ class Cutting:
     Attributes:
         format: of the file, once it is decoded.
         seconds: of the recording, once it is decoded.
+        warnings: of decoding.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket, settings: RecordingSettings) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], connection: socket.socket, settings: RecordingSettings
+    ) -> None:
         self._process, self._connection, self._settings = process, connection, settings
         self._reader = self._writer = None  # type: Any
         self.format, self.seconds = "", 0.0
+        self.warnings: tuple[str, ...] = ()
 
     async def decode(self) -> None:
         """Until the whole recording is decoded, so that its length is known.
@@ -72,6 +75,7 @@ class Cutting:
         while "format" not in (said := (await self._said())[0]):
             pass
         self.format, self.seconds = str(said["format"]), float(said["seconds"])
+        self.warnings = tuple(map(str, said.get("warnings", ())))
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The segments of a decoded recording, in order. Raises what `decode` raises."""

@@ -1,8 +1,8 @@
 """The process that decodes one recording and cuts it at its pauses: FFmpeg meets what strangers send in here.
 
-Started by `cutting` as `python -m deployments.gateway.recordings.cutting_worker MEMORY CPU_SECONDS MAX_FRAMES MODEL FILE
-SAMPLES`: a socket as its standard input, the recording and an empty file for its samples as open files. It imports
-neither torch nor Ray. It sends one message after another, and waits where nobody reads them:
+Started by `cutting` as `python -m deployments.gateway.recordings.cutting_worker MEMORY CPU_SECONDS MAX_FRAMES MODEL
+FILE SAMPLES`: a socket as its standard input, the recording and an empty file for its samples as open files. It
+imports neither torch nor Ray. It sends one message after another, and waits where nobody reads them:
 
 - `{"decoding": seconds}` and `{"cutting": seconds}`: how far it is;
 - `{"format": name, "seconds": seconds}` once all is decoded. It waits for a byte then, and goes on;
