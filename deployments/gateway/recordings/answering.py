@@ -28,7 +28,6 @@ from deployments.gateway.preferences import (
     read_preferences,
 )
 from deployments.gateway.problems import Refusal, refusal_of
-from deployments.gateway.recordings.documents import JobAnswer
 from deployments.gateway.recordings.jobs import Asked, Jobs, job_store
 from deployments.gateway.recordings.recognition import Recordings
 from deployments.gateway.recordings.store.base import Job, JobsFull
@@ -234,11 +233,11 @@ def _within(visit: Visit) -> Callable[[float], Awaitable[None]]:
 
 
 def _document(
-    document: BaseModel | JobAnswer,
+    document: BaseModel,
     record: RequestRecord,
     status: HTTPStatus = HTTPStatus.OK,
     headers: dict[str, str] | None = None,
 ) -> Response:
     own = {REQUEST_ID_HEADER: record.request_id, "Cache-Control": "no-store"}
-    content = document.model_dump_json(exclude_unset=False)
+    content = document.model_dump_json()
     return Response(content, status.value, {**(headers or {}), **own}, "application/json")

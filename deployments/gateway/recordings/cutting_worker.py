@@ -133,4 +133,5 @@ class _Telling:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), Path(sys.argv[4]), *map(int, sys.argv[5:7]))
+    memory, cpu_s, max_frames, recording, samples = (int(sys.argv[each]) for each in (1, 2, 3, 5, 6))
+    main(memory, cpu_s, max_frames, Path(sys.argv[4]), recording, samples)

@@ -53,7 +53,7 @@ class Asked:
     def preferences(self) -> Preferences:
         """For the segments."""
         wanted = {"words": True} if self.words else {}
-        return Preferences(math.inf, NEVER, self.strict, self.emotions, **wanted)  # type: ignore[arg-type]
+        return Preferences(math.inf, NEVER, self.strict, self.emotions, **wanted)
 
     @classmethod
     def of(cls, job: Job) -> Asked:

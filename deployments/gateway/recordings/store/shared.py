@@ -138,7 +138,7 @@ class SharedJobs:
         while block := await asyncio.to_thread(audio.read, BLOCK):
             await self._asked(self._redis.rpush(f"{key}:audio", block))
             await self._asked(self._redis.expireat(f"{key}:audio", ends))
-        fields = {name: getattr(job, name) for name in FIELDS} | {"holder": ""}
+        fields: dict[Any, Any] = {name: getattr(job, name) for name in FIELDS} | {"holder": ""}
         await self._asked(self._redis.hset(key, mapping=fields))
         await self._asked(self._redis.expireat(key, ends))
         await self._asked(self._redis.zadd(DUE, {job.id: time.time()}))  # last: whoever claims it finds it whole
@@ -148,9 +148,9 @@ class SharedJobs:
         values = await self._asked(self._redis.hmget(PREFIX + job_id, FIELDS))
         if values[0] is None:
             return None
-        text = dict(zip(FIELDS, (value.decode() for value in values), strict=True))
-        numbers = {name: float(text.pop(name)) for name in ("created", "expires", "progress")}
-        job = Job(claims=int(text.pop("claims")), **numbers, **text)
+        fields: dict[str, Any] = dict(zip(FIELDS, (value.decode() for value in values), strict=True))
+        numbers = {name: float(fields[name]) for name in ("created", "expires", "progress")}
+        job = Job(**fields | numbers | {"claims": int(fields["claims"])})
         return job if job.expires > time.time() else None
 
     async def segments(self, job_id: str) -> Mapping[int, str]:
