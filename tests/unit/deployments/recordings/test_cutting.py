@@ -14,7 +14,7 @@ from amser import audio
 from amser.client import segmentation
 from amser.client.segmentation import SpeechDetector, default_model
 from amser.features import SAMPLE_RATE, Float32
-from deployments.gateway.recordings.cutting import cutting
+from deployments.gateway.recordings.cutting import Cutting, Piece, cutting
 from deployments.gateway.recordings.cutting_worker import PAUSES
 from deployments.recording_settings import RecordingSettings
 
@@ -26,6 +26,11 @@ def waveform() -> Float32:
     pause = np.zeros(SAMPLE_RATE, np.float32)
     parts = [part for row in speakers(5) for part in (waveform_of(row["path"]), pause)]
     return np.concatenate(parts)
+
+
+async def all_of(under_way: Cutting) -> list[Piece]:
+    await under_way.decode()
+    return [piece async for piece in under_way.pieces()]
 
 
 def file_of(waveform: Float32, folder: Path) -> Path:
@@ -54,10 +59,9 @@ def test_speech_without_a_pause_does_not_wait_for_its_end(waveform: Float32, mon
 async def test_a_recording_becomes_envelopes_in_order(waveform: Float32, tmp_path: Path) -> None:
     with file_of(waveform, tmp_path).open("rb") as file:
         async with cutting(file, SETTINGS) as under_way:
-            await under_way.decode()
+            pieces = await all_of(under_way)
             assert under_way.seconds == pytest.approx(waveform.size / SAMPLE_RATE)
             assert under_way.format == "flac"
-            pieces = [piece async for piece in under_way.pieces()]
     expected = SpeechDetector(default_model()).utterances(waveform, PAUSES)
     assert [(piece.start, piece.end) for piece in pieces] == pytest.approx(expected, abs=0.05)
     for piece in pieces:
@@ -87,9 +91,7 @@ async def test_a_process_that_runs_out_of_time_is_one_refused_recording(waveform
     with path.open("rb") as recording:
         async with cutting(recording, settings) as under_way:
             with pytest.raises(audio.AudioTooCostly):
-                await under_way.decode()
-                async for _ in under_way.pieces():
-                    pass
+                await all_of(under_way)
 
 
 def test_blocks_are_the_waveform(waveform: Float32, tmp_path: Path) -> None:
