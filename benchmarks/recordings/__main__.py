@@ -132,7 +132,7 @@ def _plain(text: str) -> str:
 
 def recordings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows as they are printed."""
-    columns = ("minutes", "segments", "failed", "x real time", "WER", "gateway MB", "proxy MB", "cutting MB")
+    columns = ("minutes", "segments", "failed", "x real time", "WER", "gateway MB", "proxy MB", "cutting")
     made = table("Recordings as jobs", columns, words=0)
     for row in rows:
         made.add_row(
