@@ -15,6 +15,7 @@ from amser.codecs.klt import COARSEST, PROFILES
 from amser.wire import Limits
 from deployments.access.settings import AuthSettings, CorsSettings, LimitSettings
 from deployments.intake.limits import BodySettings
+from deployments.recording_settings import RecordingSettings
 from deployments.replica.health import HealthLimits
 from deployments.telemetry.settings import TelemetrySettings
 from models.emotion import prior
@@ -237,6 +238,7 @@ class Settings(_Settings):
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
     requests: RequestSettings = RequestSettings()
     decoding: DecodingSettings = DecodingSettings()
+    recordings: RecordingSettings = RecordingSettings()
     health: HealthSettings = HealthSettings()
     flow: FlowSettings = FlowSettings()
     rate_hint: RateHintSettings = RateHintSettings()

@@ -4,7 +4,7 @@
 """
 
 from amser.audio.containers import CODECS, DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, UnreadableAudio
-from amser.audio.decoding import AudioTooCostly, AudioTooLong, decode, read
+from amser.audio.decoding import AudioTooCostly, AudioTooLong, decode, decode_to, read
 
 __all__ = [
     "CODECS",
@@ -16,5 +16,6 @@ __all__ = [
     "UnknownFormat",
     "UnreadableAudio",
     "decode",
+    "decode_to",
     "read",
 ]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -84,6 +84,25 @@ def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]
         AudioTooLong: more than `max_frames`.
         AudioTooCostly: more than `PACKETS_PER_SECOND`, or more memory than this process may have.
     """
+    blocks: list[Float32] = []
+    name, samples = decode_to(file, blocks.append, max_frames)
+    return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32))[:samples], name
+
+
+def decode_to(file: BinaryIO, write: Callable[[Float32], object], max_frames: int | None = None) -> tuple[str, int]:
+    """The same in blocks, so that a long recording is never in memory whole.
+
+    Args:
+        file: see `decode`.
+        write: takes each block, shape (samples,), about `MIXED_AT_ONCE` samples.
+        max_frames: see `decode`.
+
+    Returns:
+        The name of the format, and how many of the samples that were written count: an M4A may end with a few more.
+
+    Raises:
+        amser.features.AudioError: see `decode`; blocks may have been written by then.
+    """
     name = format_of(file)
     if name is None:
         raise UnknownFormat("the file is no audio that can be read", FORMATS)
@@ -94,11 +113,10 @@ def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]
     file.seek(0)
     # FFmpeg reads metadata behind the samples of a WAV where it can seek, and reserves whatever their chunks claim
     source = _Forwards(file) if name == "wav" else file
-    mixer = _Mixer()
+    mixer = _Mixer(write)
     try:
         with av.open(source, "r", DEMUXERS[name], OPTIONS, metadata_errors="ignore") as container:
             stated = _decode(container, name, mixer, max_frames)
-        waveform = mixer.waveform()
     except AudioError:
         raise  # a ValueError too, and says already what is wrong
     except MemoryError as error:  # FFmpeg says the same of too many streams
@@ -106,11 +124,10 @@ def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]
         raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
     except (av.FFmpegError, ValueError) as error:
         raise _damaged(error, mixer.samples) from error
-    if 0 < waveform.size - stated <= LARGEST_FILL:
-        waveform = waveform[: stated or None]
-    if max_frames is not None and waveform.size >= (max_frames + 1) * HOP_LENGTH:
+    samples = stated if stated and 0 < mixer.samples - stated <= LARGEST_FILL else mixer.samples
+    if max_frames is not None and samples >= (max_frames + 1) * HOP_LENGTH:
         raise _too_long(max_frames)
-    return waveform, name
+    return name, samples
 
 
 def _decode(container: InputContainer, name: str, mixer: _Mixer, max_frames: int | None) -> int:
@@ -170,13 +187,16 @@ class _Forwards:
 class _Mixer:
     """Frames → mono at 16 kHz. A stream may change its rate and its channels.
 
+    Args:
+        write: takes each block that is mixed.
+
     Attributes:
         samples: received so far, at 16 kHz.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[Float32], object]) -> None:
         self.samples = 0
-        self._mono: list[Float32] = []
+        self._write = write
         self._held: list[Float32] = []  # (samples, channels), to be mixed together
         self._held_samples = 0
         self._setup: tuple[str, str, int] | None = None
@@ -200,9 +220,6 @@ class _Mixer:
             self._mix()
         self._setup = self._resampler = None
 
-    def waveform(self) -> Float32:
-        return np.concatenate(self._mono) if self._mono else np.zeros(0, np.float32)
-
     def _take(self, pieces: list[AudioFrame]) -> None:
         for piece in pieces:
             samples = np.asarray(piece.to_ndarray(), np.float32)
@@ -214,7 +231,7 @@ class _Mixer:
 
     def _mix(self) -> None:
         if self._held:
-            self._mono.append(to_mono(np.concatenate(self._held)))
+            self._write(to_mono(np.concatenate(self._held)))
             self._held, self._held_samples = [], 0
 
 

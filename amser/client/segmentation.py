@@ -5,9 +5,10 @@ Silero VAD gives a probability of speech every 32 ms; two thresholds and a few d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import onnxruntime
@@ -21,10 +22,22 @@ Span = tuple[float, float]  # start and end in seconds
 WINDOW: Final = 512  # samples, 32 ms: what one probability is about
 CONTEXT: Final = 64  # samples before the window that the network also sees
 STATE_SHAPE: Final = (1, 1, 128)  # of the LSTM
-WINDOWS_AT_ONCE: Final = 2048  # 65 s: an hour of audio needs no more memory than a minute
+WINDOWS_AT_ONCE: Final = 256  # 8 s: an hour of audio needs no more memory than a minute
+LONGEST_PENDING: Final = 20_000  # windows, 10 min without a pause, until what there is becomes utterances as it is
 
 LOUDNESS_BLOCK_S: Final = 0.02
 QUIET_S: Final = 0.2  # how long it must be quiet where a long utterance is cut; between two words it is
+
+
+class Samples(Protocol):
+    """A waveform, float32, shape (samples,), 16 kHz: an array, or a file of which parts are read."""
+
+    @property
+    def size(self) -> int:
+        """Samples."""
+
+    def __getitem__(self, part: slice, /) -> Float32:
+        """Some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +87,75 @@ class SpeechDetector:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, waveform: Float32) -> Float32:
+    def probabilities(self, waveform: Samples) -> Float32:
         """The probability of speech in each window of a waveform at 16 kHz.
 
         Returns:
             float32, shape (ceil(samples / WINDOW),).
         """
-        count = -(-waveform.size // WINDOW)
-        padded = np.zeros(CONTEXT + max(count, 1) * WINDOW, np.float32)
-        padded[CONTEXT : CONTEXT + waveform.size] = waveform
-        windows = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + WINDOW)[::WINDOW]
-        hidden = cell = np.zeros(STATE_SHAPE, np.float32)
-        found = [np.zeros(0, np.float32)]
-        for start in range(0, count, WINDOWS_AT_ONCE):
-            block = np.ascontiguousarray(windows[start : start + WINDOWS_AT_ONCE])
-            speech, hidden, cell = self._session.run(None, {"input": block, "h": hidden, "c": cell})
-            found.append(speech)
-        return np.concatenate(found)
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks(waveform)])
 
     def utterances(
         self,
-        waveform: Float32,
+        waveform: Samples,
         settings: SegmentationSettings = SegmentationSettings(),  # noqa: B008 - frozen
     ) -> list[Span]:
         """Start and end in seconds of each utterance, in order, none overlapping; empty where there is no speech.
 
         Args:
             waveform: float32, shape (samples,), 16 kHz.
+            settings: when speech begins and ends.
         """
-        spans = _spans(self.probabilities(waveform), settings)
-        return [
-            piece
-            for span in _padded(spans, waveform.size / SAMPLE_RATE, settings.padding_s)
-            for piece in _split(span, waveform, settings.longest_s)
-        ]
+        return list(self.found(waveform, settings))
+
+    def found(self, waveform: Samples, settings: SegmentationSettings) -> Iterator[Span]:
+        """The same utterances, each as soon as the pause behind it is found: some minutes are in memory at most."""
+        pending, first = np.zeros(0, np.float32), 0  # probabilities, and the window of the first one
+        for block in self._blocks(waveform):
+            pending = np.concatenate([pending, block])
+            cut = _last_pause(pending, settings)
+            if cut or pending.size >= LONGEST_PENDING:
+                cut = cut or pending.size
+                yield from _utterances(pending[:cut], first, waveform, settings)
+                pending, first = pending[cut:], first + cut
+        yield from _utterances(pending, first, waveform, settings)
+
+    def _blocks(self, waveform: Samples) -> Iterator[Float32]:
+        """Probabilities of `WINDOWS_AT_ONCE` windows each."""
+        count = -(-waveform.size // WINDOW)
+        hidden = cell = np.zeros(STATE_SHAPE, np.float32)
+        for start in range(0, count, WINDOWS_AT_ONCE):
+            stop = min(start + WINDOWS_AT_ONCE, count)
+            begin = start * WINDOW - CONTEXT
+            piece = waveform[max(0, begin) : stop * WINDOW]
+            padded = np.zeros(CONTEXT + (stop - start) * WINDOW, np.float32)
+            padded[max(0, -begin) :][: piece.size] = piece
+            windows = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + WINDOW)[::WINDOW]
+            block = np.ascontiguousarray(windows)
+            speech, hidden, cell = self._session.run(None, {"input": block, "h": hidden, "c": cell})
+            yield speech
+
+
+def _last_pause(probabilities: Float32, settings: SegmentationSettings) -> int:
+    """The window in the middle of the last pause that ends an utterance; 0 where there is none."""
+    edges = np.diff((~_is_speech(probabilities, settings)).astype(np.int8), prepend=0, append=0)
+    starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)
+    # So long that the padding on both sides does not reach its middle
+    long_enough = (ends - starts) * WINDOW / SAMPLE_RATE >= settings.minimum_silence_s + 2 * settings.padding_s
+    pauses = np.flatnonzero(long_enough & (starts > 0))
+    return int(starts[pauses[-1]] + ends[pauses[-1]]) // 2 if pauses.size else 0
+
+
+def _utterances(probabilities: Float32, first: int, waveform: Samples, settings: SegmentationSettings) -> list[Span]:
+    """In a stretch of a waveform that begins with the window `first`."""
+    offset_s = first * WINDOW / SAMPLE_RATE
+    duration_s = min(waveform.size - first * WINDOW, probabilities.size * WINDOW) / SAMPLE_RATE
+    spans = _padded(_spans(probabilities, settings), duration_s, settings.padding_s)
+    return [
+        piece
+        for start, end in spans
+        for piece in _split((start + offset_s, end + offset_s), waveform, settings.longest_s)
+    ]
 
 
 def _spans(probabilities: Float32, settings: SegmentationSettings) -> list[Span]:
@@ -140,7 +188,7 @@ def _padded(spans: list[Span], duration_s: float, padding_s: float) -> list[Span
     ]
 
 
-def _split(span: Span, waveform: Float32, longest_s: float) -> list[Span]:
+def _split(span: Span, waveform: Samples, longest_s: float) -> list[Span]:
     """A span in pieces of at most `longest_s`, none of them under a third of that."""
     start, end = span
     pieces = []
@@ -151,7 +199,7 @@ def _split(span: Span, waveform: Float32, longest_s: float) -> list[Span]:
     return [*pieces, (start, end)]
 
 
-def _quietest(waveform: Float32, low_s: float, high_s: float) -> float:
+def _quietest(waveform: Samples, low_s: float, high_s: float) -> float:
     """The second within [low_s, high_s] around which `QUIET_S` of the waveform have the least energy."""
     block = round(LOUDNESS_BLOCK_S * SAMPLE_RATE)
     region = waveform[round(low_s * SAMPLE_RATE) : round(high_s * SAMPLE_RATE)]

@@ -41,7 +41,7 @@ UNITS: Final = {
     "speech": "s of speech a minute",
 }
 # What a page of another origin may send and read
-CORS_METHODS: Final = ("GET", "HEAD", "POST")
+CORS_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 CORS_HEADERS: Final = (
     "Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id", "Amser-Request-Id",
     "X-Request-Id", "Cache-Control", "traceparent", "tracestate",
@@ -51,8 +51,8 @@ CORS_HEADERS: Final = (
     "OpenAI-Project",
 )  # fmt: skip
 CORS_EXPOSED: Final = (
-    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Preference-Applied", "Retry-After", "Server-Timing",
-    "X-Request-Id", "X-Should-Retry",
+    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Location", "Preference-Applied", "Retry-After",
+    "Server-Timing", "X-Request-Id", "X-Should-Retry",
 )  # fmt: skip
 
 Respond = Callable[[Denied, HTTPConnection], Response]

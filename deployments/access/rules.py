@@ -20,6 +20,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/v1/emotion/audio": "recognize",
         "/v1/audio/transcriptions": "recognize",
         "/v1/emotion:batch": "recognize",
+        "/v1/recordings": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
@@ -35,10 +36,12 @@ UNDER: Final = MappingProxyType[str, Rule](
     {
         "/static-offline-docs/": "docs",
         "/problems/": "docs",
+        "/v1/jobs/": "recognize",
         "/v1/models/": "read",
         "/web/": "open",  # of the playground
     }
 )
+JOB: Final = "/v1/jobs/{id}"  # as metrics and logs name each of them
 
 
 def rule_of(path: str) -> Rule:
@@ -51,6 +54,8 @@ def rule_of(path: str) -> Rule:
 
 def route_of(path: str) -> str:
     """A path as metrics and logs name it: one of ours, or `other` for whatever else a client asks for."""
+    if path.startswith("/v1/jobs/"):
+        return JOB
     return path if path in RULES else "other"
 
 

@@ -63,8 +63,14 @@ def answer_store(settings: IdempotencySettings) -> AnswerStore | None:
     if settings.store == "redis":
         assert settings.redis_url is not None  # by its validator
         return RedisStore(settings.redis_url.get_secret_value(), settings.ttl_s)
-    folder = settings.folder or Path(tempfile.gettempdir()) / f"amser-{os.getuid()}"
-    return EmbeddedStore(folder, ttl_s=settings.ttl_s, max_answers=settings.max_answers, max_bytes=settings.max_bytes)
+    return EmbeddedStore(
+        embedded_folder(settings), ttl_s=settings.ttl_s, max_answers=settings.max_answers, max_bytes=settings.max_bytes
+    )
+
+
+def embedded_folder(settings: IdempotencySettings) -> Path:
+    """Where the files of this node are."""
+    return settings.folder or Path(tempfile.gettempdir()) / f"amser-{os.getuid()}"
 
 
 class EmbeddedStore:
@@ -95,7 +101,7 @@ class EmbeddedStore:
     ) -> None:
         self._path = folder / "answers.sqlite"
         self._ttl_s, self._max_answers, self._max_bytes, self._clock = ttl_s, max_answers, max_bytes, clock
-        _private(folder)
+        private_folder(folder)
         try:
             self._db = self._open()
         except DAMAGED:  # no database, or damaged: nothing in it is worth more than computing it again
@@ -230,8 +236,12 @@ def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def _private(folder: Path) -> None:
-    """Makes a folder that nobody else can read or has prepared."""
+def private_folder(folder: Path) -> None:
+    """Makes a folder that nobody else can read or has prepared.
+
+    Raises:
+        StoreUnavailable: it belongs to somebody else, is open to others, or cannot be made.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()

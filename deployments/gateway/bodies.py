@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import BinaryIO, Final
 
 from ray.serve import metrics
 from starlette.requests import Request
@@ -57,6 +60,38 @@ class RequestBodies:
         if HELD_BACK_HEADER.lower() not in request.headers and not self._was_warned:
             self._was_warned = True
             logger.warning("nothing guards connections: set RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH (operations.md)")
+
+
+class RecordingBodies:
+    """Reads recordings in a replica of the gateway, into files.
+
+    Args:
+        settings: their limits.
+    """
+
+    def __init__(self, settings: BodySettings) -> None:
+        reading = metrics.Gauge("amser_bodies_reading", "Bodies that are on their way.", ("place",))
+        self._settings = settings
+        self._bodies = Bodies(settings, lambda count: reading.set(count, {"place": "replica spool"}))
+
+    @asynccontextmanager
+    async def read(self, request: Request, largest: int) -> AsyncIterator[tuple[BinaryIO, int]]:
+        """The whole body in a file without a name, which ends with the context; and its bytes. Raises as above."""
+        accepted = f"up to {largest} bytes"
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > largest:
+            raise refusal_of("too-large", f"the body has {announced} bytes", accepted)
+        async with AsyncExitStack() as held:
+            spooling = self._bodies.spooled(request.stream(), client_of(request), largest)
+            try:
+                file = await held.enter_async_context(spooling)
+            except BodyTooLarge:
+                raise refusal_of("too-large", f"the body has more than {largest} bytes", accepted) from None
+            except (BodyTooSlow, TooManyBodies) as error:
+                raise refusal_of_body(error, self._settings) from None
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            yield file, size
 
 
 def refusal_of_body(error: BodyTooSlow | TooManyBodies, settings: BodySettings) -> Refusal:

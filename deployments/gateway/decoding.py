@@ -145,7 +145,7 @@ class _Worker:
                 [sys.executable, "-P", "-m", decoding_worker.__name__, *map(str, limits)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=_environment(),
+                env=worker_environment(),
             )
         self.pid = self._process.pid
 
@@ -235,7 +235,7 @@ def _read(document: dict[str, object], samples: bytearray) -> tuple[Float32, str
     raise ERRORS.get(str(error), AudioError)(str(document["cause"]), None if limit is None else str(limit))
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What a worker needs: the packages, one thread, one heap. None of the gateway's secrets."""
     packages = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
     ours = {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

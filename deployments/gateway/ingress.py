@@ -32,6 +32,8 @@ from deployments.gateway.playground import router as playground
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.recordings.answering import RecordingAnswering
+from deployments.gateway.recordings.routes import router as recordings
 from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
 from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
 from deployments.gateway.reference.parameters import LIMITS, Emotions, Language, binary, body, size
@@ -58,6 +60,7 @@ api = described_api(  # /docs with its scripts and styles from here: it works wi
 api.add_middleware(GateMiddleware, lambda: serve.get_replica_context().servable_object)
 api.include_router(batch_router)
 api.include_router(openai_router)
+api.include_router(recordings)
 answer_with_problems(api)  # after it, so that errors of the gate are answered too
 api.include_router(playground)
 
@@ -106,6 +109,9 @@ class Ingress:
         emotions = models.emotions if models else emotion_classes(settings)
         self._stages = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
         self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
+        self.recordings = RecordingAnswering(
+            settings, self._answering, languages, emotions, self._gate, self._telemetry
+        )
         self._metrics = self._answering.metrics
         self._envelopes = EnvelopeReader(settings.requests, languages)
         self.batches = BatchAnswering(settings.requests, self._answering, self._envelopes, self._telemetry)
@@ -187,6 +193,7 @@ class Ingress:
         """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
         self._telemetry.check()
         self._metrics.refresh()
+        self.recordings.start()  # here, where the event loop of the replica runs
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -31,11 +31,13 @@ from deployments.gateway.problems import Refusal, raw, refusal_of
 from deployments.gateway.problems.catalogue import KINDS, LATER
 from deployments.intake.bodies import Bodies, BodyTooLarge, BodyTooSlow, TooManyBodies
 from deployments.intake.connections import guard
+from deployments.intake.handing import hand_on
 from deployments.intake.limits import ProxySettings, proxy_settings
 from deployments.intake.serve_headers import WithoutServeHeaders
 from deployments.intake.turns import Turns
 from deployments.telemetry.request_ids import request_id
 
+RECORDINGS: Final = "/v1/recordings"  # bodies that are kept in files
 SERVES_OWN: Final = "/-/"  # routes of Serve, which its own tools read
 RETRY_AFTER_S: Final = 1
 DISCARDED_S: Final = 2.0
@@ -65,6 +67,7 @@ class HoldBodies:
         self._app, self._settings, self._count = app, settings, count
         gauge = Gauge("amser_bodies_reading", "Bodies that are on their way.", ("place",))
         self.bodies = Bodies(settings.bodies, lambda reading: gauge.set(reading, {"place": "proxy"}))
+        self._recordings = Bodies(settings.recordings, lambda reading: gauge.set(reading, {"place": "proxy spool"}))
         self._turns = Turns(settings.begin_at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,10 +82,12 @@ class HoldBodies:
 
     async def _held_back(self, headers: MutableHeaders, scope: Scope, receive: Receive, send: Send) -> None:
         announced = headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self._settings.largest_body:
+        is_recording = scope["path"].endswith(RECORDINGS)  # a prefix may stand before it
+        largest = self._settings.largest_recording if is_recording else self._settings.largest_body
+        if announced.isdigit() and int(announced) > largest:
             if "expect" not in headers:  # such a client waits for leave to send it
                 await _discard(receive)
-            await self._refuse(BodyTooLarge(), None)(scope, receive, send)
+            await self._refuse(BodyTooLarge(), largest, None)(scope, receive, send)
             return
         started = time.monotonic()
         asked_ms = milliseconds(headers.get(DEADLINE_HEADER, ""))  # None for one that the application will refuse
@@ -90,8 +95,12 @@ class HoldBodies:
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(asked_ms / 1000 if asked_ms else None):
-                    reading = self.bodies.received(_pieces(receive), client, self._settings.largest_body)
-                    content = await held.enter_async_context(reading)
+                    if is_recording:
+                        spooling = self._recordings.spooled(_pieces(receive), client, largest)
+                        again = hand_on(await held.enter_async_context(spooling), receive)
+                    else:
+                        reading = self.bodies.received(_pieces(receive), client, largest)
+                        again = _again(await held.enter_async_context(reading), receive)
                     is_probe = scope["path"].endswith(PROBES)  # a prefix may stand before them
                     await held.enter_async_context(self._turns.turn((client, is_probe)))
             except ClientDisconnect:
@@ -99,16 +108,14 @@ class HoldBodies:
             except (BodyTooLarge, BodyTooSlow, TooManyBodies, TimeoutError) as error:
                 if isinstance(error, BodyTooLarge):
                     await _discard(receive)
-                await self._refuse(error, asked_ms)(scope, receive, send)
+                await self._refuse(error, largest, asked_ms)(scope, receive, send)
                 return
             headers[HELD_BACK_HEADER] = str(round(1000 * (time.monotonic() - started)))
-            body = bytes(content)
-            content.clear()  # held once
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, again, send)
 
-    def _refuse(self, error: Exception, asked_ms: int | None) -> ASGIApp:
+    def _refuse(self, error: Exception, largest: int, asked_ms: int | None) -> ASGIApp:
         if isinstance(error, BodyTooLarge):
-            refused = refusal_of("too-large", "the body is too large", f"up to {self._settings.largest_body} bytes")
+            refused = refusal_of("too-large", "the body is too large", f"up to {largest} bytes")
         elif isinstance(error, BodyTooSlow | TooManyBodies):
             refused = refusal_of_body(error, self._settings.bodies)
         else:
@@ -241,9 +248,10 @@ async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def _again(content: bytearray, receive: Receive) -> Receive:
     """Hands the body on; what comes after it, that the client leaves, comes from the client."""
-    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+    first: Message | None = {"type": "http.request", "body": bytes(content), "more_body": False}
+    content.clear()  # held once
 
     async def handed_on() -> Message:
         nonlocal first

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import exp
-from typing import Final
+from tempfile import TemporaryFile
+from typing import BinaryIO, Final
 
 from deployments.intake.limits import BodySettings
 
@@ -111,16 +112,28 @@ class Bodies:
             TooManyBodies: it had to make room, being the slowest.
             BodyTooLarge: it goes on beyond `largest`.
         """
-        content = await self._read(pieces, client, largest)
-        size = len(content)
+        content = bytearray()
+        size = await self._read(pieces, client, largest, content.extend)
         try:
             yield content
         finally:
             self._held -= size
 
-    async def _read(self, pieces: AsyncIterator[bytes], client: str, largest: int) -> bytearray:
-        """The bytes are counted in `_held` when this returns, and not where it raises."""
-        content = bytearray()
+    @asynccontextmanager
+    async def spooled(self, pieces: AsyncIterator[bytes], client: str, largest: int) -> AsyncIterator[BinaryIO]:
+        """The same in a file that has no name and ends with the context; it stands at its begin."""
+        with TemporaryFile() as file:
+            size = await self._read(pieces, client, largest, file.write)
+            try:
+                file.seek(0)
+                yield file
+            finally:
+                self._held -= size
+
+    async def _read(
+        self, pieces: AsyncIterator[bytes], client: str, largest: int, keep: Callable[[bytes], object]
+    ) -> int:
+        """Its bytes, which are counted in `_held` when this returns, and not where it raises."""
         began = asyncio.get_running_loop().time()
         due = began + self._settings.grace_s
         limit = asyncio.timeout_at(due)
@@ -129,9 +142,9 @@ class Bodies:
         try:
             async with limit:
                 async for piece in pieces:
-                    content += piece
+                    keep(piece)
                     self._arrived(body, len(piece))
-                    if len(content) > largest:
+                    if body.size > largest and not body.dropped:
                         raise BodyTooLarge
         except BaseException as error:
             if not body.dropped:
@@ -146,7 +159,7 @@ class Bodies:
             self._leave(body)
         if body.dropped:  # its last piece came with the decision
             raise TooManyBodies
-        return content
+        return body.size
 
     def _enter(self, body: _Body) -> None:
         if self._of_clients[body.client] >= self._settings.of_a_client:

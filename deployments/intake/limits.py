@@ -58,13 +58,26 @@ class ProxyBodySettings(BodySettings):
     held_bytes: int = Field(536_870_912, ge=1)
 
 
+class SpoolSettings(BodySettings):
+    """Recordings on their way, which are kept in files and not in memory."""
+
+    at_once: int = Field(16, ge=1)
+    of_a_client: int = Field(4, ge=1)
+    held_bytes: int = Field(2_147_483_648, ge=1)
+    """Of all of them, in the temporary folder of the node, until their requests are answered."""
+
+
 class ProxySettings(_Limits):
     """Of Ray's proxy, which does not see the `args` of an application."""
 
     bodies: ProxyBodySettings = ProxyBodySettings()
+    recordings: SpoolSettings = SpoolSettings()
+    """The same of recordings."""
     connections: ConnectionSettings = ConnectionSettings()
     largest_body: int = Field(16_777_216, ge=1)
     """Bytes of any body; 413 beyond. Raise it with `requests.max_audio_bytes` of the application."""
+    largest_recording: int = Field(268_435_456, ge=1)
+    """Bytes of a recording. Raise it with `recordings.max_bytes` of the application."""
     begin_at_once: int = Field(16, ge=1)
     """Requests of one address in their first tenth of a second; its others wait (`deployments.intake.turns`)."""
 

@@ -25,7 +25,7 @@ from deployments.telemetry.traces import Tracing
 Outcome = Literal["whole", "degraded", "refused", "failed", "left"]
 
 SERVER_ERRORS: Final = 500  # from this status on it is our fault
-METHODS: Final = ("GET", "HEAD", "POST")
+METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
 LEFT: Final = 499  # in the log: the client did not wait for a status
 
 

@@ -99,8 +99,8 @@ class Refusal(Exception):  # noqa: N818 - an error by its base class
         self.parameter = parameter
         self.kind: Final = KINDS[kind or _DEFAULTS.get(status, "internal")]
 
-    def problem(self, request_id: str) -> Problem:
-        """The document."""
+    def problem(self, request_id: str | None) -> Problem:
+        """The document; without an id where it is a part of an answer."""
         return Problem(
             type=self.kind.uri,
             title=self.kind.title,

@@ -83,6 +83,35 @@ VERBOSE_TRANSCRIPTION: Final = {
         }
     ],
 }
+_HEARD: Final = {
+    "text": TEXT,
+    "language": "en",
+    "emotion": "angry",
+    "confidence": 0.8312,
+    "probabilities": PROBABILITIES,
+}
+_SEGMENT: Final = {
+    **_HEARD,
+    "start": 0.52,
+    "end": 2.18,
+    "uncertain": False,
+    "doubts": [],
+    "speech": "yes",
+    "degraded": [],
+    "words": None,
+    "problem": None,
+}
+RECORDING: Final = {**_HEARD, "seconds": 4.104, "warnings": [], "segments": [_SEGMENT]}
+JOB: Final = {
+    "id": EXAMPLE_ID,
+    "status": "running",
+    "progress": 0.5,
+    "created": "2026-11-27T14:00:00+00:00",
+    "expires": "2026-11-28T14:00:00+00:00",
+    "segments": [_SEGMENT],
+    "result": None,
+    "problem": None,
+}
 EVENTS: Final = (
     "event: transcript.text.delta\n"
     f'data: {{"type": "transcript.text.delta", "delta": "{TEXT}"}}\n\n'
@@ -107,5 +136,10 @@ READY: Final = {"status": "ready", "stages": "5"}
 
 def answered(description: str, **examples: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the answer of a route, with examples by name."""
+    return with_status(200, description, **examples)
+
+
+def with_status(status: int, description: str, **examples: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The same for an answer with another status."""
     shown = {name: {"value": value} for name, value in examples.items()}
-    return {200: {"description": description, "content": {JSON: {"examples": shown}}}}
+    return {status: {"description": description, "content": {JSON: {"examples": shown}}}}

@@ -280,7 +280,7 @@ async def test_the_proxy_lets_requests_with_bodies_pass_where_their_key_is_valid
     expired = add_key(file, expires=datetime.now(UTC) - timedelta(seconds=1))
     clock = Clock()
     first = keys_first(file, clock)
-    for route in ("/v1/emotion", "/v1/emotion/audio", "/v1/emotion:batch", "/prefix/v1/emotion"):
+    for route in ("/v1/emotion", "/v1/emotion/audio", "/v1/emotion:batch", "/v1/recordings", "/prefix/v1/emotion"):
         assert await passed(first, route) == 401
         assert await passed(first, route, **bearer(expired)) == 401
         assert await passed(first, route, **bearer(token)) == 200

@@ -1,0 +1,1 @@
+"""How fast long recordings are answered, and in what memory: `python -m benchmarks.recordings`."""

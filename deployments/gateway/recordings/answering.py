@@ -1,0 +1,243 @@
+"""From a request with a recording to its answer, now or as a job; and what is asked of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence, Set
+from contextlib import suppress
+from http import HTTPStatus
+from typing import BinaryIO, Final
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from deployments.access.denied import Denied
+from deployments.access.gate import Gate, Visit
+from deployments.access.rules import JOB
+from deployments.gateway.answer_store import StoreUnavailable
+from deployments.gateway.bodies import RecordingBodies
+from deployments.gateway.clients import client_of
+from deployments.gateway.preferences import (
+    APPLIED_HEADER,
+    LANGUAGE,
+    PREFER_HEADER,
+    STRICT,
+    Preferences,
+    read_language,
+    read_preferences,
+)
+from deployments.gateway.problems import Refusal, refusal_of
+from deployments.gateway.recordings.jobs import Asked, Jobs, job_store
+from deployments.gateway.recordings.recognition import Recordings
+from deployments.gateway.recordings.store.base import Job, JobsFull
+from deployments.gateway.recordings.webhooks import WEBHOOK, Webhooks
+from deployments.gateway.utterances.answering import Answering, refused
+from deployments.replica.deadline import remaining
+from deployments.settings import Settings
+from deployments.telemetry.request_ids import REQUEST_ID_HEADER
+from deployments.telemetry.requests import RequestRecord, Telemetry
+
+ROUTE: Final = "/v1/recordings"
+LATER: Final = "respond-async"  # RFC 7240, 4.1
+POLL_AFTER_S: Final = 2
+MULTIPART: Final = "multipart/"
+ANY_CODEC: Final = "recording"  # in metrics; its format is known later
+RESERVE_S: Final = 1.0  # of the deadline, to say that it will be a job
+
+
+class RecordingAnswering:
+    """Answers requests about recordings, in a replica of the gateway.
+
+    Args:
+        settings: of the whole application.
+        answering: of utterances.
+        languages: codes that the recogniser knows.
+        emotions: classes that the emotion network knows.
+        gate: keys and limits.
+        telemetry: what is seen from outside.
+
+    Attributes:
+        recordings: recognises.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        answering: Answering,
+        languages: Set[str],
+        emotions: Sequence[str],
+        gate: Gate,
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings, self._requests = settings.recordings, settings.requests
+        self._answering, self._languages, self._emotions = answering, languages, emotions
+        self._gate, self._telemetry = gate, telemetry
+        self._bodies = RecordingBodies(settings.recordings.bodies)
+        self._webhooks = Webhooks(settings.recordings.webhook)
+        self.recordings = Recordings(settings, answering)
+        store = job_store(settings)
+        self._jobs = None if store is None else Jobs(settings, self.recordings, store)
+
+    def start(self) -> None:
+        """Works on jobs from now on, those of other replicas too where they have died."""
+        if self._jobs is not None:
+            self._jobs.start()
+
+    async def stop(self) -> None:
+        """Leaves them to others."""
+        if self._jobs is not None:
+            await self._jobs.stop()
+
+    async def respond(self, request: Request) -> Response:
+        """The answer, or a job where the client asks for one or where the answer is not ready in time."""
+        return await self._noted(request, ROUTE, self._submitted)
+
+    async def show(self, request: Request, job_id: str) -> Response:
+        """How far a job is."""
+
+        async def shown(request: Request, record: RequestRecord) -> Response:
+            jobs, job = await self._job(request, job_id)
+            document = await jobs.answer(job)
+            headers = {} if job.has_ended else {"Retry-After": str(POLL_AFTER_S)}
+            return _document(document, record, headers=headers)
+
+        return await self._noted(request, JOB, shown)
+
+    async def cancel(self, request: Request, job_id: str) -> Response:
+        """Ends a job, or forgets one that has ended."""
+
+        async def cancelled(request: Request, record: RequestRecord) -> Response:
+            jobs, job = await self._job(request, job_id)
+            await jobs.cancel(job)
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers={REQUEST_ID_HEADER: record.request_id})
+
+        return await self._noted(request, JOB, cancelled)
+
+    async def _noted(
+        self, request: Request, route: str, respond: Callable[[Request, RequestRecord], Awaitable[Response]]
+    ) -> Response:
+        with self._telemetry.request(request, route) as record:
+            try:
+                response = await respond(request, record)
+            except ClientDisconnect:
+                record.left("body")
+                return Response(status_code=HTTPStatus.BAD_REQUEST)
+            except Refusal as known:
+                return refused(known, record)
+            except JobsFull as error:
+                full = refusal_of("jobs-full", str(error), error.limit, self._requests.retry_after_s)
+                return refused(full, record)
+            except StoreUnavailable as error:
+                cause = f"the store of the jobs: {error}"
+                return refused(
+                    refusal_of("store-unavailable", cause, retry_after_s=self._requests.retry_after_s), record
+                )
+            except Exception as error:
+                return refused(self._answering.problem(error, self._requests.deadline_s, record), record)
+            record.answered((), None)
+            return response
+
+    async def _submitted(self, request: Request, record: RequestRecord) -> Response:
+        preferences = read_preferences(
+            request.headers, request.query_params, longest_s=self._requests.deadline_s, classes=self._emotions
+        )
+        language = read_language(request.query_params.get(LANGUAGE), self._languages)
+        webhook = self._webhooks.check(request.query_params.get(WEBHOOK))
+        media_type = request.headers.get("content-type", "")
+        if media_type.lower().startswith(MULTIPART):
+            raise refusal_of("unsupported-media-type", "a recording is no form", "the file itself as the body")
+        visit = self._gate.visit()
+        client = visit.client or client_of(request)
+        asked = Asked(
+            language=language,
+            emotions=preferences.emotions,
+            strict=preferences.strict,
+            words=getattr(preferences, "words", False),
+            webhook=webhook,
+            client=client,
+        )
+        async with self._bodies.read(request, self._settings.max_bytes) as (audio, size):
+            record.received(ANY_CODEC, size)
+            if self._jobs is None:
+                return await self._at_once(audio, preferences, asked, visit, record)
+            self._jobs.start()
+            job = await self._jobs.create(asked, client, audio, _within(visit))
+        wanted = request.headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
+        if LATER in wanted:
+            return await self._accepted(self._jobs, job, record, LATER)
+        return await self._awaited(self._jobs, job, preferences, record)
+
+    async def _at_once(
+        self, audio: BinaryIO, preferences: Preferences, asked: Asked, visit: Visit, record: RequestRecord
+    ) -> Response:
+        """Where no jobs are kept."""
+        async with asyncio.timeout(remaining(preferences.deadline)):
+            answer = await self.recordings.recognize(
+                audio, asked.preferences(), asked.client, asked.language, heard=_within(visit)
+            )
+        return _document(answer, record)
+
+    async def _awaited(self, jobs: Jobs, job: Job, preferences: Preferences, record: RequestRecord) -> Response:
+        """The answer, if it is ready in time; the job goes on otherwise."""
+        try:
+            ended = await jobs.ended(job.id, max(0.0, remaining(preferences.deadline) - RESERVE_S))
+        except asyncio.CancelledError:  # the client has left
+            with suppress(StoreUnavailable):
+                await asyncio.shield(jobs.cancel(job))
+            raise
+        if ended is None or not ended.has_ended:
+            return await self._accepted(jobs, ended or job, record, None)
+        document = await jobs.answer(ended)
+        with suppress(StoreUnavailable):
+            await jobs.cancel(ended)  # nobody else knows of it
+        if document.result is None:
+            problem = document.problem
+            cause = problem.detail if problem else "the job was cancelled"
+            slug = problem.type.rpartition("/")[2] if problem else "internal"
+            raise refusal_of(slug, cause, problem.limit if problem else None)
+        return _document(document.result, record)
+
+    async def _accepted(self, jobs: Jobs, job: Job, record: RequestRecord, applied: str | None) -> Response:
+        location = JOB.replace("{id}", job.id)
+        headers = {"Location": location, "Retry-After": str(POLL_AFTER_S)}
+        preferences = [each for each in (applied, STRICT if Asked.of(job).strict else None) if each]
+        if preferences:
+            headers[APPLIED_HEADER] = ", ".join(preferences)
+        return _document(await jobs.answer(job), record, HTTPStatus.ACCEPTED, headers)
+
+    async def _job(self, request: Request, job_id: str) -> tuple[Jobs, Job]:
+        """A job of the client that asks."""
+        visit = self._gate.visit()
+        job = await self._jobs.of(visit.client or client_of(request), job_id) if self._jobs else None
+        if self._jobs is None or job is None:
+            raise refusal_of("not-found", "there is no such job of this client; it may have been forgotten")
+        return self._jobs, job
+
+
+def _within(visit: Visit) -> Callable[[float], Awaitable[None]]:
+    """Has a client keep its limit of speech: a recording is recognised no faster than that."""
+
+    async def heard(seconds: float) -> None:
+        while True:
+            try:
+                await visit.hears(None, 0, seconds)
+            except Denied as denied:
+                if denied.retry_after_s is None:
+                    raise
+                await asyncio.sleep(denied.retry_after_s)
+            else:
+                return
+
+    return heard
+
+
+def _document(
+    document: BaseModel,
+    record: RequestRecord,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    own = {REQUEST_ID_HEADER: record.request_id, "Cache-Control": "no-store"}
+    content = document.model_dump_json()
+    return Response(content, status.value, {**(headers or {}), **own}, "application/json")
