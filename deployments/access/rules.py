@@ -18,6 +18,7 @@ RULES: Final = MappingProxyType[str, Rule](
     {
         "/v1/emotion": "recognize",
         "/v1/emotion/audio": "recognize",
+        "/v1/stream": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
@@ -28,6 +29,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/problems": "docs",
     }
 )
+SOCKETS: Final = frozenset({"/v1/stream"})  # WebSockets; all others of `RULES` are plain routes
 UNDER: Final = MappingProxyType[str, Rule]({"/static-offline-docs/": "docs", "/problems/": "docs"})
 
 

@@ -9,7 +9,7 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import Request, Response, Security
+from fastapi import Request, Response, Security, WebSocket
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -29,6 +29,7 @@ from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.streams.streams import Streams
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -105,6 +106,7 @@ class Ingress:
         self._envelopes = EnvelopeReader(settings.requests, languages)
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
+        self._streams = Streams(settings, self._answering, self._gate, self._telemetry, languages, emotions)
         self._readiness = Readiness(self._stages.describe)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
@@ -150,6 +152,11 @@ class Ingress:
         """
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
+
+    @api.websocket("/v1/stream")
+    async def stream(self, websocket: WebSocket) -> None:
+        """Words and emotion while somebody speaks (docs/stream.md)."""
+        await self._streams.serve(websocket)
 
     @api.head("/v1/models", dependencies=_KEY, include_in_schema=False)
     @api.get(
