@@ -1,7 +1,7 @@
 """Speech to the cluster while it is spoken, and what it says meanwhile (docs/stream.md is the protocol).
 
-`StreamClient` sends, keeps what has no answer yet, and after a cut connects again and sends what is missing: the cluster
-takes every message once, also where another replica answers. `stream` does the same without an event loop.
+`StreamClient` sends, keeps what has no answer yet, and after a cut connects again and sends what is missing: the
+cluster takes every message once, also where another replica answers. `stream` does the same without an event loop.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -23,8 +24,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from amser.client.credentials import bearer
 from amser.client.frontend import StreamingLogMel
-from amser.codecs.klt import BASIS_VERSION, DEFAULT_PROFILE, HEADER, STREAM, USUAL_LEVEL, StreamEncoder, step_index
-from amser.codecs.klt_tables import level_index
+from amser.codecs.klt import DEFAULT_PROFILE, HEADER, STREAM, USUAL_LEVEL, StreamEncoder, step_index
+from amser.codecs.klt_tables import BASIS_VERSION, level_index
+from amser.features import AudioError
 
 PROTOCOL: Final = "amser.v1"
 MESSAGE_SAMPLES: Final = 5120  # 320 ms: fewer messages cost fewer bytes, and words come a little later
@@ -119,6 +121,7 @@ class StreamClient:
         self._sent = 0  # number of the next message that goes out over this connection
         self._ends: deque[_End] = deque()  # of utterances without an answer
         self._ends_sent = 0
+        self._ended_at = 0
         self._utterance = 0  # whose answer comes next
         self._session: str | None = None
         self._connection: ClientConnection | None = None
@@ -153,19 +156,30 @@ class StreamClient:
             piece, self._samples = np.split(self._samples, [MESSAGE_SAMPLES])
             self._put(self._encoded(piece))
 
-    def end(self) -> None:
-        """The utterance ends here; its answer is the next `final`."""
+    def end(self) -> bool:
+        """The utterance ends here; its answer is the next `final`. False where nothing was said since the last one."""
         if self._samples.size:
             self._put(self._encoded(self._samples))
             self._samples = self._samples[:0]
         frames = None
-        if self._settings.format == "klt" and self._begun:
-            last = self._log_mel.finish()
-            self._frames += last.shape[1]
-            self._put(self._without_header(self._encoder.push(last) + self._encoder.finish()))
-            frames, self._frames, self._begun = self._frames, 0, False
-        self._ends.append(_End(self._first + len(self._kept), frames))
+        if self._settings.format == "klt":
+            with suppress(AudioError):  # too short: the cluster says so
+                last = self._log_mel.finish()
+                self._frames += last.shape[1]
+                self._put(self._without_header(self._encoder.push(last)))
+            self._put(self._without_header(self._encoder.finish()))
+            frames, self._frames, self._begun = self._frames or None, 0, False
+        at = self._first + len(self._kept)
+        if at == self._ended_at:
+            return False
+        self._ended_at = at
+        self._ends.append(_End(at, frames))
         self._wake.set()
+        return True
+
+    def stop(self) -> None:
+        """Ends `events`, where no answer is to come."""
+        self._events.put_nowait(None)
 
     async def events(self) -> AsyncIterator[Event]:
         """What the cluster says, until the stream is closed.
@@ -195,7 +209,7 @@ class StreamClient:
         return self._without_header(self._encoder.push(frames))
 
     def _without_header(self, blocks: bytes) -> bytes:
-        if blocks and self._frames and not self._begun:
+        if blocks and not self._begun:
             self._begun = True
             return blocks[HEADER:]
         return blocks
@@ -381,7 +395,8 @@ def stream(pieces: Iterable[ArrayLike], settings: StreamSettings = StreamSetting
         source = iter(pieces)
         while (piece := await asyncio.to_thread(next, source, None)) is not None:
             client.send(piece)
-        client.end()
+        if not client.end():
+            client.stop()
 
     def main() -> None:
         try:

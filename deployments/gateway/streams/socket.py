@@ -186,8 +186,8 @@ class Socket:
 
     async def _end(self, message: End) -> None:
         session = self._session
-        if message.at <= session.first and session.utterance:
-            return  # it has its answer, which was sent
+        if message.at <= session.first:
+            return  # nothing was said since, or it has its answer, which was sent
         if message.at != session.next:
             cause = f"the utterance ends before message {message.at}, and {session.next} is the next"
             raise refusal_of("bad-message", cause, f"at {session.next}")
@@ -203,8 +203,6 @@ class Socket:
             size = sum(map(len, session.speech.messages[:count]))
             record.received(session.speech.codec, size)
             try:
-                if not count:
-                    raise refusal_of("unusable", "the utterance has no speech in it", "0.1 s or more")
                 is_whole = frames is None or frames == session.speech.frames[count - 1]
                 heard = await self._looks.take(count) if is_whole else None
                 envelope, mel = await session.speech.until(count, frames, self._language)
