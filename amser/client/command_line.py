@@ -16,6 +16,7 @@ from amser.client.commands.terminal import Parser, guarded
 COMMANDS: Final = MappingProxyType(  # each a module of `amser.client.commands` with `add_arguments` and `run`
     {
         "send": "send audio files to the cluster, utterance by utterance, and print words and emotion",
+        "stream": "send speech while it is spoken, and print words as they come",
         "deliver": "send what waits in a spool",
         "spool": "show what a spool holds",
         "encode": "compress an audio file into an envelope, the body of a request",

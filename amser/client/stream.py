@@ -177,6 +177,11 @@ class StreamClient:
         self._wake.set()
         return True
 
+    def cut(self) -> None:
+        """Cuts the link, as a dead spot does; the stream goes on over another one."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
     def stop(self) -> None:
         """Ends `events`, where no answer is to come."""
         self._events.put_nowait(None)

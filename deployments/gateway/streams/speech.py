@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from amser import wire
-from amser.codecs.base import require_finite
+from amser.codecs.base import MalformedPayload, require_finite
 from amser.codecs.klt import STREAMED, StreamDecoder
 from amser.features import FRAMES_PER_SECOND, HOP_LENGTH, LOG_SCALE, POWER_FLOOR, Float32
 from deployments.gateway.audio import envelope_of
@@ -70,11 +70,11 @@ class KltSpeech:
         self.frames: list[int] = []
         self._header, self._limits, self._thread = header, limits, thread
         self._decoder = StreamDecoder()
-        self._decoder.push(header)
+        self._push(header)
 
     def append(self, message: bytes) -> Float32:
         """See `Speech`."""
-        read = self._decoder.push(message)
+        read = self._push(message)
         if self._decoder.held or not read.size:
             raise wire.Malformed("a message ends within a block", "whole blocks of klt in stream form")
         before = self.frames[-1] if self.frames else 0
@@ -103,6 +103,12 @@ class KltSpeech:
             payload=self._header + b"".join(self.messages[:count]),
         )
         return envelope, await self._thread.run(self._mel, envelope)
+
+    def _push(self, received: bytes) -> Float32:
+        try:
+            return self._decoder.push(received)
+        except MalformedPayload as error:
+            raise wire.Malformed(error.cause, error.limit) from None
 
     def _mel(self, envelope: wire.Envelope) -> Mel:
         return mel_of(envelope, require_finite(self._decoder.whole(envelope.frames)))
