@@ -76,25 +76,15 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the cluster says.
+    """What the cluster says."""
 
-    Attributes:
-        type: `partial`, `final` or `failed` (an utterance that cannot be used).
-        utterance: its number.
-        text: words so far, or of the whole utterance.
-        stable: the part of a partial text that does not change any more.
-        emotion: None where it is not known, or nobody speaks.
-        confidence: calibrated probability that it is right.
-        document: everything else; of a final, `answer` is that of the upload route.
-    """
-
-    type: str
+    type: str  # `partial`, `final` or `failed` (an utterance that cannot be used)
     utterance: int
-    text: str
-    stable: str
-    emotion: str | None
-    confidence: float
-    document: dict[str, Any]
+    text: str  # so far, or of the whole utterance
+    stable: str  # the part of a partial text that does not change any more
+    emotion: str | None  # None where it is not known, or nobody speaks
+    confidence: float  # calibrated probability that it is right
+    document: dict[str, Any]  # everything; of a final, `answer` is that of the upload route
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +94,7 @@ class _End:
 
 
 class StreamClient:
-    """One speaker. Use it as an asynchronous context; call `send` and `end` from one task, iterate `events` in another.
-
-    Args:
-        settings: how.
-    """
+    """One speaker: an asynchronous context. `send` and `end` from one task, iterate `events` in another."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
@@ -125,6 +111,7 @@ class StreamClient:
         self._utterance = 0  # whose answer comes next
         self._session: str | None = None
         self._connection: ClientConnection | None = None
+        self.last_cut: str = ""  # what ended the last connection
         self._events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -242,6 +229,7 @@ class StreamClient:
                     await self._started(self._connection)
                     pause_s, lost_at = 0.1, loop.time()
                     await self._exchange(self._connection)
+                    self.last_cut = f"closed with {self._connection.close_code}"
                     lost_at = loop.time()
                     continue
             except StreamFailed as failed:
@@ -254,7 +242,7 @@ class StreamClient:
                     return
                 error, pause_s = refused, max(pause_s, float(again or 0))
             except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError) as cut:
-                error = cut
+                error, self.last_cut = cut, f"{type(cut).__name__}: {cut}"
             if loop.time() - lost_at > self._settings.give_up_s:
                 self._events.put_nowait(StreamFailed(f"the cluster cannot be reached: {type(error).__name__}"))
                 return
@@ -367,32 +355,26 @@ def _ended(message: dict[str, Any]) -> StreamFailed:
 
 def _refused(error: InvalidStatus) -> StreamFailed:
     try:
-        problem = json.loads(error.response.body or b"")
-        return StreamFailed(f"{problem['title']}: {problem['detail']}", problem)
+        return _ended({"problem": json.loads(error.response.body or b"")})
     except (ValueError, KeyError, TypeError):
         return StreamFailed(f"the cluster answered {error.response.status_code}")
 
 
 def stream(pieces: Iterable[ArrayLike], settings: StreamSettings = StreamSettings()) -> Iterator[Event]:  # noqa: B008
-    """What the cluster says of speech, without an event loop of one's own.
+    """What the cluster says of speech, without an event loop of one's own. Raises StreamFailed.
 
     Args:
         pieces: floating point, 16 kHz, as they are recorded; read in a thread. Their end is that of the utterance.
         settings: how.
-
-    Raises:
-        StreamFailed: the cluster has ended the stream, or cannot be reached.
     """
     events: queue.Queue[Event | BaseException | None] = queue.Queue()
 
     async def run() -> None:
         async with StreamClient(settings) as client:
             speaking = asyncio.create_task(speak(client))
-            ended = False
             async for event in client.events():
                 events.put(event)
-                ended = speaking.done()
-                if event.type != "partial" and ended and not client.waiting:
+                if event.type != "partial" and speaking.done() and not client.waiting:
                     break
             await speaking
 

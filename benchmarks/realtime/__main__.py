@@ -27,6 +27,7 @@ PIECE: Final = SAMPLE_RATE // 50  # samples, 20 ms
 LENGTH_S: Final = 5.0
 REAL_TIME_S: Final = 1.0  # within which a final answer is in time
 OUTPUT: Final = Path(__file__).parents[1] / "results" / "realtime.json"
+SUFFIXES: Final = (".flac", ".wav", ".opus", ".ogg")
 EQUAL: Final = ("emotion", "probabilities", "confidence", "transcript", "speech", "degraded")
 
 
@@ -105,9 +106,8 @@ def summary(results: list[Spoken]) -> dict[str, Any]:
 
 async def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All of it."""
-    clips = [
-        _clip(path) for path in sorted(options.folder.rglob("*")) if path.suffix in (".flac", ".wav", ".opus", ".ogg")
-    ]
+    files = [path for path in sorted(options.folder.rglob("*")) if path.suffix in SUFFIXES]
+    clips = [_clip(path) for path in files[: 4 * options.clips]]
     clips = [clip for clip in clips if clip.size >= LENGTH_S * SAMPLE_RATE][: options.clips]
     cut = [clip[: int(LENGTH_S * SAMPLE_RATE)] for clip in clips]
     klt, pcm = StreamSettings(options.url), StreamSettings(options.url, format="pcm16")
@@ -135,7 +135,7 @@ async def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def _clip(path: Path) -> Float32:
     with path.open("rb") as content:
-        waveform = decode(content).waveform
+        waveform, _ = decode(content)
     rounded: Float32 = np.rint(waveform * 32768).clip(-32768, 32767).astype(np.float32) / 32768
     return rounded
 

@@ -33,7 +33,7 @@ async def test_words_come_while_somebody_speaks_and_a_cut_loses_none(cluster: Lo
                 if event.type == "final":
                     finals.append(event.document["answer"])
                     break
-            assert client.connections == 1 + cut
+            assert client.connections == 1 + cut, client.last_cut
     assert partials
     assert finals[0]["transcript"]["text"]
     assert finals[0]["transcript"] == finals[1]["transcript"]
