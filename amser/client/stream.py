@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -87,8 +87,7 @@ class Event:
     document: dict[str, Any]  # everything; of a final, `answer` is that of the upload route
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(NamedTuple):
     at: int
     frames: int | None
 
@@ -111,7 +110,7 @@ class StreamClient:
         self._utterance = 0  # whose answer comes next
         self._session: str | None = None
         self._connection: ClientConnection | None = None
-        self.last_cut: str = ""  # what ended the last connection
+        self.last_cut = ""  # what ended the last connection
         self._events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -29,15 +29,13 @@ class StablePrefix:
             language: code; decides what a word is.
         """
         words = list(text) if language in _WITHOUT_SPACES else _WORD.findall(text)
-        agreed = 0
-        for one, other in zip(self._before, words[:-1], strict=False):
+        known = agreed = len(self._stable)
+        for one, other in zip(self._before[known:], words[known:-1], strict=False):
             if _spelt(one) != _spelt(other):
                 break
             agreed += 1
         self._before = words
-        known = len(self._stable)
-        if agreed > known:
-            self._stable += words[known:agreed]
+        self._stable += words[known:agreed]
         stable = "".join(self._stable)
         return stable, stable + "".join(words[len(self._stable) :])
 
