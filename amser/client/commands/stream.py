@@ -12,7 +12,7 @@ from typing import Final
 
 from amser.audio import decode
 from amser.client.credentials import given_key
-from amser.client.stream import Event, StreamFailed, StreamSettings, stream
+from amser.client.stream import Ends, Event, StreamFailed, StreamSettings, stream
 from amser.features import SAMPLE_RATE, Float32
 
 PIECE: Final = SAMPLE_RATE // 10  # samples
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("file", nargs="?", type=Path, help="an audio file, sent as fast as it plays")
     source.add_argument("--microphone", action="store_true", help="until Ctrl-C (needs the package sounddevice)")
-    parser.add_argument("--url", default=StreamSettings.url, help="of the cluster (%(default)s)")
+    parser.add_argument("--url", default=StreamSettings().url, help="of the cluster (%(default)s)")
     parser.add_argument("--key-file", type=Path, help="a file with the key; without it AMSER_KEY is read")
     parser.add_argument("--language", help="that is spoken; without it the cluster detects it")
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints partial words in one line, and each final answer in a line of its own."""
     key = given_key(options.key_file)
-    ends = "cluster" if options.microphone else "client"
+    ends: Ends = "cluster" if options.microphone else "client"
     settings = StreamSettings(url=options.url, key=key, language=options.language, ends=ends)
     pieces = _microphone() if options.microphone else _played(options.file)
     try:
