@@ -210,6 +210,39 @@ class RateHintSettings(_Settings):
         return self
 
 
+class StreamSettings(_Settings):
+    """Sockets on which somebody speaks: how many, and what one may cost."""
+
+    at_once: int = Field(64, ge=1)
+    """Sockets of a gateway replica. Each counts among `max_ongoing_requests` of Ingress for as long as it is open."""
+    of_a_client: int = Field(32, ge=1)
+    """Sockets of one key, or of one address where there are no keys, in a replica."""
+    largest_message: int = Field(65_536, ge=1024)
+    """Bytes; two seconds of PCM16."""
+    burst_s: float = Field(40.0, ge=30)
+    """Seconds of speech that may come at once. After a cut a whole utterance is sent again."""
+    pace: float = Field(4.0, ge=1)
+    """Times real time at which more speech may come."""
+    idle_s: float = Field(30.0, gt=0)
+    """Without a message until the socket is closed; a client that has nothing to say sends `ping`."""
+    start_s: float = Field(10.0, gt=0)
+    """Until the first message is there."""
+    kept_s: float = Field(60.0, gt=0)
+    """For which a session waits for its client after a cut."""
+    kept: int = Field(64, ge=1)
+    """Sessions that wait; the oldest make room. A client whose session is gone sends its utterance again."""
+    longest_s: float = Field(900.0, gt=0)
+    """Age from which a socket is told to reconnect, at the end of an utterance."""
+    pause_s: float = Field(0.6, gt=0.2)
+    """Of silence, after which an utterance has ended where the client leaves that to the cluster."""
+    look_every_s: float = Field(0.6, gt=0)
+    """Least time between two looks at the words so far."""
+    look_load: float = Field(0.3, gt=0, le=1)
+    """Share of its time that a socket may spend in looks: where a look takes longer, the next one comes later."""
+    looks_at_once: int = Field(1, ge=1)
+    """Looks in a replica. Final answers do not wait for them."""
+
+
 class Settings(_Settings):
     """The application."""
 
@@ -244,6 +277,8 @@ class Settings(_Settings):
     rate_hint: RateHintSettings = RateHintSettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    streams: StreamSettings = StreamSettings()
+    """Sockets on which somebody speaks."""
 
     @field_validator("emotion_prior")
     @classmethod

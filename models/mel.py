@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from amser import codecs
-from amser.features import silence_value
+from amser.features import Float32, silence_value
 from amser.wire import Envelope, Limits, decode_mel
 from models.messages import Mel
 
@@ -16,7 +16,11 @@ def reconstruct(envelope: Envelope, limits: Limits) -> Mel:
     Raises:
         amser.wire.WireError: the payload holds impossible values or passes a limit.
     """
-    values = decode_mel(envelope, limits)
+    return mel_of(envelope, decode_mel(envelope, limits))
+
+
+def mel_of(envelope: Envelope, values: Float32) -> Mel:
+    """The same for an envelope whose log-Mel, float32 of shape (bands, frames), was decoded while it came."""
     return Mel(
         values=values.astype(np.float16),
         silence=silence_value(values),

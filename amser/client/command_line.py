@@ -19,6 +19,7 @@ COMMANDS: Final = MappingProxyType(  # each a module of `amser.client.commands` 
         "batch": "send audio files together, all utterances in as few requests as they fit into",
         "listen": "send what is said into the microphone, turn by turn, and print words and emotion",
         "jobs": "upload recordings of any length, and show or cancel the jobs that they become",
+        "stream": "send speech while it is spoken, and print words as they come",
         "deliver": "send what waits in a spool",
         "spool": "show what a spool holds",
         "encode": "compress an audio file into an envelope, the body of a request",

@@ -190,7 +190,8 @@ class StreamDecoder:
 
     def __init__(self) -> None:
         self._header = b""
-        self._held = b""
+        self.held = b""  # of a block that is not complete
+        self._read: list[Float32] = []
         self._blocks = 0
         self._refused: MalformedPayload | None = None
 
@@ -206,18 +207,18 @@ class StreamDecoder:
         """
         if self._refused is not None:
             raise self._refused
-        self._held += received
+        self.held += received
         if not self._header:
-            if len(self._held) < HEADER:
+            if len(self.held) < HEADER:
                 return np.zeros((BANDS, 0), np.float32)
-            check_header(self._held)
-            if not self._held[0] & STREAM:
+            check_header(self.held)
+            if not self.held[0] & STREAM:
                 raise MalformedPayload("the payload is a whole utterance", "a stream")
-            self._header, self._held = self._held[:HEADER], self._held[HEADER:]
+            self._header, self.held = self.held[:HEADER], self.held[HEADER:]
         parts: list[Float32] = []
         at = 0
         try:
-            while (found := _block_at(self._held, at)) is not None:
+            while (found := _block_at(self.held, at)) is not None:
                 if self._blocks == MOST_BLOCKS:
                     raise _too_many_blocks()
                 block, at = found
@@ -227,10 +228,16 @@ class StreamDecoder:
             self._refused = error
             if not parts:
                 raise
-        self._held = self._held[at:]
+        self.held = self.held[at:]
+        self._read += parts
         if not parts:
             return np.zeros((BANDS, 0), np.float32)
         return _synthesise(np.concatenate(parts, axis=1), len(parts) * STREAMED, self._header[2])
+
+    def whole(self, frames: int) -> Float32:
+        """(80, frames): what `Klt.decode` makes of the first blocks, bit for bit. `push` has returned these frames."""
+        coefficients = np.concatenate(self._read[: -(-frames // STREAMED)], axis=1)
+        return clamp_to_floor(_synthesise(coefficients, frames, self._header[2]))
 
 
 def _analyse(log_mel: Float32, block: int) -> Float64:

@@ -27,12 +27,13 @@ from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
 from deployments.access.keys import key_of
 from deployments.access.limits import Buckets, Charge, Concurrency
-from deployments.access.rules import PROBES, SCOPES, Rule, path_of, rule_of
+from deployments.access.rules import PROBES, SCOPES, SOCKETS, Rule, path_of, rule_of
 from deployments.access.settings import AuthSettings, CorsSettings, Limits, LimitSettings
 from deployments.telemetry.request_ids import KEY_ID
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 WEBSOCKET_REFUSED: Final = 1008  # RFC 6455: policy violation
+KEY_PROTOCOL: Final = "bearer."  # before the key, in Sec-WebSocket-Protocol
 CONCURRENCY_RETRY_S: Final = 1  # nobody knows when one of the others ends
 LONGEST_SIZE: Final = 18  # digits
 UNITS: Final = {
@@ -136,6 +137,16 @@ class Visit:
         """
         return most if self._gate is None else self._gate.enter_more(self, most)
 
+    async def goes_on(self, size: int, seconds: float) -> None:
+        """Draws what more has come of a stream, whose earlier parts are not to be drawn again.
+
+        Raises:
+            Denied: it is more than the key may ask now.
+        """
+        await self.hears(None, 0, seconds)
+        if self._gate is not None:
+            await self._gate.go_on(self, size)
+
     def named(self, device: str) -> str:
         """Whose limit it is, in words."""
         return f"device {device!r}" if device else "key" if self.client else "address"
@@ -201,18 +212,12 @@ class Gate:
             inner = _Cors(inner, self._cors.origins, respond)
 
         async def known_host(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":  # there are no others yet; one that comes needs a rule first
-                await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
-            elif self._is_known(scope):
-                await inner(scope, receive, send)
-            else:
-                self._denied.inc(1, {"reason": "host"})
-                denied = Denied(
-                    HTTPStatus.MISDIRECTED_REQUEST, "host-not-allowed", "this cluster has no such host name"
-                )
+            if denied := self._no_host(scope) or self._no_socket(scope):
                 await respond(denied, HTTPConnection(scope))(scope, receive, send)
+            else:
+                await inner(scope, receive, send)
 
-        return SecurityHeaders(known_host)
+        return SecurityHeaders(_refusable(known_host))
 
     async def hear(self, visit: Visit, device_id: str | None, size: int, seconds: float) -> None:
         """See `Visit.hears`."""
@@ -221,6 +226,11 @@ class Gate:
             self._enter(visit, device_id, visit._limits.device)
             charges += _charges(device_id, visit._limits.device, requests=1, bytes=size, speech=seconds)
         await self._draw(visit, charges)
+
+    async def go_on(self, visit: Visit, size: int) -> None:
+        """See `Visit.goes_on`."""
+        await self._draw(visit, _charges("", visit._limits.key, bytes=size))
+        visit._drawn.clear()
 
     def enter_more(self, visit: Visit, most: int) -> int:
         """See `Visit.side_by_side`."""
@@ -267,7 +277,7 @@ class Gate:
                 raise no_key()
             visit._caller, visit._limits = self._client_of(HTTPConnection(scope)), self._limits
             return
-        shown = key_of(Headers(scope=scope).get("authorization"), self._keys.ring())
+        shown = key_of(_authorization(scope), self._keys.ring())
         if shown.key is None or not shown.is_valid:
             self._denied.inc(1, {"reason": shown.trouble})
             raise no_key()
@@ -329,10 +339,28 @@ class Gate:
         cause = f"this {who} has asked for as much as it may"
         raise Denied(HTTPStatus.TOO_MANY_REQUESTS, f"limit-{over.limit}", cause, limit, ceil(verdict.wait_s))
 
-    def _is_known(self, scope: Scope) -> bool:
+    def _no_host(self, scope: Scope) -> Denied | None:
         if "*" in self._hosts or path_of(scope) in PROBES:
-            return True
-        return _host_name(Headers(scope=scope).get("host", "")) in self._hosts
+            return None
+        if _host_name(Headers(scope=scope).get("host", "")) in self._hosts:
+            return None
+        self._denied.inc(1, {"reason": "host"})
+        return Denied(HTTPStatus.MISDIRECTED_REQUEST, "host-not-allowed", "this cluster has no such host name")
+
+    def _no_socket(self, scope: Scope) -> Denied | None:
+        """A WebSocket where there is none, or of a page of another site: browsers do not ask first, as for requests."""
+        if scope["type"] != "websocket":
+            return None
+        if path_of(scope) not in SOCKETS:
+            return Denied(HTTPStatus.NOT_FOUND, "not-found", "this path takes no WebSocket")
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is None or origin in self._cors.origins or "*" in self._cors.origins:
+            return None
+        if origin.partition("://")[2] == headers.get("host"):
+            return None
+        self._denied.inc(1, {"reason": "origin"})
+        return Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
 
 
 class _Cors(CORSMiddleware):
@@ -380,6 +408,32 @@ def _summed(charges: Sequence[Charge]) -> list[Charge]:
         before = together.get(name)
         together[name] = replace(charge, amount=charge.amount + before.amount) if before else charge
     return list(together.values())
+
+
+def _authorization(scope: Scope) -> str | None:
+    """The header; of a page's WebSocket, which cannot have one, what stands for it among the protocols."""
+    headers = Headers(scope=scope)
+    if scope["type"] == "websocket" and "authorization" not in headers:
+        for offered in scope.get("subprotocols", ()):
+            if offered.startswith(KEY_PROTOCOL):
+                return f"Bearer {offered.removeprefix(KEY_PROTOCOL)}"
+    return headers.get("authorization")
+
+
+def _refusable(app: ASGIApp) -> ASGIApp:
+    """Closes a WebSocket whose server cannot send a response in its place."""
+
+    async def refusable(scope: Scope, receive: Receive, send: Send) -> None:
+        async def without_response(message: Message) -> None:
+            if message["type"] == "websocket.http.response.start":
+                await send({"type": "websocket.close", "code": WEBSOCKET_REFUSED})
+            elif message["type"] != "websocket.http.response.body":
+                await send(message)
+
+        plain = scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {})
+        await app(scope, receive, without_response if plain else send)
+
+    return refusable
 
 
 def _host_name(host: str) -> str:

@@ -18,6 +18,7 @@ PAGE: Final = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+STARTS: Final = ("http.response.start", "websocket.http.response.start")  # the other of a WebSocket that is refused
 HSTS: Final = "max-age=31536000"
 STATIC: Final = "/static-offline-docs/"  # the scripts of the pages, the only thing here that may be kept
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
@@ -35,7 +36,7 @@ class SecurityHeaders:
 
         async def with_headers(message: Message) -> None:
             nonlocal page
-            if message["type"] == "http.response.start":
+            if message["type"] in STARTS:
                 headers = MutableHeaders(scope=message)
                 if message["status"] == HTTPStatus.UNAUTHORIZED:
                     headers["WWW-Authenticate"] = 'Bearer realm="amser"'
@@ -43,7 +44,7 @@ class SecurityHeaders:
                 headers["Referrer-Policy"] = "no-referrer"
                 if not scope["path"].startswith(STATIC):
                     headers.setdefault("Cache-Control", "no-store")
-                if scope["scheme"] == "https":
+                if scope["scheme"] in ("https", "wss"):
                     headers["Strict-Transport-Security"] = HSTS
                 if POLICY not in headers and headers.get("content-type", "").startswith("text/html"):
                     page = message

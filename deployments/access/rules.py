@@ -21,6 +21,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/v1/audio/transcriptions": "recognize",
         "/v1/emotion:batch": "recognize",
         "/v1/recordings": "recognize",
+        "/v1/stream": "recognize",
         "/v1/models": "read",
         "/healthz": "open",  # load balancers have no keys
         "/readyz": "open",
@@ -32,6 +33,7 @@ RULES: Final = MappingProxyType[str, Rule](
         "/problems": "docs",
     }
 )
+SOCKETS: Final = frozenset({"/v1/stream"})  # WebSockets; all others of `RULES` are plain routes
 UNDER: Final = MappingProxyType[str, Rule](
     {
         "/static-offline-docs/": "docs",

@@ -9,7 +9,7 @@ answer, the requests under way. Whatever is refused gets an RFC 9457 problem doc
 from http import HTTPStatus
 from typing import Final
 
-from fastapi import Request, Response
+from fastapi import Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -37,6 +37,7 @@ from deployments.gateway.recordings.routes import router as recordings
 from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
 from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
 from deployments.gateway.reference.parameters import LIMITS, Emotions, Language, binary, body, size
+from deployments.gateway.streams.streams import Streams
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -117,6 +118,7 @@ class Ingress:
         self.batches = BatchAnswering(settings.requests, self._answering, self._envelopes, self._telemetry)
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
+        self._streams = Streams(settings, self._answering, self._gate, self._telemetry, languages, emotions)
         self._readiness = Readiness(self._stages.describe)
         of_openai = Transcriptions(settings, self._answering, self._audio, languages)
         self.openai = Served(of_openai, self._readiness)
@@ -161,6 +163,11 @@ class Ingress:
         """The same for clients without the codec."""
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
+
+    @api.websocket("/v1/stream")
+    async def stream(self, websocket: WebSocket) -> None:
+        """Words and emotion while somebody speaks (docs/stream.md)."""
+        await self._streams.serve(websocket)
 
     @api.head("/healthz", include_in_schema=False)
     @api.get(

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 
+LARGEST_MESSAGE: Final = 1 << 17  # bytes, of a WebSocket; uvicorn's own limit is 16 MiB
 PAUSE_S: Final = 1.0  # where there is no file for a connection: it would be tried in every turn of the loop
 
 
@@ -20,6 +21,7 @@ class AcceptingServer(uvicorn.Server):
     """A uvicorn server that has a second look at its sockets, for what its event loop has left waiting there."""
 
     def __init__(self, config: uvicorn.Config) -> None:
+        config.ws_max_size = min(config.ws_max_size, LARGEST_MESSAGE)
         super().__init__(config)
         self._watched: list[socket.socket] = []
         self._accepting: set[asyncio.Task[Any]] = set()

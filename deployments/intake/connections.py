@@ -105,6 +105,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_bytes = self._head_bytes = self._headers = 0  # as they came, and as they were parsed
         self._bad = BAD_HTTP
         self._was_refused = False
+        self._is_websocket = False  # another protocol has the connection
 
     @property
     def address(self) -> str:
@@ -153,7 +154,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._raw_bytes += len(data)
         super().data_received(data)
-        if self._is_over:
+        if self._is_over or self._is_websocket:
             return
         if self._raw_bytes > self.settings.head_bytes:
             self._refuse(HEAD_TOO_LARGE)
@@ -202,6 +203,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """uvicorn hands the connection to another protocol, which has limits of its own."""
+        self._is_websocket = True
         self._stop_timer()
         self.counted.forget(self)
         super().handle_websocket_upgrade()

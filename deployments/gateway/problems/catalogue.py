@@ -63,6 +63,9 @@ KINDS: Final[dict[str, Kind]] = {
              "A field of the form is missing, cannot be read, or asks for what this cluster does not do; `parameter` "
              "names it.",
              "Leave the field out, or give it a value that `limit` names. The recording itself may be fine."),
+        Kind("bad-message", _S.BAD_REQUEST, "Unreadable message",
+             "A message on a stream is none of the protocol's, or comes where it does not belong.",
+             "Send what docs/stream.md says; `limit` has what was expected."),
         Kind("bad-http", _S.BAD_REQUEST, "Not an HTTP request",
              "The bytes on the connection are no HTTP/1.1 request.", "Use an HTTP client.", closes=True),
         Kind("unauthorized", _S.UNAUTHORIZED, "No valid key",
@@ -131,6 +134,12 @@ KINDS: Final[dict[str, Kind]] = {
              "More bodies are on their way, from this client or in all, than are read at once, and this one was the "
              "slowest.",
              "Wait for Retry-After; send fewer at once, or faster.", LATER, closes=True),
+        Kind("too-many-sockets", _S.TOO_MANY_REQUESTS, "Too many streams",
+             "This client, or all together, have as many streams open as a replica keeps.",
+             "Wait for Retry-After; close streams on which nobody speaks.", LATER),
+        Kind("too-fast", _S.TOO_MANY_REQUESTS, "Faster than speech",
+             "Speech on a stream comes faster than `limit`.",
+             "Send it as it is spoken; a recording is a file for the upload route.", CHANGED),
         Kind("limit-requests", _S.TOO_MANY_REQUESTS, "Limit of requests reached",
              "The key or the device has had the requests that it may have in this time.",
              "Wait for Retry-After.", LATER),

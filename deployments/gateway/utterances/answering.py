@@ -188,6 +188,18 @@ class Answering:
             Exception: what `recognize` raises.
         """
         recognition = await self.recognize(envelope, preferences, client)
+        return self.reply_of(recognition, envelope, codec, size, preferences, record)
+
+    def reply_of(
+        self,
+        recognition: Recognition,
+        envelope: wire.Envelope,
+        codec: str,
+        size: int,
+        preferences: Preferences,
+        record: RequestRecord,
+    ) -> Reply:
+        """The document of an utterance that is recognised; the arguments are those of `reply`."""
         step = codecs.payload_step(envelope.codec, envelope.payload)
         document = answer(recognition, record.request_id, codec=codec, received=size, step=step, models=self._names)
         timing = server_timing(document.timings_ms, recognition.queues)
@@ -199,8 +211,16 @@ class Answering:
             headers[APPLIED_HEADER] = STRICT
         return Reply(document.model_dump_json().encode(), headers)
 
-    async def recognize(self, envelope: wire.Envelope, preferences: Preferences, client: str) -> Recognition:
+    async def recognize(
+        self, envelope: wire.Envelope, preferences: Preferences, client: str, mel: Timed[Mel] | None = None
+    ) -> Recognition:
         """Words and emotion of an utterance, under admission and until its deadline.
+
+        Args:
+            envelope: the utterance.
+            preferences: of the request.
+            client: for admission's fairness.
+            mel: of the envelope, where it was decoded while it came.
 
         Raises:
             deployments.gateway.utterances.admission.Overloaded: there is no room for it.
@@ -212,14 +232,14 @@ class Answering:
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
             with self.metrics.inside():
-                return await self._run(envelope, Effort.WHOLE, preferences, strict)
+                return await self._run(envelope, Effort.WHOLE, preferences, strict, mel)
         try:
             admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict, client)
         except Overloaded as refused:
             self.metrics.refuse(refused)
             raise
         with self.metrics.running(admitted) as running:
-            recognition = await self._run(envelope, admitted.effort, preferences, strict)
+            recognition = await self._run(envelope, admitted.effort, preferences, strict, mel)
             running.fell_short = admitted.effort >= Effort.WORDS and recognition.transcript is None
         return recognition
 
@@ -270,12 +290,23 @@ class Answering:
             return self._requests.deadline_s
 
     async def _run(
-        self, envelope: wire.Envelope, effort: Effort, preferences: Preferences, strict: bool
+        self,
+        envelope: wire.Envelope,
+        effort: Effort,
+        preferences: Preferences,
+        strict: bool,
+        mel: Timed[Mel] | None,
     ) -> Recognition:
         """The pipeline, until the deadline: admission learns that it passed, apart from a client that left."""
+
+        async def known(_: wire.Envelope) -> Timed[Mel]:
+            assert mel is not None
+            self.metrics.is_well_formed()
+            return mel
+
         recognition = recognize(
             envelope,
-            self._stages,
+            replace(self._stages, reconstruct=known) if mel else self._stages,
             effort=effort,
             deadline=preferences.deadline if self._flow.deadlines else NEVER,
             strict=strict,

@@ -143,16 +143,43 @@ async def test_pages_about_the_api_may_want_a_key_too(tmp_path: Path) -> None:
     assert (await ask("/docs", method="GET", headers=bearer(token))).status_code == 200
 
 
-async def test_a_websocket_is_closed() -> None:
+@pytest.mark.parametrize("path", [ROUTE, "/v1/stream"])
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_a_websocket_that_may_not_be_is_refused(path: str, extensions: dict[str, Any]) -> None:
     made = Gate(AuthSettings(mode="none"), LimitSettings(), CorsSettings(), None, client_of, OwnBuckets())
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "websocket", "path": ROUTE, "headers": [], "scheme": "ws"}
+    headers = [(b"host", b"localhost"), (b"origin", b"https://evil.example")]
+    scope = {"type": "websocket", "path": path, "headers": headers, "scheme": "ws", "extensions": extensions}
     await made.around(Application(), respond)(scope, lambda: asyncio.sleep(0), send)  # type: ignore[arg-type]
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    if extensions:
+        assert sent[0]["type"] == "websocket.http.response.start"
+        assert sent[0]["status"] == (404 if path == ROUTE else 403)
+    else:
+        assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_a_page_shows_its_key_among_the_protocols(tmp_path: Path) -> None:
+    token = add_key(tmp_path / "keys.json")
+    auth = AuthSettings(mode="keys", file=tmp_path / "keys.json")
+    made = Gate(auth, LimitSettings(), CorsSettings(), None, client_of, OwnBuckets())
+    entered: list[str] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
+        entered.append(scope["path"])
+
+    async def send(message: Message) -> None: ...
+
+    for protocol in ("amser.v1", f"bearer.{token}"):
+        scope = {
+            "type": "websocket", "path": "/v1/stream", "headers": [], "scheme": "ws", "subprotocols": [protocol],
+        }  # fmt: skip
+        await made.around(application, respond)(scope, lambda: asyncio.sleep(0), send)  # type: ignore[arg-type]
+    assert entered == ["/v1/stream"]
 
 
 # --- Host and CORS ----------------------------------------------------------------------------------------------------

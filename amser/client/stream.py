@@ -1,0 +1,399 @@
+"""Speech to the cluster while it is spoken, and what it says meanwhile (docs/stream.md is the protocol).
+
+`StreamClient` sends, keeps what has no answer yet, and after a cut connects again and sends what is missing: the
+cluster takes every message once, also where another replica answers. `stream` does the same without an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import ssl
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from amser.client.credentials import bearer
+from amser.client.frontend import StreamingLogMel
+from amser.codecs.klt import DEFAULT_PROFILE, HEADER, STREAM, USUAL_LEVEL, StreamEncoder, step_index
+from amser.codecs.klt_tables import BASIS_VERSION, level_index
+from amser.features import AudioError
+
+PROTOCOL: Final = "amser.v1"
+MESSAGE_SAMPLES: Final = 5120  # 320 ms: fewer messages cost fewer bytes, and words come a little later
+LONGEST_PAUSE_S: Final = 5.0  # between two attempts to connect
+LIVES_S: Final = 10.0  # between two signs of life, also in a pause
+FULL_SCALE: Final = 32767
+
+Ends = Literal["client", "cluster"]
+
+
+class StreamFailed(Exception):  # noqa: N818 - an error by its base class
+    """The cluster has ended the stream, or cannot be reached. `problem` is what it said, if it did."""
+
+    def __init__(self, text: str, problem: dict[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How a stream is sent.
+
+    Attributes:
+        url: of the cluster, such as `http://localhost:8000`.
+        key: of the operator's.
+        format: `klt` sends about 3 kbit/s, `pcm16` 256.
+        step: of klt: a name or an index, see `amser.codecs.klt`.
+        ends: who says that an utterance has ended; the cluster does after a pause.
+        language: that is spoken; None has it detected.
+        emotions: classes that answers are restricted to.
+        frontend: of the log-Mel, see `amser.client.frontend`.
+        give_up_s: without a connection, after which the stream fails.
+        trusted: certificates of a cluster with TLS.
+    """
+
+    url: str = "http://localhost:8000"
+    key: str | None = None
+    format: Literal["klt", "pcm16"] = "klt"
+    step: int | str = DEFAULT_PROFILE
+    ends: Ends = "client"
+    language: str | None = None
+    emotions: str | None = None
+    frontend: str = "asrfront"
+    give_up_s: float = 60.0
+    trusted: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the cluster says."""
+
+    type: str  # `partial`, `final` or `failed` (an utterance that cannot be used)
+    utterance: int
+    text: str  # so far, or of the whole utterance
+    stable: str  # the part of a partial text that does not change any more
+    emotion: str | None  # None where it is not known, or nobody speaks
+    confidence: float  # calibrated probability that it is right
+    document: dict[str, Any]  # everything; of a final, `answer` is that of the upload route
+
+
+class _End(NamedTuple):
+    at: int
+    frames: int | None
+
+
+class StreamClient:
+    """One speaker: an asynchronous context. `send` and `end` from one task, iterate `events` in another."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._log_mel = StreamingLogMel(frontend=settings.frontend)
+        self._encoder = StreamEncoder(settings.step)
+        self._begun, self._frames = False, 0  # of the encoder's utterance
+        self._samples = np.zeros(0, np.float32)  # that make no message yet
+        self._kept: deque[bytes] = deque()  # messages that may be wanted again
+        self._first = 0  # number of the first of them
+        self._sent = 0  # number of the next message that goes out over this connection
+        self._ends: deque[_End] = deque()  # of utterances without an answer
+        self._ends_sent = 0
+        self._ended_at = 0
+        self._utterance = 0  # whose answer comes next
+        self._session: str | None = None
+        self._connection: ClientConnection | None = None
+        self.last_cut = ""  # what ended the last connection
+        self._events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.bytes_sent = 0
+        self.connections = 0
+
+    async def __aenter__(self) -> StreamClient:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        if self._connection is not None:
+            await self._connection.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an utterance that was ended has no answer yet."""
+        return bool(self._ends)
+
+    def send(self, samples: ArrayLike) -> None:
+        """More speech: floating point, shape (samples,), 16 kHz, full scale ±1; any number of them."""
+        self._samples = np.concatenate((self._samples, np.asarray(samples, np.float32)))
+        while self._samples.size >= MESSAGE_SAMPLES:
+            piece, self._samples = np.split(self._samples, [MESSAGE_SAMPLES])
+            self._put(self._encoded(piece))
+
+    def end(self) -> bool:
+        """The utterance ends here; its answer is the next `final`. False where nothing was said since the last one."""
+        if self._samples.size:
+            self._put(self._encoded(self._samples))
+            self._samples = self._samples[:0]
+        frames = None
+        if self._settings.format == "klt":
+            with suppress(AudioError):  # too short: the cluster says so
+                last = self._log_mel.finish()
+                self._frames += last.shape[1]
+                self._put(self._without_header(self._encoder.push(last)))
+            self._put(self._without_header(self._encoder.finish()))
+            frames, self._frames, self._begun = self._frames or None, 0, False
+        at = self._first + len(self._kept)
+        if at == self._ended_at:
+            return False
+        self._ended_at = at
+        self._ends.append(_End(at, frames))
+        self._wake.set()
+        return True
+
+    def cut(self) -> None:
+        """Cuts the link, as a dead spot does; the stream goes on over another one."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
+    def stop(self) -> None:
+        """Ends `events`, where no answer is to come."""
+        self._events.put_nowait(None)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the cluster says, until the stream is closed.
+
+        Raises:
+            StreamFailed: it has ended the stream, or cannot be reached.
+        """
+        while (event := await self._events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    async def final(self) -> Event:
+        """The next final answer; what comes before it is passed over. Raises StreamFailed."""
+        async for event in self.events():
+            if event.type != "partial":
+                return event
+        raise StreamFailed("the stream is closed")
+
+    def _encoded(self, samples: Any) -> bytes:
+        if self._settings.format == "pcm16":
+            return bytes(
+                np.clip(np.rint(samples * (FULL_SCALE + 1)), -FULL_SCALE - 1, FULL_SCALE).astype("<i2").tobytes()
+            )
+        frames = self._log_mel.push(samples)
+        self._frames += frames.shape[1]
+        return self._without_header(self._encoder.push(frames))
+
+    def _without_header(self, blocks: bytes) -> bytes:
+        if blocks and not self._begun:
+            self._begun = True
+            return blocks[HEADER:]
+        return blocks
+
+    def _put(self, message: bytes) -> None:
+        if message:
+            self._kept.append(message)
+            self._wake.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s, lost_at = 0.1, loop.time()
+        while not self._closing:
+            error: Exception
+            try:
+                async with connect(
+                    self._address(),
+                    additional_headers=bearer(self._settings.key),
+                    subprotocols=[PROTOCOL],  # type: ignore[list-item]
+                    ssl=self._settings.trusted,
+                    compression=None,
+                    max_size=1 << 20,
+                ) as self._connection:
+                    self.connections += 1
+                    await self._started(self._connection)
+                    pause_s, lost_at = 0.1, loop.time()
+                    await self._exchange(self._connection)
+                    self.last_cut = f"closed with {self._connection.close_code}"
+                    lost_at = loop.time()
+                    continue
+            except StreamFailed as failed:
+                self._events.put_nowait(failed)
+                return
+            except InvalidStatus as refused:
+                again = refused.response.headers.get("Retry-After")
+                if again is None and refused.response.status_code < 500:
+                    self._events.put_nowait(_refused(refused))
+                    return
+                error, pause_s = refused, max(pause_s, float(again or 0))
+            except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError) as cut:
+                error, self.last_cut = cut, f"{type(cut).__name__}: {cut}"
+            if loop.time() - lost_at > self._settings.give_up_s:
+                self._events.put_nowait(StreamFailed(f"the cluster cannot be reached: {type(error).__name__}"))
+                return
+            await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
+            pause_s *= 2
+        self._events.put_nowait(None)
+
+    def _address(self) -> str:
+        return "ws" + self._settings.url.removeprefix("http").rstrip("/") + "/v1/stream"
+
+    async def _started(self, connection: ClientConnection) -> None:
+        chosen = self._settings
+        start: dict[str, Any] = {"type": "start", "format": chosen.format, "ends": chosen.ends}
+        if chosen.format == "klt":
+            start["header"] = bytes((BASIS_VERSION | STREAM, step_index(chosen.step), level_index(USUAL_LEVEL))).hex()
+        optional = {"language": chosen.language, "emotions": chosen.emotions, "session": self._session}
+        start |= {name: value for name, value in optional.items() if value is not None}
+        if self._first or self._utterance:
+            start |= {"first": self._first, "utterance": self._utterance}
+        await self._write(connection, json.dumps(start, separators=(",", ":")))
+        ready = json.loads(await asyncio.wait_for(connection.recv(), self._settings.give_up_s))
+        if ready["type"] == "error":
+            raise _ended(ready)
+        self._session, self._sent, self._ends_sent = ready["session"], ready["next"], 0
+
+    async def _exchange(self, connection: ClientConnection) -> None:
+        """Until the connection ends; raises ConnectionClosed where it is cut."""
+        writing = asyncio.create_task(self._write_on(connection))
+        try:
+            async for text in connection:
+                self._read(json.loads(text))
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+        if connection.close_code not in (1000, 1001):
+            raise ConnectionClosed(connection.protocol.close_rcvd, connection.protocol.close_sent)
+
+    async def _write_on(self, connection: ClientConnection) -> None:
+        while True:
+            self._wake.clear()
+            while self._next_due() is not None:
+                due = self._next_due()
+                if isinstance(due, _End):
+                    end: dict[str, Any] = {"type": "end", "at": due.at}
+                    await self._write(
+                        connection,
+                        json.dumps(end | ({"frames": due.frames} if due.frames else {}), separators=(",", ":")),
+                    )
+                    self._ends_sent += 1
+                elif due is not None:
+                    self._sent += 1
+                    await self._write(connection, due)
+            try:
+                await asyncio.wait_for(self._wake.wait(), LIVES_S)
+            except TimeoutError:
+                await self._write(connection, '{"type":"ping"}')
+
+    def _next_due(self) -> bytes | _End | None:
+        if self._ends_sent < len(self._ends) and self._ends[self._ends_sent].at <= self._sent:
+            return self._ends[self._ends_sent]
+        at = self._sent - self._first
+        return self._kept[at] if 0 <= at < len(self._kept) else None
+
+    async def _write(self, connection: ClientConnection, message: str | bytes) -> None:
+        self.bytes_sent += len(message) + (6 if len(message) < 126 else 8)  # with the head of the frame
+        await connection.send(message)
+
+    def _read(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "ack":
+            self._drop(message["first"])
+        elif kind == "partial":
+            self._events.put_nowait(_event(message, message["text"], message["stable"], message))
+        elif kind in ("final", "failed"):
+            if message["utterance"] != self._utterance:
+                return
+            self._utterance += 1
+            while self._ends and self._ends[0].at <= message["next"]:
+                self._ends.popleft()
+                self._ends_sent = max(0, self._ends_sent - 1)
+            self._drop(message["next"])
+            answer = message.get("answer", {})
+            text = answer.get("transcript", {}).get("text", "")
+            self._events.put_nowait(_event(message, text, text, answer))
+        elif kind == "refused":
+            asyncio.get_running_loop().call_later(message["again_s"], self._end_again)
+        elif kind == "error":
+            raise _ended(message)
+
+    def _end_again(self) -> None:
+        self._ends_sent = 0
+        self._wake.set()
+
+    def _drop(self, first: int) -> None:
+        while self._kept and self._first < first:
+            self._kept.popleft()
+            self._first += 1
+
+
+def _event(message: dict[str, Any], text: str, stable: str, of: dict[str, Any]) -> Event:
+    return Event(
+        message["type"], message["utterance"], text, stable, of.get("emotion"), of.get("confidence", 0.0), message
+    )
+
+
+def _ended(message: dict[str, Any]) -> StreamFailed:
+    problem = message["problem"]
+    return StreamFailed(f"{problem['title']}: {problem['detail']}", problem)
+
+
+def _refused(error: InvalidStatus) -> StreamFailed:
+    try:
+        return _ended({"problem": json.loads(error.response.body or b"")})
+    except (ValueError, KeyError, TypeError):
+        return StreamFailed(f"the cluster answered {error.response.status_code}")
+
+
+def stream(pieces: Iterable[ArrayLike], settings: StreamSettings = StreamSettings()) -> Iterator[Event]:  # noqa: B008
+    """What the cluster says of speech, without an event loop of one's own. Raises StreamFailed.
+
+    Args:
+        pieces: floating point, 16 kHz, as they are recorded; read in a thread. Their end is that of the utterance.
+        settings: how.
+    """
+    events: queue.Queue[Event | BaseException | None] = queue.Queue()
+
+    async def run() -> None:
+        async with StreamClient(settings) as client:
+            speaking = asyncio.create_task(speak(client))
+            async for event in client.events():
+                events.put(event)
+                if event.type != "partial" and speaking.done() and not client.waiting:
+                    break
+            await speaking
+
+    async def speak(client: StreamClient) -> None:
+        source = iter(pieces)
+        while (piece := await asyncio.to_thread(next, source, None)) is not None:
+            client.send(piece)
+        if not client.end():
+            client.stop()
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            events.put(error)
+        else:
+            events.put(None)
+
+    threading.Thread(target=main, name="stream", daemon=True).start()
+    while (event := events.get()) is not None:
+        if isinstance(event, BaseException):
+            raise event
+        yield event
