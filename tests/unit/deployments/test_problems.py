@@ -152,7 +152,8 @@ AUDIO: list[tuple[str, bytes, str]] = [
     ("unknown-language", WAV, "?language=zz"),
     ("unknown-emotions", WAV, "?emotions=bored,sad"),
 ]
-ELSEWHERE = {  # tested where they are raised
+ELSEWHERE = {
+    "test_streams": {"bad-message", "too-fast", "too-many-sockets"},  # tested where they are raised
     "recordings": {"bad-webhook", "jobs-full", "store-unavailable"},
     "test_connections.py": {
         "bad-http", "head-too-slow", "head-too-large", "too-many-connections", "replica-died",
