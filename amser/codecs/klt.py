@@ -46,7 +46,6 @@ FLOOR_BELOW: Final = DYNAMIC_RANGE / LOG_SCALE
 LARGEST_LENGTH: Final = 4096  # bytes of a streamed block
 LENGTH_BYTES: Final = 2  # at most, LEB128
 LARGEST_SYMBOL: Final = 2**16 - 2  # what 16 digits hold; cells within ±16 come to 36,815 of the finest steps at most
-Float64 = NDArray[np.float64]
 Uniform = constriction.stream.model.Uniform
 LENGTHS: Final = Uniform(16)
 
@@ -240,7 +239,7 @@ class StreamDecoder:
         return clamp_to_floor(_synthesise(coefficients, frames, self._header[2]))
 
 
-def _analyse(log_mel: Float32, block: int) -> Float64:
+def _analyse(log_mel: Float32, block: int) -> NDArray[np.float64]:
     """(80, T) → (80, blocks, block): weighted coefficients; the last frame fills the last block.
 
     In float64: what another order of the same sums gives differs by 1e-15, and practically never rounds to another
@@ -251,7 +250,7 @@ def _analyse(log_mel: Float32, block: int) -> Float64:
     rows = np.empty((BANDS, count * block), np.float64)
     np.matmul(known.analysis.astype(np.float64), log_mel - known.mean, out=rows[:, : log_mel.shape[1]])
     rows[:, log_mel.shape[1] :] = rows[:, log_mel.shape[1] - 1, None]
-    coefficients: Float64 = rows.reshape(BANDS, count, block) @ known.forward(block).T.astype(np.float64)
+    coefficients: NDArray[np.float64] = rows.reshape(BANDS, count, block) @ known.forward(block).T.astype(np.float64)
     return coefficients
 
 
@@ -263,13 +262,12 @@ def _synthesise(coefficients: Float32, frames: int, level: int) -> Float32:
     return np.clip(log_mel, -LARGEST_VALUE, LARGEST_VALUE, out=log_mel)
 
 
-def _write(coefficients: Float64, order: Plan, step: float) -> bytes:
+def _write(coefficients: NDArray[np.float64], order: Plan, step: float) -> bytes:
     """The range coder's bytes: loudest class first, all its coefficients in all blocks; then what passed the tables."""
     bands, count, block = coefficients.shape
     steps = coefficients.transpose(0, 2, 1).reshape(bands * block, count)[order.order] / np.float32(step)
-    magnitudes = np.abs(steps)
-    rounded = np.clip(np.floor(magnitudes + order.rounding), 1, LARGEST_SYMBOL)
-    symbols = np.where(magnitudes < order.threshold, 0, np.copysign(rounded, steps)).astype(np.int32)
+    rounded = np.clip(np.floor(np.abs(steps) + order.rounding), 1, LARGEST_SYMBOL)
+    symbols = np.where(np.abs(steps) < order.threshold, 0, np.copysign(rounded, steps)).astype(np.int32)
     largest = order.largest
     shifted = np.clip(symbols, -largest, largest) + largest
     encoder = constriction.stream.queue.RangeEncoder()

@@ -17,11 +17,10 @@ from typing import Final, Protocol
 
 from ray.serve import metrics
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.access.cross_origin import CrossOrigin, Respond
 from deployments.access.denied import Denied, no_key, no_scope
 from deployments.access.headers import SecurityHeaders
 from deployments.access.key_file import WatchedKeys
@@ -41,23 +40,6 @@ UNITS: Final = {
     "bytes": "bytes a minute",
     "speech": "s of speech a minute",
 }
-# What a page of another origin may send and read
-CORS_METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
-CORS_HEADERS: Final = (
-    "Authorization", "Content-Type", "Prefer", "Amser-Deadline-Ms", "Amser-Utterance-Id", "Amser-Request-Id",
-    "X-Request-Id", "Cache-Control", "traceparent", "tracestate",
-    # What clients of OpenAI say of themselves, in pages too
-    "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
-    "X-Stainless-Runtime-Version", "X-Stainless-Retry-Count", "X-Stainless-Timeout", "OpenAI-Organization",
-    "OpenAI-Project",
-)  # fmt: skip
-CORS_EXPOSED: Final = (
-    "Amser-Request-Id", "Amser-Replay", "Amser-Rate-Hint", "Location", "Preference-Applied", "Retry-After",
-    "Server-Timing", "X-Request-Id", "X-Should-Retry",
-)  # fmt: skip
-
-Respond = Callable[[Denied, HTTPConnection], Response]
-
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 
@@ -209,7 +191,7 @@ class Gate:
 
         inner: ASGIApp = guarded
         if self._cors.origins:
-            inner = _Cors(inner, self._cors.origins, respond)
+            inner = CrossOrigin(inner, self._cors.origins, respond)
 
         async def known_host(scope: Scope, receive: Receive, send: Send) -> None:
             if denied := self._no_host(scope) or self._no_socket(scope):
@@ -363,29 +345,6 @@ class Gate:
         return Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
 
 
-class _Cors(CORSMiddleware):
-    """Starlette's, with a problem document for what it refuses."""
-
-    def __init__(self, app: ASGIApp, origins: Sequence[str], respond: Respond) -> None:
-        super().__init__(
-            app,
-            allow_origins=origins,
-            allow_methods=CORS_METHODS,
-            allow_headers=CORS_HEADERS,
-            expose_headers=CORS_EXPOSED,
-        )
-        self._respond = respond
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Of a request that a browser asks for before it sends it."""
-        response = super().preflight_response(request_headers)
-        if response.status_code == HTTPStatus.OK:
-            return response
-        denied = Denied(HTTPStatus.FORBIDDEN, "forbidden", "pages of this origin may not ask that")
-        asked = HTTPConnection({"type": "http", "path": "", "headers": request_headers.raw})
-        return self._respond(denied, asked)
-
-
 def _charges(device: str, limits: Limits, **amounts: float) -> list[Charge]:
     """Of what is limited, and asked for at all."""
     rates = {
@@ -438,6 +397,4 @@ def _refusable(app: ASGIApp) -> ASGIApp:
 
 def _host_name(host: str) -> str:
     """Of a Host header: without its port, and without the brackets of an IPv6 address."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    return (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()

@@ -18,8 +18,18 @@ from amser.features import SAMPLE_RATE, Float32
 PIECE: Final = SAMPLE_RATE // 10  # samples
 
 
+EPILOG = """\
+examples:
+  python -m amser stream call.wav --language en
+  python -m amser stream --microphone --url https://amser.example --key-file key
+
+exit codes: 0 all was answered, 1 the cluster failed or refused, 2 wrong usage,
+130 stopped by Ctrl-C"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    parser.epilog = EPILOG
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("file", nargs="?", type=Path, help="an audio file, sent as fast as it plays")
     source.add_argument("--microphone", action="store_true", help="until Ctrl-C (needs the package sounddevice)")
