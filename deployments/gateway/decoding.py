@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -182,7 +183,7 @@ class _Worker:
             limit = f"{self._settings.wall_s:g} s"
             raise audio.AudioTooCostly("decoding the audio takes too long", limit) from None
         except (OSError, EOFError, ValueError) as error:
-            raise self._post_mortem() from error
+            raise post_mortem(self._process, self._settings.cpu_s) from error
         finally:
             self._is_broken = not is_answered  # also where the thread is interrupted: an answer would be the next one's
         return _read(*answer)
@@ -219,20 +220,33 @@ class _Worker:
             view = view[count:]
         return content
 
-    def _post_mortem(self) -> AudioError:
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            if -self._process.wait(ENDS_WITHIN_S) == signal.SIGXCPU:
-                cause = "decoding the audio takes too much computing time"
-                return audio.AudioTooCostly(cause, f"{self._settings.cpu_s} s")
-        return DecoderCrashed("the decoder broke down on this file", "an intact file")
+
+def post_mortem(process: subprocess.Popen[bytes], cpu_s: float) -> AudioError:
+    """Why a process did not answer for a file; it is ended.
+
+    Args:
+        process: that decoded.
+        cpu_s: seconds of CPU time that it might take.
+    """
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        if -process.wait(ENDS_WITHIN_S) == signal.SIGXCPU:
+            return audio.AudioTooCostly("decoding the audio takes too much computing time", f"{cpu_s} s")
+    return DecoderCrashed("the decoder broke down on this file", "an intact file")
+
+
+def refusal_in(document: Mapping[str, object]) -> AudioError | None:
+    """The refusal that a process says of a file, if it does."""
+    if (error := document.get("error")) is None:
+        return None
+    limit = document["limit"]
+    return ERRORS.get(str(error), AudioError)(str(document["cause"]), None if limit is None else str(limit))
 
 
 def _read(document: dict[str, object], samples: bytearray) -> tuple[Float32, str]:
-    if (error := document.get("error")) is None:
-        return np.frombuffer(samples, "<f4").astype(np.float32, copy=False), str(document["format"])
-    limit = document["limit"]
-    raise ERRORS.get(str(error), AudioError)(str(document["cause"]), None if limit is None else str(limit))
+    if refused := refusal_in(document):
+        raise refused
+    return np.frombuffer(samples, "<f4").astype(np.float32, copy=False), str(document["format"])
 
 
 def worker_environment() -> dict[str, str]:

@@ -18,13 +18,7 @@ const weights = table("mel_weights");
 
 /** The log-Mel of a whole waveform (16 kHz, ±1), unclamped: Float32Array, one frame of 80 bands after another. */
 export function logMel(waveform) {
-  const stream = new StreamingLogMel();
-  const first = stream.push(waveform);
-  const last = stream.finish();
-  const all = new Float32Array(first.length + last.length);
-  all.set(first);
-  all.set(last, first.length);
-  return all;
+  return wholeOf(new StreamingLogMel(), waveform);
 }
 
 /** The log-Mel of an utterance while it is spoken: each frame as soon as its window is complete. */
@@ -148,4 +142,13 @@ function transform() {
     length = step;
     stride *= radix;
   }
+}
+
+/** All that a stream (`push`, `finish`) makes of a waveform, in one Float32Array. */
+export function wholeOf(stream, waveform) {
+  const parts = [stream.push(waveform), stream.finish()];
+  const all = new Float32Array(parts[0].length + parts[1].length);
+  all.set(parts[0]);
+  all.set(parts[1], parts[0].length);
+  return all;
 }

@@ -1,6 +1,6 @@
 // Any sample rate → 16 kHz, through the filter of amser/features.py (scipy.signal.resample_poly), also piece by piece.
 
-import { SAMPLE_RATE } from "./log-mel.js";
+import { SAMPLE_RATE, wholeOf } from "./log-mel.js";
 
 export const RESAMPLED_FROM = Object.freeze([4000, 192000]); // Hz
 const HALF_LENGTH = 10; // of the filter, in samples of the slower rate
@@ -8,13 +8,7 @@ const KAISER_BETA = 5;
 
 /** A whole waveform at 16 kHz: Float32Array of ceil(samples · 16000 / rate). Throws RangeError for other rates. */
 export function resample(waveform, rate) {
-  const resampler = new Resampler(rate);
-  const first = resampler.push(waveform);
-  const last = resampler.finish();
-  const all = new Float32Array(first.length + last.length);
-  all.set(first);
-  all.set(last, first.length);
-  return all;
+  return wholeOf(new Resampler(rate), waveform);
 }
 
 /** Samples of one rate in, samples at 16 kHz out; the same ones, however the waveform is cut. */

@@ -9,17 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from amser.audio import FORMATS
-from amser.client.commands.codec_options import add_codec_options, device_settings
-from amser.client.commands.deliver import add_cluster_options, cluster_options
-from amser.client.commands.inputs import check_inputs
-from amser.client.commands.send import ADVICE_IF_UNREACHABLE, detector_of, recorded_turns
+from amser.client.commands.codec_options import add_codec_options
+from amser.client.commands.deliver import add_cluster_options
+from amser.client.commands.send import ADVICE_IF_UNREACHABLE, prepared, recorded_turns
 from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.exchange.failures import Unreachable
-from amser.client.frontend import FrontendMissing
 from amser.client.sources import Samples
 from amser.client.synchronous import Client
 from amser.client.turns import SentTurn, as_json, report
-from amser.client.weights import WeightsMissing
 
 DESCRIPTION = """\
 Splits audio files at pauses, as `send` does, and sends all utterances
@@ -50,16 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Sends the files; returns the exit code."""
-    try:
-        check_inputs(options.files)
-        settings = device_settings(options, **cluster_options(options))
-        detector = detector_of(options)
-    except ValueError as error:
-        options.parser.error(str(error))
-    except FrontendMissing as error:
-        return complain(str(error))
-    except FileNotFoundError as error:
-        return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
+    ready = prepared(options)
+    if isinstance(ready, int):
+        return ready
+    settings, detector = ready
     turns: list[SentTurn] = []
     spoken: list[int] = []  # positions of the turns that are sent
     sources: list[Samples] = []

@@ -81,21 +81,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Sends the files; returns the exit code."""
+    ready = prepared(options)
+    if isinstance(ready, int):
+        return ready
+    settings, detector = ready
+    recorded = recorded_turns(options.files, detector)
+    return _spool(options, settings, recorded) if options.spool else _send(options, settings, recorded)
+
+
+def prepared(options: argparse.Namespace) -> tuple[DeviceSettings, SpeechDetector | None] | int:
+    """Settings and detector for files that are given, or the exit code where something stands against them."""
     try:
         check_inputs(options.files)
         settings = device_settings(options, **cluster_options(options))
-        detector = detector_of(options)
+        detector = _detector_of(options)
     except ValueError as error:
         options.parser.error(str(error))
     except FrontendMissing as error:
         return complain(str(error))
     except FileNotFoundError as error:
         return complain(str(error), "Or send whole files with --no-split." if isinstance(error, WeightsMissing) else "")
-    recorded = recorded_turns(options.files, detector)
-    return _spool(options, settings, recorded) if options.spool else _send(options, settings, recorded)
+    return settings, detector
 
 
-def detector_of(options: argparse.Namespace) -> SpeechDetector | None:
+def _detector_of(options: argparse.Namespace) -> SpeechDetector | None:
     """Of pauses; None where files are not split. Raises FileNotFoundError."""
     from amser.client.segmentation import SpeechDetector, default_model  # onnxruntime: not where it is not wanted
 

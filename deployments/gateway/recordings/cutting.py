@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -20,9 +19,9 @@ from typing import Any, BinaryIO, Final
 
 from amser import audio, wire
 from amser.client.segmentation import default_model
-from amser.features import FRAMES_PER_SECOND, AudioError
+from amser.features import FRAMES_PER_SECOND
 from amser.wire import Envelope, Limits
-from deployments.gateway.decoding import ERRORS, DecoderCrashed, DecoderUnavailable, worker_environment
+from deployments.gateway.decoding import DecoderUnavailable, post_mortem, refusal_in, worker_environment
 from deployments.gateway.recordings import cutting_worker
 from deployments.gateway.recordings.cutting_worker import GO_ON, HEAD
 from deployments.recording_settings import RecordingSettings
@@ -100,20 +99,10 @@ class Cutting:
             limit = f"{self._settings.silent_s:g} s without a sign"
             raise audio.AudioTooCostly("decoding the audio takes too long", limit) from None
         except (OSError, EOFError, ValueError) as error:
-            raise await asyncio.to_thread(self._post_mortem) from error
-        if "error" in document:
-            limit = document["limit"]
-            kind = ERRORS.get(str(document["error"]), AudioError)
-            raise kind(str(document["cause"]), None if limit is None else str(limit))
+            raise await asyncio.to_thread(post_mortem, self._process, self._settings.cpu_s) from error
+        if refused := refusal_in(document):
+            raise refused
         return document, content
-
-    def _post_mortem(self) -> AudioError:
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            if -self._process.wait(ENDS_WITHIN_S) == signal.SIGXCPU:
-                cause = "decoding the audio takes too much computing time"
-                return audio.AudioTooCostly(cause, f"{self._settings.cpu_s} s")
-        return DecoderCrashed("the decoder broke down on this file", "an intact file")
 
     def end(self) -> None:
         """Kills the process."""
