@@ -13,6 +13,7 @@ from typing import Final
 from amser.audio import decode
 from amser.client.credentials import given_key
 from amser.client.stream import Ends, Event, StreamFailed, StreamSettings, stream
+from amser.errors import SignalError
 from amser.features import SAMPLE_RATE, Float32
 
 PIECE: Final = SAMPLE_RATE // 10  # samples
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         for event in stream(pieces, settings):
             _show(event)
-    except StreamFailed as error:
+    except (StreamFailed, SignalError, OSError, ImportError) as error:
         print(f"amser: {error}", file=sys.stderr)
         return 1
     return 0

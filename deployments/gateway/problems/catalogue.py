@@ -63,9 +63,6 @@ KINDS: Final[dict[str, Kind]] = {
              "A field of the form is missing, cannot be read, or asks for what this cluster does not do; `parameter` "
              "names it.",
              "Leave the field out, or give it a value that `limit` names. The recording itself may be fine."),
-        Kind("too-fast", _S.BAD_REQUEST, "Faster than speech",
-             "Speech on a stream comes faster than `limit`.",
-             "Send it as it is spoken; a recording is a file for the upload route.", CHANGED),
         Kind("bad-message", _S.BAD_REQUEST, "Unreadable message",
              "A message on a stream is none of the protocol's, or comes where it does not belong.",
              "Send what docs/stream.md says; `limit` has what was expected."),

@@ -153,7 +153,6 @@ class RecordingAnswering:
             language=language,
             emotions=preferences.emotions,
             strict=preferences.strict,
-            words=getattr(preferences, "words", False),
             webhook=webhook,
             client=client,
         )
@@ -166,7 +165,7 @@ class RecordingAnswering:
         wanted = request.headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
         if LATER in wanted:
             return await self._accepted(self._jobs, job, record, LATER)
-        return await self._awaited(self._jobs, job, preferences, record)
+        return await self._awaited(self._jobs, job, asked, preferences, record)
 
     async def _at_once(
         self, audio: BinaryIO, preferences: Preferences, asked: Asked, visit: Visit, record: RequestRecord
@@ -178,7 +177,9 @@ class RecordingAnswering:
             )
         return _document(answer, record)
 
-    async def _awaited(self, jobs: Jobs, job: Job, preferences: Preferences, record: RequestRecord) -> Response:
+    async def _awaited(
+        self, jobs: Jobs, job: Job, asked: Asked, preferences: Preferences, record: RequestRecord
+    ) -> Response:
         """The answer, if it is ready in time; the job goes on otherwise."""
         try:
             ended = await jobs.ended(job.id, max(0.0, remaining(preferences.deadline) - RESERVE_S))
@@ -189,8 +190,9 @@ class RecordingAnswering:
         if ended is None or not ended.has_ended:
             return await self._accepted(jobs, ended or job, record, None)
         document = await jobs.answer(ended)
-        with suppress(StoreUnavailable):
-            await jobs.cancel(ended)  # nobody else knows of it
+        if asked.webhook is None:  # otherwise it is told first, and forgotten after its time
+            with suppress(StoreUnavailable):
+                await jobs.cancel(ended)  # nobody else knows of it
         if document.result is None:
             problem = document.problem
             cause = problem.detail if problem else "the job was cancelled"
@@ -221,7 +223,7 @@ def _within(visit: Visit) -> Callable[[float], Awaitable[None]]:
     async def heard(seconds: float) -> None:
         while True:
             try:
-                await visit.hears(None, 0, seconds)
+                await visit.goes_on(0, seconds)  # what earlier segments drew is not drawn again
             except Denied as denied:
                 if denied.retry_after_s is None:
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,15 +22,6 @@ ENDED: Final = frozenset({"done", "failed", "cancelled"})
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class SpokenWord(_Document):
-    """A word; `start` and `end` are seconds from the begin of the recording."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
 
 
 class Segment(_Document):
@@ -51,7 +42,6 @@ class Segment(_Document):
     doubts: list[Doubt]
     speech: Speech | None
     degraded: list[str]
-    words: list[SpokenWord] | None = None
     problem: Problem | None = None
 
     @property
@@ -128,7 +118,6 @@ def recognized(start: float, end: float, recognition: Recognition) -> Segment:
         doubts=list(doubts),
         speech=transcript.speech if transcript else None,
         degraded=list(recognition.left_out),
-        words=_words(start, transcript),
     )
 
 
@@ -188,18 +177,3 @@ def _mean(segments: Sequence[Segment]) -> dict[str, float]:
         for name, probability in segment.probabilities.items():
             mixed[name] += probability * segment.seconds / seconds
     return {name: round(probability, 4) for name, probability in mixed.items()}
-
-
-def _words(start: float, transcript: Any) -> list[SpokenWord] | None:
-    words = getattr(transcript, "words", ())
-    if not words:
-        return None
-    return [
-        SpokenWord(
-            word=word.text,
-            start=round(start + word.start, 3),
-            end=round(start + word.end, 3),
-            confidence=round(word.confidence, 4),
-        )
-        for word in words
-    ]

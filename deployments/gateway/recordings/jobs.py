@@ -46,14 +46,12 @@ class Asked:
     language: str | None
     emotions: tuple[str, ...]
     strict: bool
-    words: bool
     webhook: str | None
     client: str
 
     def preferences(self) -> Preferences:
         """For the segments."""
-        wanted = {"words": True} if self.words else {}
-        return Preferences(math.inf, NEVER, self.strict, self.emotions, **wanted)
+        return Preferences(math.inf, NEVER, self.strict, self.emotions)
 
     @classmethod
     def of(cls, job: Job) -> Asked:
@@ -143,6 +141,7 @@ class Jobs:
         here = self._watched.setdefault(job_id, asyncio.Event())
         try:
             while True:
+                here.clear()
                 job = await self.store.get(job_id)
                 left_s = until - time.monotonic()
                 if job is None or job.has_ended or left_s <= 0:

@@ -80,7 +80,7 @@ class Webhooks:
                 await self._post(httpx.URL(webhook), body, self._signed(job.id, now, body))
         except TimeoutError:
             raise NotDelivered("it took too long") from None
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # the last: a name that is none
             raise NotDelivered(type(error).__name__) from None
 
     def _signed(self, message_id: str, now: int, body: bytes) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _is_public(address: str) -> bool:
         inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inside or ip in _NAT64:
             return bool(inside) and _is_public(str(inside))
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or getattr(ip, "is_site_local", False))
 
 
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")

@@ -98,7 +98,6 @@ _SEGMENT: Final = {
     "doubts": [],
     "speech": "yes",
     "degraded": [],
-    "words": None,
     "problem": None,
 }
 RECORDING: Final = {**_HEARD, "seconds": 4.104, "warnings": [], "segments": [_SEGMENT]}

@@ -6,13 +6,16 @@ A look is a whole recognition. The one whose speech is all of the utterance's is
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 from deployments.pipeline import Recognition
+from deployments.replica.faults import told
 from deployments.settings import StreamSettings
+
+logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
 LEAST_S: Final = 0.6  # of speech: less is not understood
 MORE_S: Final = 0.3  # of speech since the last look
@@ -75,11 +78,8 @@ class Looks:
         if not covers:
             task.cancel()
             return None
-        with suppress(Exception):
-            recognition = await task
-            if recognition is not None and not recognition.left_out:
-                return recognition
-        return None
+        recognition = await task
+        return None if recognition is None or recognition.left_out else recognition
 
     def close(self) -> None:
         """No look is wanted any longer."""
@@ -93,8 +93,8 @@ class Looks:
             async with self._turns:
                 self._begun = True
                 recognition = await self._recognize(count)
-        except Exception:  # no room, or nothing to hear in it: the final answer says which
-            recognition = None
+        except Exception as error:  # no room, or nothing to hear in it: the final answer says which
+            logger.debug("a look has heard nothing: %s", told(error))
         took_s = time.monotonic() - wanted
         self._not_before = wanted + max(self._settings.look_every_s, took_s / self._settings.look_load)
         if recognition is not None and self._task is asyncio.current_task():

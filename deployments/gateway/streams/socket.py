@@ -27,6 +27,7 @@ from deployments.telemetry.requests import Telemetry
 ROUTE: Final = "/v1/stream"
 SETTLES_S: Final = 0.2  # of quiet, from which a pause may be the end
 CHARGED_S: Final = 1.0  # of speech, at a time
+MOST_MESSAGES: Final = 4_000  # of an utterance: 30 s in pieces of 10 ms; pauses are looked for after each
 
 
 def read_message(text: str) -> Start | End | Ping:
@@ -82,6 +83,7 @@ class Socket:
         self._looks = Looks(settings, turns, self._recognize, self._show)
         self._began = time.monotonic()
         self._received_s = 0.0
+        self._is_first = True  # utterance, which counts as a request: the gate has counted the socket as one
         self._uncharged: tuple[int, float] = (0, 0.0)  # bytes and seconds of speech
 
     async def run(self, resumed: bool) -> None:
@@ -110,7 +112,9 @@ class Socket:
 
     def _ends_here(self) -> bool:
         is_old = time.monotonic() - self._began > self._settings.longest_s
-        return self._draining.is_set() or (is_old and not self._session.speech.messages)
+        return self._draining.is_set() or (
+            is_old and not (self._session.speech.messages and self._session.pauses.has_speech)
+        )
 
     async def _next_message(self) -> None:
         receiving = asyncio.ensure_future(self._websocket.receive())
@@ -145,6 +149,8 @@ class Socket:
         if len(content) > self._settings.largest_message:
             raise refusal_of("too-large", "the message is too large", f"up to {self._settings.largest_message} bytes")
         session = self._session
+        if len(session.speech.messages) >= MOST_MESSAGES:
+            raise refusal_of("too-large", "the utterance is in too many messages", f"{MOST_MESSAGES} messages")
         try:
             seconds = session.take(content)
         except SignalError:
@@ -152,7 +158,7 @@ class Socket:
                 raise
             too_long = session.new_speech()
             too_long.append(content)  # raises where the message itself is wrong
-            await self._finish(len(session.speech.messages), None, "longest")
+            await self._finish_in_time(len(session.speech.messages), "longest")
             seconds = session.take(content)
         await self._charge(len(content), seconds)
         await self._send({"type": "ack", "next": session.next, "first": session.first})
@@ -164,7 +170,7 @@ class Socket:
             session.paused_at = count
         if session.start.ends == "cluster":
             if session.paused_at is not None and quiet_s >= self._settings.pause_s:
-                await self._finish(session.paused_at, None, "pause")
+                await self._finish_in_time(session.paused_at, "pause")
                 return
             if not session.pauses.has_speech and session.seconds > 2 * self._settings.pause_s:
                 session.begin_after(count - 1)  # nobody has said anything yet
@@ -175,9 +181,9 @@ class Socket:
     async def _charge(self, size: int, seconds: float, all_of_it: bool = False) -> None:
         self._received_s += seconds
         elapsed = time.monotonic() - self._began
-        if self._received_s > self._settings.burst_s + self._settings.pace * elapsed:
-            limit = f"{self._settings.pace:g} times real time"
-            raise refusal_of("too-fast", "speech comes faster than anybody speaks", limit)
+        too_early = self._received_s - self._settings.burst_s - self._settings.pace * elapsed
+        if too_early > 0:  # faster than anybody speaks, or after a long cut: more is read when its time has come
+            await asyncio.sleep(too_early / self._settings.pace)
         size, seconds = self._uncharged[0] + size, self._uncharged[1] + seconds
         if seconds >= CHARGED_S or (all_of_it and size):
             await self._visit.goes_on(size, seconds)
@@ -188,14 +194,19 @@ class Socket:
         session = self._session
         if message.at <= session.first:
             return  # nothing was said since, or it has its answer, which was sent
-        if message.at != session.next:
+        if message.at > session.next:  # before it, where there was no room and more was said meanwhile
             cause = f"the utterance ends before message {message.at}, and {session.next} is the next"
-            raise refusal_of("bad-message", cause, f"at {session.next}")
+            raise refusal_of("bad-message", cause, f"up to {session.next}")
         await self._charge(0, 0.0, all_of_it=True)
-        await self._finish(len(session.speech.messages), message.frames, "client")
+        await self._finish(message.at - session.first, message.frames, "client")
 
-    async def _finish(self, count: int, frames: int | None, reason: str) -> None:
-        """Answers the utterance in the first messages."""
+    async def _finish_in_time(self, count: int, reason: str) -> None:
+        """Answers an utterance whose end the cluster found; without room, later: nothing is read until then."""
+        while again_s := await self._finish(count, None, reason):
+            await asyncio.sleep(again_s)
+
+    async def _finish(self, count: int, frames: int | None, reason: str) -> float:
+        """Answers the utterance in the first messages; returns seconds until it can be tried again, 0 if it was."""
         session, preferences = self._session, self._preferences.from_body()
         ended = time.perf_counter()
         end: Sent = {"utterance": session.utterance, "reason": reason, "next": session.first + count}
@@ -206,6 +217,9 @@ class Socket:
                 is_whole = frames is None or frames == session.speech.frames[count - 1]
                 heard = await self._looks.take(count) if is_whole else None
                 envelope, mel = await session.speech.until(count, frames, self._language)
+                with self._visit.item(is_first=self._is_first) as counted:
+                    await counted.hears(None, 0, 0.0)
+                self._is_first = False
                 recognition = heard or await self._answering.recognize(envelope, preferences, self._client, mel)
                 reply = self._answering.reply_of(recognition, envelope, session.speech.codec, size, preferences, record)
             except Exception as error:
@@ -217,7 +231,7 @@ class Socket:
                 problem = known.problem(record.request_id).model_dump(exclude_none=True)
                 if known.retry_after_s is not None:
                     await self._send({"type": "refused", **end, "problem": problem, "again_s": known.retry_after_s})
-                    return
+                    return float(known.retry_after_s)
                 answer: Sent = {"type": "failed", **end, "problem": problem}
             else:
                 record.answered(recognition.left_out, None)
@@ -231,6 +245,7 @@ class Socket:
                 }
         session.answered(count, answer)
         await self._send(answer)
+        return 0.0
 
     async def _recognize(self, count: int) -> Recognition:
         envelope, mel = await self._session.speech.until(count, None, self._language)
@@ -246,7 +261,7 @@ class Socket:
         if emotion is not None:
             shown |= {"emotion": emotion.label, "confidence": round(emotion.confidence, 4)}
             shown |= {"uncertain": emotion.uncertain}
-        with suppress(RuntimeError):  # closed meanwhile
+        with suppress(RuntimeError, WebSocketDisconnect):  # closed meanwhile
             await self._send({**shown, "seconds": round(recognition.mel.seconds, 2)})
 
     async def _send(self, message: Sent) -> None:

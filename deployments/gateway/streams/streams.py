@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -121,6 +122,8 @@ class Streams:
                 longest_s=self._requests.deadline_s,
                 classes=self._emotions,
             )
+            # A time that the client names is for each answer, not for the socket
+            preferences = replace(preferences, starts_with_head=False)
             session = session or self._sessions.add(caller, first, self._new_speech(first))
             session.start = first
             socket = self._socket(websocket, session, preferences, language, caller)

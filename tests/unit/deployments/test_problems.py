@@ -153,7 +153,7 @@ AUDIO: list[tuple[str, bytes, str]] = [
     ("unknown-emotions", WAV, "?emotions=bored,sad"),
 ]
 ELSEWHERE = {
-    "test_streams": {"bad-message", "too-fast", "too-many-sockets"},  # tested where they are raised
+    "test_streams": {"bad-message", "too-many-sockets"},  # tested where they are raised
     "recordings": {"bad-webhook", "jobs-full", "store-unavailable"},
     "test_connections.py": {
         "bad-http", "head-too-slow", "head-too-large", "too-many-connections", "replica-died",

@@ -17,6 +17,7 @@ from deployments.gateway.recordings.documents import Status
 from deployments.gateway.recordings.store.base import Job, JobsFull
 from deployments.recording_settings import JobSettings
 
+UNNOTED_S: Final = 3600.0  # for which a file may be without its job: a copy takes seconds
 BUSY_WITHIN_S: Final = 5.0  # patience with another replica that writes
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -165,6 +166,10 @@ class EmbeddedJobs:
             for (job_id,) in gone:
                 self._db.execute("DELETE FROM segments WHERE job = ?", (job_id,))
                 self._file_of(job_id).unlink(missing_ok=True)
+            kept = {job_id for (job_id,) in self._db.execute("SELECT id FROM jobs")}
+            for file in self._audio.glob("*.audio"):  # of a replica that died before it had noted the job
+                if file.stem not in kept and time.time() - file.stat().st_mtime > UNNOTED_S:
+                    file.unlink(missing_ok=True)
 
         await self._run(lambda: self._together(expired))
 

@@ -21,7 +21,7 @@ from deployments.settings import Settings
 
 WITHIN_S = 20
 SEGMENTS = 4
-ASKED = Asked(language=None, emotions=(), strict=False, words=False, webhook=None, client="key a")
+ASKED = Asked(language=None, emotions=(), strict=False, webhook=None, client="key a")
 
 
 def segment(index: int) -> Segment:

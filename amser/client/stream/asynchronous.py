@@ -1,18 +1,16 @@
 """Speech to the cluster while it is spoken, and what it says meanwhile (docs/stream.md is the protocol).
 
 `StreamClient` sends, keeps what has no answer yet, and after a cut connects again and sends what is missing: the
-cluster takes every message once, also where another replica answers. `stream` does the same without an event loop.
+cluster takes every message once, also where another replica answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import ssl
-import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -211,6 +209,12 @@ class StreamClient:
             self._wake.set()
 
     async def _run(self) -> None:
+        try:
+            await self._connected()
+        except Exception as error:  # whoever waits for events is told, whatever it is
+            self._events.put_nowait(error)
+
+    async def _connected(self) -> None:
         loop = asyncio.get_running_loop()
         pause_s, lost_at = 0.1, loop.time()
         while not self._closing:
@@ -231,9 +235,6 @@ class StreamClient:
                     self.last_cut = f"closed with {self._connection.close_code}"
                     lost_at = loop.time()
                     continue
-            except StreamFailed as failed:
-                self._events.put_nowait(failed)
-                return
             except InvalidStatus as refused:
                 again = refused.response.headers.get("Retry-After")
                 if again is None and refused.response.status_code < 500:
@@ -357,43 +358,3 @@ def _refused(error: InvalidStatus) -> StreamFailed:
         return _ended({"problem": json.loads(error.response.body or b"")})
     except (ValueError, KeyError, TypeError):
         return StreamFailed(f"the cluster answered {error.response.status_code}")
-
-
-def stream(pieces: Iterable[ArrayLike], settings: StreamSettings = StreamSettings()) -> Iterator[Event]:  # noqa: B008
-    """What the cluster says of speech, without an event loop of one's own. Raises StreamFailed.
-
-    Args:
-        pieces: floating point, 16 kHz, as they are recorded; read in a thread. Their end is that of the utterance.
-        settings: how.
-    """
-    events: queue.Queue[Event | BaseException | None] = queue.Queue()
-
-    async def run() -> None:
-        async with StreamClient(settings) as client:
-            speaking = asyncio.create_task(speak(client))
-            async for event in client.events():
-                events.put(event)
-                if event.type != "partial" and speaking.done() and not client.waiting:
-                    break
-            await speaking
-
-    async def speak(client: StreamClient) -> None:
-        source = iter(pieces)
-        while (piece := await asyncio.to_thread(next, source, None)) is not None:
-            client.send(piece)
-        if not client.end():
-            client.stop()
-
-    def main() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as error:
-            events.put(error)
-        else:
-            events.put(None)
-
-    threading.Thread(target=main, name="stream", daemon=True).start()
-    while (event := events.get()) is not None:
-        if isinstance(event, BaseException):
-            raise event
-        yield event
