@@ -4,6 +4,7 @@ import { BANDS, MEDIA_TYPE, PROFILES, SAMPLE_RATE, clampToFloor, encode, logMel,
 
 const ATTEMPTS = 4;
 const LONGEST_WAIT_S = 10;
+const ANSWER_WITHIN_S = 40; // longer than a cluster takes
 const AGAIN = [408, 429, 502, 503, 504]; // statuses that another attempt may end
 
 /** A refusal of the cluster: `status`, and its problem document (RFC 9457) as `problem`. */
@@ -48,15 +49,17 @@ export class Client {
       const started = performance.now();
       const key = this.#key();
       const headers = { "Content-Type": MEDIA_TYPE, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-      const response = await fetch(this.#url, { method: "POST", body, headers });
+      const response = await fetch(this.#url, { method: "POST", body, headers, signal: AbortSignal.timeout(1000 * ANSWER_WITHIN_S) });
       if (response.ok) {
         const serverTiming = response.headers.get("Server-Timing") ?? "";
         const answer = await response.json();
         return { answer, serverTiming, milliseconds: performance.now() - started };
       }
       const problem = await response.json().catch(() => ({}));
-      if (!AGAIN.includes(response.status) || attempt === ATTEMPTS) throw new Refused(response.status, problem);
-      const wait = Math.min(LONGEST_WAIT_S, Number(response.headers.get("Retry-After") ?? attempt) || 0);
+      const asked = Number(response.headers.get("Retry-After") ?? attempt);
+      const wait = (Number.isFinite(asked) ? asked : attempt) + Math.random(); // so that clients do not come back together
+      const helps = AGAIN.includes(response.status) && !String(problem.type).endsWith("/body-too-slow");
+      if (!helps || attempt === ATTEMPTS || wait > LONGEST_WAIT_S) throw new Refused(response.status, problem);
       await new Promise((done) => setTimeout(done, 1000 * wait));
     }
   }

@@ -56,14 +56,13 @@ class AsyncClient:
         *,
         rate: int = SAMPLE_RATE,
         captured_at: datetime | None = None,
-        words: bool = False,
         within_s: float | None = None,
     ) -> Answer:
         """See `Client.recognize`."""
         utterance, began = await asyncio.to_thread(self._own.utterance, source, rate, captured_at)
         await asyncio.to_thread(self._own.keep, utterance, began)
         try:
-            answered = await self._run(one(utterance_call(utterance, self._own.options(words))), within_s)
+            answered = await self._run(one(utterance_call(utterance, self._own.options())), within_s)
         except SendFailed as error:
             await asyncio.to_thread(self._own.failed, utterance, error)
             raise
@@ -74,11 +73,10 @@ class AsyncClient:
         file: Path | str | bytes,
         *,
         language: str | None = None,
-        words: bool = False,
         within_s: float | None = None,
     ) -> Answer:
         """See `Client.transcribe`."""
-        call = upload_call(content_of(file), self._own.options(words), language_of(language, self._own.settings))
+        call = upload_call(content_of(file), self._own.options(), language_of(language, self._own.settings))
         return await self._run(one(call), within_s)
 
     async def batch(
@@ -86,14 +84,13 @@ class AsyncClient:
         sources: Sequence[Source],
         *,
         rate: int = SAMPLE_RATE,
-        words: bool = False,
         within_s: float | None = None,
     ) -> list[Outcome]:
         """See `Client.batch`."""
         made = await asyncio.to_thread(self._own.utterances, sources, rate)
         sent = [each for each in made if isinstance(each, Utterance)]
         patience = self._own.settings.patience
-        plan = answered_utterances(sent, self._own.options(words), patience.within(within_s))
+        plan = answered_utterances(sent, self._own.options(), patience.within(within_s))
         found, hint = await self._run(plan, within_s)
         self._own.device.hint = hint or self._own.device.hint
         return outcomes(made, found)
@@ -103,18 +100,17 @@ class AsyncClient:
         file: Path | str | bytes,
         *,
         language: str | None = None,
-        words: bool = False,
         poll_s: float = 1.0,
         show: Callable[[Job], None] = lambda _: None,
     ) -> RecordingAnswer:
         """See `Client.recording`."""
-        job = await self.submit(file, language=language, words=words)
+        job = await self.submit(file, language=language)
         return (await self.ended(job, poll_s=poll_s, show=show)).answer()
 
-    async def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
+    async def submit(self, file: Path | str | bytes, *, language: str | None = None) -> Job:
         """See `Client.submit`."""
         return await self._run(
-            one(submit_call(content_of(file), self._own.options(words), language_of(language, self._own.settings)))
+            one(submit_call(content_of(file), self._own.options(), language_of(language, self._own.settings)))
         )
 
     async def job(self, job_id: str) -> Job:

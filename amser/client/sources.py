@@ -90,6 +90,7 @@ class Microphone:
             )
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
+            self._stream = None
             named = "the microphone" if self._device is None else f"the microphone {self._device!r}"
             raise NoMicrophone(f"{named} cannot be opened: {error}") from error
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -68,9 +68,9 @@ class Preparation:
             self._spool.close()
             self._spool = None
 
-    def options(self, words: bool = False) -> AnswerOptions:
+    def options(self) -> AnswerOptions:
         """What is asked for along with the speech."""
-        return replace(self.settings.answer_options, words=words)
+        return self.settings.answer_options
 
     def utterance(self, source: Source, rate: int, captured_at: datetime | None) -> tuple[Utterance, datetime]:
         """A source, compressed; and when it was said. See `Client.recognize`."""
@@ -151,7 +151,6 @@ class Client:
         *,
         rate: int = SAMPLE_RATE,
         captured_at: datetime | None = None,
-        words: bool = False,
         within_s: float | None = None,
     ) -> Answer:
         """Words and emotion of one utterance, compressed here: a hundredth of the bytes of its audio.
@@ -161,7 +160,6 @@ class Client:
                 taken. 30 s at most.
             rate: Hz, of samples.
             captured_at: when it began, with a time zone; None: it has just ended.
-            words: ask when each word was said.
             within_s: seconds that all attempts together may take; the cluster is told what is left of them. None for
                 what the settings say.
 
@@ -173,7 +171,7 @@ class Client:
         utterance, began = self._own.utterance(source, rate, captured_at)
         self._own.keep(utterance, began)
         try:
-            answered = self._run(one(utterance_call(utterance, self._own.options(words))), within_s)
+            answered = self._run(one(utterance_call(utterance, self._own.options())), within_s)
         except SendFailed as error:
             self._own.failed(utterance, error)
             raise
@@ -184,7 +182,6 @@ class Client:
         file: Path | str | bytes,
         *,
         language: str | None = None,
-        words: bool = False,
         within_s: float | None = None,
     ) -> Answer:
         """The same of an audio file of up to 30 s, which is uploaded as it is.
@@ -192,13 +189,13 @@ class Client:
         Args:
             file: its path, or its content.
             language: that is spoken; None for that of the settings.
-            words, within_s: see `recognize`.
+            within_s: see `recognize`.
 
         Raises:
             OSError: the file cannot be read.
             amser.client.exchange.failures.SendFailed: no answer.
         """
-        call = upload_call(content_of(file), self._own.options(words), language_of(language, self._own.settings))
+        call = upload_call(content_of(file), self._own.options(), language_of(language, self._own.settings))
         return self._run(one(call), within_s)
 
     def batch(
@@ -206,7 +203,6 @@ class Client:
         sources: Sequence[Source],
         *,
         rate: int = SAMPLE_RATE,
-        words: bool = False,
         within_s: float | None = None,
     ) -> list[Outcome]:
         """Many utterances, compressed here, in as few requests as they fit into: one radio wake-up in place of many.
@@ -215,7 +211,7 @@ class Client:
 
         Args:
             sources: see `recognize`.
-            rate, words, within_s: see `recognize`; the time is for all of them.
+            rate, within_s: see `recognize`; the time is for all of them.
 
         Returns:
             What became of each, in their order.
@@ -223,7 +219,7 @@ class Client:
         made = self._own.utterances(sources, rate)
         sent = [each for each in made if isinstance(each, Utterance)]
         patience = self._own.settings.patience
-        plan = answered_utterances(sent, self._own.options(words), patience.within(within_s))
+        plan = answered_utterances(sent, self._own.options(), patience.within(within_s))
         found, hint = self._run(plan, within_s)
         self._own.device.hint = hint or self._own.device.hint
         return outcomes(made, found)
@@ -233,7 +229,6 @@ class Client:
         file: Path | str | bytes,
         *,
         language: str | None = None,
-        words: bool = False,
         poll_s: float = 1.0,
         show: Callable[[Job], None] = lambda _: None,
     ) -> RecordingAnswer:
@@ -242,7 +237,6 @@ class Client:
         Args:
             file: its path, or its content; a file is read piece by piece.
             language: that is spoken; None for that of the settings.
-            words: ask when each word was said.
             poll_s: seconds between two questions for the job.
             show: is called with each state of the job.
 
@@ -251,12 +245,12 @@ class Client:
             amser.client.exchange.recordings.JobCancelled: somebody cancelled it.
             amser.client.exchange.failures.SendFailed: no answer. A job that was begun goes on.
         """
-        return self.ended(self.submit(file, language=language, words=words), poll_s=poll_s, show=show).answer()
+        return self.ended(self.submit(file, language=language), poll_s=poll_s, show=show).answer()
 
-    def submit(self, file: Path | str | bytes, *, language: str | None = None, words: bool = False) -> Job:
+    def submit(self, file: Path | str | bytes, *, language: str | None = None) -> Job:
         """Uploads a recording and does not wait for its answer; `job` asks for it. See `recording`."""
         return self._run(
-            one(submit_call(content_of(file), self._own.options(words), language_of(language, self._own.settings)))
+            one(submit_call(content_of(file), self._own.options(), language_of(language, self._own.settings)))
         )
 
     def job(self, job_id: str) -> Job:

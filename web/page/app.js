@@ -106,9 +106,11 @@ function showListening() {
 }
 
 let opening = false;
+let stopping = Promise.resolve();
 async function listen() {
   if (opening) return;
   opening = true;
+  await stopping; // its end would otherwise end the next recording
   begin();
   try {
     await listener.start();
@@ -121,9 +123,9 @@ async function listen() {
 }
 
 async function stop() {
-  const stopped = listener.stop();
+  stopping = listener.stop();
   showListening();
-  await stopped;
+  await stopping;
 }
 
 find("microphone").addEventListener("click", () => (listener.listening ? stop() : listen()));

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
-from amser.audio import FORMATS
-from amser.client.commands.codec_options import add_codec_options
-from amser.client.commands.deliver import add_cluster_options
-from amser.client.commands.send import ADVICE_IF_UNREACHABLE, prepared, recorded_turns
+from amser.client.commands.send import ADVICE_IF_UNREACHABLE, add_file_options, prepared, recorded_turns
 from amser.client.commands.terminal import FAILED, OK, columns, complain
 from amser.client.exchange.failures import Unreachable
 from amser.client.sources import Samples
@@ -37,12 +33,7 @@ exit codes: 0 every turn was answered, 1 something failed, 2 wrong usage,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those of `batch`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=f"{FORMATS}; - is standard input")
-    add_cluster_options(parser)
-    parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
-    parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
-    add_codec_options(parser)
+    add_file_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

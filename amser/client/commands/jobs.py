@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--wait", action="store_true", help="until they have ended")
     parser.add_argument("--cancel", action="store_true", help="end the jobs that are named")
-    parser.add_argument("--words", action="store_true", help="of --submit: ask when each word was said")
     parser.add_argument("--language", type=spoken_language, metavar="CODE", help="of --submit (default: detected)")
     parser.add_argument("--json", action="store_true", help="one JSON object a job, a line each, instead of the tables")
     add_cluster_options(parser)
@@ -90,10 +89,7 @@ def _job(options: argparse.Namespace, client: Client, begin: str) -> Job:
     """The job that a file becomes, or that an id names; ended, where that is waited for."""
     if options.cancel:
         return client.cancel(begin)
-    if Path(begin) in options.submit:
-        job = client.submit(Path(begin), language=options.language, words=options.words)
-    else:
-        job = client.job(begin)
+    job = client.submit(Path(begin), language=options.language) if Path(begin) in options.submit else client.job(begin)
     if not options.wait:
         return job
     with Console(stderr=True).status("waiting") as status:

@@ -14,6 +14,7 @@ from amser.client.commands.deliver import add_cluster_options, cluster_options
 from amser.client.commands.inputs import read_audio, reason
 from amser.client.commands.send import ADVICE_IF_UNREACHABLE
 from amser.client.commands.terminal import FAILED, KEPT, OK, columns, complain
+from amser.client.delivery import is_final
 from amser.client.exchange.failures import SendFailed, Unreachable
 from amser.client.frontend import FrontendMissing
 from amser.client.sources import BLOCK_S, Microphone, NoMicrophone, turns
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     except (NoMicrophone, WeightsMissing, SpoolError) as error:
         return complain(str(error))
     except (OSError, SignalError) as error:
-        return complain(f"{options.file}: {reason(error)}")
+        return complain(f"{options.file or MICROPHONE}: {reason(error)}")
 
 
 def _listen(options: argparse.Namespace, client: Client, blocks: Iterator[Float32]) -> int:
@@ -83,7 +84,8 @@ def _listen(options: argparse.Namespace, client: Client, blocks: Iterator[Float3
             done = SentTurn(done.file, done.start_s, done.end_s, failure=str(error))
             if isinstance(error, Unreachable) and not options.spool:
                 return complain(str(error), ADVICE_IF_UNREACHABLE)
-            code = max(code, KEPT if options.spool and isinstance(error, SendFailed) else FAILED)
+            is_kept = options.spool and isinstance(error, SendFailed) and not is_final(error)
+            code = max(code, KEPT if is_kept else FAILED)
         if options.json:
             print(as_json(done), flush=True)
         else:

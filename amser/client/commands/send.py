@@ -69,12 +69,17 @@ Recorded = tuple[SentTurn, Float32 | None, datetime]  # None: nothing to send. W
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those of `send`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
+    add_file_options(parser)
+    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until a whole answer comes")
+    add_partial_option(parser)
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Adds those of files that are split and sent."""
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=f"{FORMATS}; - is standard input")
     add_cluster_options(parser)
     parser.add_argument("--no-split", action="store_true", help="send each file as one utterance, 30 s at most")
     parser.add_argument("--vad", type=Path, metavar="ONNX", help="Silero VAD model (default: that of the weight store)")
-    parser.add_argument("--spool", type=Path, metavar="FILE", help="keep utterances there until a whole answer comes")
-    add_partial_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a turn, a line each, instead of the table")
     add_codec_options(parser)
 

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         for event in stream(pieces, settings):
             _show(event)
-    except (StreamFailed, SignalError, OSError, ImportError) as error:
+    except (StreamFailed, SignalError, OSError) as error:
         print(f"amser: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,22 +11,6 @@ DEEPEST: Final = 32  # levels of a document; an answer has three
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A word and when it was said.
-
-    Attributes:
-        text: as it stands in the answer's text.
-        start_s, end_s: seconds from the begin of what was sent.
-        confidence: probability that this was said.
-    """
-
-    text: str
-    start_s: float
-    end_s: float
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What the cluster made of an utterance, and what that cost.
 
@@ -51,7 +35,6 @@ class Answer:
         warnings: what the cluster did otherwise than asked: `language_mismatch` where `language` is what it heard and
             not what the device named.
         held_to_whole: whether the cluster says that it left nothing out for want of time, or of a stage that is down.
-        words: with their times; empty unless asked for.
     """
 
     emotion: str | None
@@ -72,7 +55,6 @@ class Answer:
     speech_probability: float | None = None
     warnings: tuple[str, ...] = ()
     held_to_whole: bool = False
-    words: tuple[Word, ...] = ()
 
     @property
     def uncertain(self) -> bool:
@@ -124,22 +106,9 @@ def read_answer(
             speech_probability=None if (probability := raw.get("speech_probability")) is None else float(probability),
             warnings=tuple(map(str, raw.get("warnings", ()))),
             held_to_whole=held_to_whole,
-            words=read_words(raw.get("words")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def read_words(raw: Any) -> tuple[Word, ...]:
-    """The words of a document with their times; empty where it has none.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is none of words.
-    """
-    return tuple(
-        Word(_text(word["word"]), float(word["start"]), float(word["end"]), float(word["confidence"]))
-        for word in raw or ()
-    )
 
 
 def check_storable(document: Any) -> None:

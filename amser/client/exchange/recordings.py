@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from amser.client.exchange.answer import Word, check_storable, read_words
+from amser.client.exchange.answer import check_storable
 from amser.client.exchange.connection import Call, Spent
 from amser.client.exchange.failures import Refused, SendFailed
 from amser.client.exchange.utterances import LANGUAGE, PREFER, AnswerOptions
@@ -37,7 +37,6 @@ class Segment:
         confidence: calibrated probability that `emotion` is right.
         probabilities: of all emotions; empty where nobody speaks.
         doubts: reasons not to act on `emotion`.
-        words: with their times; empty unless asked for.
         problem: why it could not be recognised, a problem document; empty where it was.
     """
 
@@ -49,7 +48,6 @@ class Segment:
     confidence: float
     probabilities: Mapping[str, float]
     doubts: tuple[str, ...] = ()
-    words: tuple[Word, ...] = ()
     problem: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -214,7 +212,6 @@ def _segment(document: Mapping[str, Any]) -> Segment:
         confidence=float(document["confidence"]),
         probabilities=_probabilities(document["probabilities"]),
         doubts=tuple(map(str, document.get("doubts", ()))),
-        words=read_words(document.get("words")),
         problem=_problem(document),
     )
 

@@ -24,7 +24,6 @@ BATCH_ROUTE: Final = "/v1/emotion:batch"
 UPLOAD_ROUTE: Final = "/v1/emotion/audio"
 EMOTIONS: Final = "emotions"  # query parameter
 LANGUAGE: Final = "language"  # the same; and what a problem document calls the language of an envelope, in `parameter`
-WORDS: Final = "words"  # query parameter: `true` asks when each word was said
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PREFER, APPLIED, WHOLE = "Prefer", "Preference-Applied", "handling=strict"  # RFC 7240: a whole answer or none
 PCM_BYTES_PER_SECOND: Final = 2 * SAMPLE_RATE  # 16-bit mono: what the device would send uncompressed
@@ -38,18 +37,15 @@ class AnswerOptions:
         emotions: classes that answers are restricted to; empty for all that the cluster knows.
         whole: a whole answer or none.
         traced: send the application's trace context, where it has one.
-        words: ask when each word was said.
     """
 
     emotions: tuple[str, ...] = ()
     whole: bool = False
     traced: bool = False
-    words: bool = False
 
     def params(self) -> dict[str, str]:
         """Of the query."""
-        emotions = {EMOTIONS: ",".join(self.emotions)} if self.emotions else {}
-        return emotions | ({WORDS: "true"} if self.words else {})
+        return {EMOTIONS: ",".join(self.emotions)} if self.emotions else {}
 
     def headers(self) -> dict[str, str]:
         """Of the request."""

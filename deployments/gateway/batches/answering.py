@@ -27,6 +27,7 @@ from deployments.settings import RequestSettings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 from deployments.telemetry.requests import RequestRecord, Telemetry
 
+LONGEST_BATCH_ID: Final = 124  # characters: with the number of an item, the most that an id may have
 ROUTE: Final = "/v1/emotion:batch"
 ITEM_ROUTE: Final = "/v1/emotion:batch item"  # in metrics and logs: an item is a request of its own there
 CODEC: Final = "batch"  # the same: what the body of the request itself holds
@@ -104,7 +105,7 @@ class BatchAnswering:
     ) -> None:
         """Takes the next envelope until none is left."""
         for number, content in numbered:
-            request_id = f"{batch_id}.{number}"
+            request_id = f"{batch_id[:LONGEST_BATCH_ID]}.{number}"
             incoming = _Incoming({**request.headers, REQUEST_ID_HEADER.lower(): request_id}, dict(request.scope))
             with self._telemetry.request(incoming, ITEM_ROUTE) as record, visit.item(is_first=number == 0) as own:
                 items[number] = await self._item(request, content, preferences, record, own)

@@ -20,7 +20,7 @@ ALIAS: Final = "whisper-1"  # what clients of OpenAI ask for
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False, "": False}
 # What is refused whatever its value, and what is said of it
 _NOT_DONE: Final = {
-    "include": "the probabilities of tokens are not given; `words` of verbose_json have a confidence",
+    "include": "the probabilities of tokens are not given",
     "keywords": "the recogniser takes no words that guide it",
     "languages": "name one language, in `language`, or none, to have it detected",
     "known_speaker_names": "speakers are not told apart",
@@ -140,7 +140,7 @@ def _temperature(written: str) -> None:
 
 def _chunking(written: str) -> None:
     if written.strip('"') != "auto":
-        raise _refused("chunking_strategy", "recordings are cut at pauses, as the cluster finds them", "auto, or none")
+        raise _refused("chunking_strategy", "a file is one piece here", "auto, or none")
 
 
 _CHECKS: Final[Mapping[str, Callable[[str], None]]] = {

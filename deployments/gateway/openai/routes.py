@@ -11,7 +11,7 @@ from ray import serve
 
 from deployments.gateway.openai.documents import ModelCard, ModelList, Transcription, VerboseTranscription, model_cards
 from deployments.gateway.openai.form import FILE, MEDIA_TYPE
-from deployments.gateway.openai.parameters import FORMATS, GRANULARITIES, unknown_model
+from deployments.gateway.openai.parameters import FORMATS, unknown_model
 from deployments.gateway.openai.transcriptions import EVENTS, MEDIA_TYPES, ROUTE, Transcriptions
 from deployments.gateway.problems import Refusal, documented, refusal_of
 from deployments.gateway.readiness import Readiness
@@ -54,8 +54,8 @@ _FORM: Final = {
         "response_format": _text("Of the answer.", enum=list(FORMATS), default="json"),
         "timestamp_granularities[]": {
             "type": "array",
-            "items": {"type": "string", "enum": list(GRANULARITIES)},
-            "description": "What `verbose_json` lists with its times; segments, unless something is named.",
+            "items": {"type": "string", "enum": ["segment"]},
+            "description": "What `verbose_json` lists with its times; those of words are not known.",
         },
         "stream": {
             "type": "boolean",
@@ -63,7 +63,7 @@ _FORM: Final = {
             "description": "Events in place of a document; with `json` and `text`.",
         },
         "temperature": {"type": "number", "enum": [0], "description": "0; others are refused."},
-        "chunking_strategy": _text("Recordings are cut at pauses; others are refused.", enum=["auto"]),
+        "chunking_strategy": _text("Changes nothing; others are refused.", enum=["auto"]),
         "prompt": _text("Empty; others are refused, since the recogniser takes no text.", maxLength=0),
     },
     "additionalProperties": False,
@@ -113,7 +113,7 @@ Here = Annotated[Served, Depends(_served)]
 
 @router.post(
     ROUTE,
-    summary="Words of a recording with their times, and how they sound, as OpenAI answers",
+    summary="Words of an audio file of up to 30 s, and how they sound, as OpenAI answers",
     response_model=None,
     responses={200: _TRANSCRIBED, **_PROBLEMS},
     openapi_extra=_BODY,

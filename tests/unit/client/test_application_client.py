@@ -28,7 +28,6 @@ from amser.client import (
     RecordingAnswer,
     Refused,
     Unreachable,
-    Word,
 )
 from amser.client.exchange import plans, retries
 from amser.features import SAMPLE_RATE
@@ -50,7 +49,6 @@ RECORDING: dict[str, Any] = {
             "emotion": "happy",
             "confidence": 0.9,
             "probabilities": {"happy": 0.9, "sad": 0.1},
-            "words": [{"word": "Good", "start": 0.5, "end": 0.7, "confidence": 0.99}],
         }
     ],
     "emotion": "happy",
@@ -116,15 +114,6 @@ def test_whatever_holds_speech_is_compressed_and_sent(ask: Any, source: Any, rat
     assert envelope.codec == "klt"
     assert envelope.seconds == pytest.approx(seconds, abs=0.02)
     assert (answer.emotion, answer.text, answer.bytes_sent) == ("happy", "Good morning.", len(received.body))
-    assert answer.words == ()
-
-
-def test_words_and_their_times_are_asked_for_and_read(ask: Any) -> None:
-    spoken = ANSWER | {"words": [{"word": "Good", "start": 0.1, "end": 0.4, "confidence": 0.98}]}
-    with stand_in(Response(body=spoken)) as cluster:
-        answer = ask(cluster.url, "recognize", SECOND, words=True)
-    assert cluster.received[0].path == "/v1/emotion?words=true"
-    assert answer.words == (Word("Good", 0.1, 0.4, 0.98),)
 
 
 def test_an_upload_is_the_file_itself(ask: Any) -> None:
@@ -270,19 +259,17 @@ def test_a_recording_becomes_a_job_that_is_waited_for(ask: Any) -> None:
             cluster.url,
             "recording",
             SPEECH,
-            words=True,
             poll_s=0,
             show=lambda now: states.append((now.progress, len(now.segments))),
         )
     assert [(each.method, each.path) for each in cluster.received] == [
-        ("POST", "/v1/recordings?words=true"),
+        ("POST", "/v1/recordings"),
         *[("GET", "/v1/jobs/0f1a")] * 3,
     ]
     assert cluster.received[0].headers["Prefer"] == "respond-async"
     assert states == [(0, 0), (0.5, 1), (1, 0)]
     assert isinstance(answer, RecordingAnswer)
     assert (answer.seconds, answer.warnings, answer.segments[0].end_s) == (61.5, ("audio_cut",), 1.5)
-    assert answer.segments[0].words == (Word("Good", 0.5, 0.7, 0.99),)
 
 
 def test_a_recording_that_is_answered_at_once_is_a_job_that_has_ended(ask: Any) -> None:
