@@ -182,6 +182,22 @@ def test_the_largest_audio_file_gets_through_whole(proxy: Proxy) -> None:
     assert proxy.gateway.requests[-1][1] == 10_485_760
 
 
+def test_a_recording_is_larger_than_an_audio_file(proxy: Proxy) -> None:
+    with proxy.client("127.0.4.3") as client:
+        assert client.post("/v1/recordings", content=b"x" * 12_000_000).status_code == 200
+    assert proxy.gateway.requests[-1][1] == 12_000_000
+
+
+def test_a_socket_is_asked_for_where_it_is_served_and_nowhere_else(proxy: Proxy) -> None:
+    asks = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    with proxy.client("127.0.4.4") as client:
+        client.post("/v1/stream", content=b"x", headers=asks)
+        headers, _ = proxy.gateway.requests[-1]
+        assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "upgrade")
+        client.post(ROUTE, content=b"x", headers=asks)
+        assert "Upgrade" not in proxy.gateway.requests[-1][0]
+
+
 def test_the_gateway_learns_the_clients_address_and_not_what_the_client_says_of_it(proxy: Proxy) -> None:
     with proxy.client("127.0.5.1") as client:
         client.post(ROUTE, content=b"x", headers={"X-Forwarded-For": "203.0.113.9", "Authorization": "Bearer k"})
