@@ -34,6 +34,8 @@ NEEDS = {
     "/v1/models": "read",
     "/v1/models/{model}": "read",
     "/v1/emotion:batch": "recognize",
+    "/v1/recordings": "recognize",
+    "/v1/jobs/{id}": "recognize",
 }
 _FOUND = [*_walk_fastapi_routes(api), *((route, None, "") for route in api.routes if hasattr(route, "path"))]
 

@@ -153,6 +153,7 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
     page = client.models.list()
     assert {model.id for model in page.data} == {"whisper-1", "whisper-base-short"}
     assert set(page.stages) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
+    assert {stage["device"] for stage in page.stages.values()} <= {"cpu", "cuda"}
     assert client.models.retrieve("whisper-1").owned_by == "amser"
 
 

@@ -10,7 +10,7 @@ from recordings import DATA, rows, speakers, waveform_of
 from amser.features import SAMPLE_RATE
 
 MANIFESTS = ("speech/librispeech.tsv", "noise/esc10.tsv", "emotion/emogator.tsv", "cases.tsv")
-NO_RECORDINGS = ("README.md", "messages/version-1.pickle")
+NO_RECORDINGS = ("README.md", "messages/version-1.pickle", "openapi.json")
 MEGABYTES = 6
 MEGABYTE = 1_000_000  # bytes
 
