@@ -13,7 +13,7 @@ const deviceId = `web-${crypto.getRandomValues(new Uint32Array(1))[0].toString(1
 const chart = new EmotionChart(find("emotions"), find("legend"));
 const words = new Words();
 const cluster = new Cluster(() => find("key").value.trim());
-const totals = { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: true };
+const totals = { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: true, refused: false };
 let round = 0; // of recordings: what is late for an earlier one is not shown
 
 const listener = new Listener(settings, [find("original"), find("rebuilt")], {
@@ -42,7 +42,7 @@ function heard(frames, of) {
 
 function begin() {
   round += 1;
-  Object.assign(totals, { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: false });
+  Object.assign(totals, { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: false, refused: false });
   words.clear();
   chart.clear();
   update();
@@ -74,11 +74,12 @@ async function send(utterance, mine) {
 }
 
 function done() {
-  if (!totals.ended || totals.waiting) return;
+  if (!totals.ended || totals.waiting || totals.refused) return; // why stays to be read
   say(words.isEmpty ? "Nobody was heard to speak: nothing was sent." : "Done.");
 }
 
 function refused(error) {
+  totals.refused = true;
   if (error instanceof Refused && [401, 403].includes(error.status)) {
     find("settings").open = true;
     find("key").focus();

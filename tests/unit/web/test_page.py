@@ -180,6 +180,16 @@ def test_the_key_goes_with_a_request_and_nowhere_else(page: Any, served: Site, r
     assert page.input_value("#key") == ""
 
 
+def test_why_a_cluster_refused_stays_to_be_read(page: Any, served: Site, tmp_path: Path, speech: list[Waveform]) -> None:
+    path = tmp_path / "one.wav"
+    soundfile.write(path, speech[0], SAMPLE_RATE)
+    served.refuse.append(401)
+    open_file(page, path)
+    page.locator("#words li").first.wait_for(timeout=PATIENCE_MS)
+    page.wait_for_timeout(500)  # the worker's last message comes before or after the refusal
+    assert "wants a key" in page.inner_text("#status")
+
+
 def test_a_busy_cluster_is_asked_again(page: Any, served: Site, tmp_path: Path, speech: list[Waveform]) -> None:
     path = tmp_path / "one.wav"
     soundfile.write(path, speech[0], SAMPLE_RATE)
