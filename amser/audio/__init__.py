@@ -1,20 +1,37 @@
 """Audio files → waveform, for devices and for the gateway alike: the one part of `amser` that needs PyAV.
 
-`containers` tells formats apart and refuses headers that claim the impossible; `decoding` lets FFmpeg decode the rest.
+`containers` tells formats apart. `headers`, `amr`, `matroska` and `endings` read what FFmpeg believes or passes over in
+silence. `frames` and `mixing` take what it decodes, `tracks` chooses one of several, `decoding` puts them together.
 """
 
-from amser.audio.containers import CODECS, DEMUXERS, FORMATS, DamagedAudio, UnknownFormat, UnreadableAudio
-from amser.audio.decoding import AudioTooCostly, AudioTooLong, decode, read
+from amser.audio.containers import (
+    CODECS,
+    DEMUXERS,
+    FORMATS,
+    DamagedAudio,
+    NoSound,
+    UnknownCodec,
+    UnknownFormat,
+    UnreadableAudio,
+)
+from amser.audio.decoding import AudioTooLong, AudioWarning, Blocks, Recording, blocks, decode, read
+from amser.audio.frames import AudioTooCostly
 
 __all__ = [
     "CODECS",
-    "FORMATS",
     "DEMUXERS",
+    "FORMATS",
     "AudioTooCostly",
     "AudioTooLong",
+    "AudioWarning",
+    "Blocks",
     "DamagedAudio",
+    "NoSound",
+    "Recording",
+    "UnknownCodec",
     "UnknownFormat",
     "UnreadableAudio",
+    "blocks",
     "decode",
     "read",
 ]

@@ -24,11 +24,11 @@ from deployments.access.gate import Gate, GateMiddleware
 from deployments.access.rules import path_of, route_of
 from deployments.access.shared_limits import buckets
 from deployments.gateway.clients import client_of
-from deployments.gateway.decoding import Decoders
 from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER
 from deployments.gateway.problems import documented, refusal_of
 from deployments.gateway.problems.handlers import answer_with_problems
 from deployments.gateway.readiness import Readiness
+from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from amser import codecs, wire
+from amser.audio import AudioWarning
 from amser.rate_hint import HEADER as RATE_HINT
 from deployments.access.gate import Gate
 from deployments.gateway.bodies import RequestBodies
@@ -95,6 +96,7 @@ class Answering:
         preferences: Preferences,
         record: RequestRecord,
         client: str,
+        warnings: Sequence[AudioWarning] = (),
     ) -> Reply:
         """The document of an utterance, with its headers.
 
@@ -105,13 +107,22 @@ class Answering:
             preferences: of the request.
             record: where it is noted.
             client: for admission's fairness.
+            warnings: of decoding.
 
         Raises:
             Exception: what `recognize` raises.
         """
         recognition = await self.recognize(envelope, preferences, client)
         step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = answer(recognition, record.request_id, codec=codec, received=size, step=step, models=self._names)
+        document = answer(
+            recognition,
+            record.request_id,
+            codec=codec,
+            received=size,
+            step=step,
+            models=self._names,
+            warnings=warnings,
+        )
         timing = server_timing(document.timings_ms, recognition.queues)
         record.recognized(document.emotion, document.uncertain, recognition.mel.seconds, recognition.left_out)
         headers = {"Server-Timing": timing, REQUEST_ID_HEADER: record.request_id}
@@ -190,7 +201,8 @@ class Answering:
     ) -> Reply:
         with self._one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
-                envelope, codec = await reader.read(request, body)
+                read = await reader.read(request, body)
+            envelope, codec = read.envelope, read.codec
             size = len(body)
             record.received(codec, size)
             visit = self._gate.visit()
@@ -199,7 +211,7 @@ class Answering:
             # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
             # the answer to another ends here. An audio file has no ids: its envelope was made here.
             key = self._resends.key(request.headers, envelope, preferences) if reader.is_of_device else None
-            compute = partial(self.reply, envelope, codec, size, preferences, record, client)
+            compute = partial(self.reply, envelope, codec, size, preferences, record, client, read.warnings)
             async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
                 return await self._resends.once(key, compute)
 

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import replace
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from starlette.requests import Request
 
 from amser import wire
-from deployments.gateway.audio import envelope_of
-from deployments.gateway.decoding import Decoders
+from amser.audio import AudioWarning
 from deployments.gateway.preferences import LANGUAGE, read_language
 from deployments.gateway.problems import refusal_of
+from deployments.gateway.uploads.decoding import Decoders
+from deployments.gateway.uploads.envelopes import envelope_of
 from deployments.replica.execution import ModelThread
 from deployments.settings import RequestSettings
 
-Read = tuple[wire.Envelope, str]  # with the name of the codec or audio format
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a request says.
+
+    Attributes:
+        envelope: the utterance.
+        codec: or the audio format that it came in.
+        warnings: of decoding.
+        fields: parameters that stand in a form and not in the query.
+    """
+
+    envelope: wire.Envelope
+    codec: str
+    warnings: tuple[AudioWarning, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -67,7 +83,7 @@ class EnvelopeReader:
         """See `Reader`."""
         del request  # an envelope says it all
         envelope = wire.unpack(body, self._limits)
-        return replace(envelope, language=read_language(envelope.language, self._languages)), envelope.codec
+        return Read(replace(envelope, language=read_language(envelope.language, self._languages)), envelope.codec)
 
 
 class AudioReader:
@@ -92,6 +108,19 @@ class AudioReader:
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
         language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        waveform, name = await self._decoders.decode(body)
-        envelope = (await self._log_mel.run(envelope_of, waveform, language, self._max_frames)).value
-        return envelope, name
+        return await self.utterance(body, language)
+
+    async def utterance(self, content: bytes, language: str | None) -> Read:
+        """The utterance in an audio file.
+
+        Args:
+            content: of the file.
+            language: that the speaker is known to speak, as the recogniser calls it.
+
+        Raises:
+            amser.errors.SignalError: it cannot be used.
+            deployments.gateway.uploads.decoding.DecoderUnavailable: no worker decodes it.
+        """
+        heard = await self._decoders.decode(content)
+        envelope = (await self._log_mel.run(envelope_of, heard.waveform, language, self._max_frames)).value
+        return Read(envelope, heard.format, heard.warnings)

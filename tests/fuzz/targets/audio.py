@@ -93,9 +93,9 @@ class Files(Target):
     def accepts(self, data: bytes) -> bool:
         before = _peak_mb()
         try:
-            waveform, name = audio.decode(io.BytesIO(data), MAX_FRAMES)
-            check(waveform, name)
-            encoded = codecs.encode(log_mel(validate(waveform)))
+            heard = audio.decode(io.BytesIO(data), MAX_FRAMES)
+            check(heard)
+            encoded = codecs.encode(log_mel(validate(heard.waveform)))
         except SignalError:
             return False
         finally:
@@ -104,8 +104,9 @@ class Files(Target):
         return bool(encoded.payload)
 
 
-def check(waveform: Float32, name: str) -> None:
-    assert name in audio.DEMUXERS
+def check(heard: audio.Recording) -> None:
+    assert heard.format in audio.DEMUXERS
+    waveform = heard.waveform
     assert waveform.ndim == 1
     assert waveform.dtype == np.float32
     assert waveform.size < (MAX_FRAMES + 1) * 160, "longer than was asked for"

@@ -37,7 +37,8 @@ NAMES = {"wav-24-bit": "wav", "ogg-opus": "ogg"}
 
 
 def decode(content: bytes, max_frames: int = MAX_FRAMES) -> tuple[Waveform, str]:
-    return audio.decode(io.BytesIO(content), max_frames)
+    heard = audio.decode(io.BytesIO(content), max_frames)
+    return heard.waveform, heard.format
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ import io, resource, sys
 from amser import audio
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    print(audio.decode(io.BytesIO(sys.stdin.buffer.read()))[0].size)
+    print(audio.decode(io.BytesIO(sys.stdin.buffer.read())).waveform.size)
 except audio.UnreadableAudio as error:
     print(type(error).__name__)
 except audio.decoding.AudioError as error:
@@ -327,7 +328,7 @@ def test_a_tag_in_front_does_not_hide_the_format(uploads: dict[str, bytes], uplo
 
 def test_a_long_recording_is_mixed_in_parts(clip: Waveform) -> None:
     speech = np.concatenate([clip] * 12)
-    decoded, _ = audio.decode(io.BytesIO(file_of_channels([speech, speech], "wav", "pcm_f32le", "stereo")))
+    decoded = audio.decode(io.BytesIO(file_of_channels([speech, speech], "wav", "pcm_f32le", "stereo"))).waveform
     np.testing.assert_allclose(decoded, speech, atol=1e-6)
 
 

@@ -51,15 +51,15 @@ def test_a_codec_that_is_not_read_is_named_with_those_that_are(container: str, c
     "codec", ["pcm_u8", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_alaw", "pcm_mulaw", "libmp3lame"]
 )
 def test_a_wav_of_an_accepted_codec_is_read(codec: str) -> None:
-    waveform, name = audio.decode(io.BytesIO(audio_file(noise(1), "wav", codec)))
-    assert (name, waveform.size) == ("wav", pytest.approx(SAMPLE_RATE, rel=0.1))
+    heard = audio.decode(io.BytesIO(audio_file(noise(1), "wav", codec)))
+    assert (heard.format, heard.waveform.size) == ("wav", pytest.approx(SAMPLE_RATE, rel=0.1))
 
 
 def test_an_m4a_of_several_tracks_is_read() -> None:
     """The first of them, as long as there are no more than a film has."""
     content = m4a()
-    waveform, _ = audio.decode(io.BytesIO(m4a_of_tracks(16, content)))
-    assert (waveform == audio.decode(io.BytesIO(content))[0]).all()
+    heard = audio.decode(io.BytesIO(m4a_of_tracks(16, content)))
+    assert (heard.waveform == audio.decode(io.BytesIO(content)).waveform).all()
     with pytest.raises(AudioTooCostly, match="too many streams; accepted: 16 streams"):
         audio.decode(io.BytesIO(m4a_of_tracks(17, content)))
 
@@ -67,8 +67,7 @@ def test_an_m4a_of_several_tracks_is_read() -> None:
 def test_packets_are_counted_against_the_audio_in_them() -> None:
     with pytest.raises(AudioTooCostly, match=r"packets hold 0\.\d+ s of audio; accepted: up to 2000 packets a second"):
         audio.decode(io.BytesIO(matroska_of_one_byte_packets()))
-    waveform, _ = audio.decode(io.BytesIO(matroska_of_one_byte_packets(4000)))
-    assert waveform.size == 4000
+    assert audio.decode(io.BytesIO(matroska_of_one_byte_packets(4000))).waveform.size == 4000
 
 
 def test_a_bomb_costs_a_batch_no_other_file(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from recordings import audio_file, envelope_of, silence
 
 from amser import wire
 from deployments.gateway import ingress
-from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.catalogue import KINDS
 from deployments.gateway.problems.pages import markdown
+from deployments.gateway.uploads.decoding import DecoderUnavailable
 from deployments.gateway.utterances.admission import SHARE, Overloaded
 from deployments.gateway.utterances.answers import refusal
 from deployments.pipeline import Stages

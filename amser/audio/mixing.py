@@ -1,0 +1,94 @@
+"""Decoded frames → blocks of mono at 16 kHz, whatever their rates and channels; a stream may change both midway."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+
+from amser.audio.containers import check_setup
+from amser.features import SAMPLE_RATE, Float32, to_mono
+
+MIXED_AT_ONCE: Final = 30 * SAMPLE_RATE  # samples whose channels are in memory together
+LOUDEST: Final = 8.0  # 18 dB over full scale: what a decoder makes of damage, and no recording
+
+
+class Mixer:
+    """Takes frames, and gives blocks.
+
+    Args:
+        is_lossy: samples louder than `LOUDEST`, or not finite, are damage and become silence.
+
+    Attributes:
+        samples: received so far, at 16 kHz.
+        is_damaged: there were such samples.
+    """
+
+    def __init__(self, is_lossy: bool) -> None:
+        self.samples, self.is_damaged, self._is_lossy = 0, False, is_lossy
+        self._ready: list[Float32] = []
+        self._held: list[Float32] = []  # (samples, channels), to be mixed together
+        self._held_samples = 0
+        self._setup: tuple[str, str, int] | None = None
+        self._resampler: AudioResampler | None = None
+
+    def push(self, frame: AudioFrame) -> None:
+        """Raises `amser.features.UnsupportedAudio` where no recording has its rate or channels."""
+        setup = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if setup != self._setup:
+            self.flush()
+            check_setup(frame.sample_rate, frame.layout.nb_channels)
+            self._setup = setup
+        if self._resampler is None:
+            # Interleaved: PyAV runs past the table of planes where there are eight or more. The channels stay, since
+            # FFmpeg's own mix to mono adds them up to 1.4 times full scale.
+            self._resampler = AudioResampler(format="flt", rate=SAMPLE_RATE)
+        self._take(self._resampler.resample(frame))
+
+    def silence(self, seconds: float) -> None:
+        """In place of what was lost between two frames."""
+        if self._setup is None or not self._held:
+            return
+        self._drain()
+        channels = self._held[-1].shape[1]
+        self._hold(np.zeros((round(seconds * SAMPLE_RATE), channels), np.float32))
+
+    def flush(self) -> None:
+        """The end of a stream, or of frames that are alike."""
+        self._drain()
+        self._mix()
+        self._setup = None
+
+    def blocks(self) -> list[Float32]:
+        """Those that are ready, each once: float32, shape (samples,)."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _drain(self) -> None:
+        if self._resampler is not None:
+            self._take(self._resampler.resample(None))
+        self._resampler = None
+
+    def _take(self, pieces: list[AudioFrame]) -> None:
+        for piece in pieces:
+            samples = np.asarray(piece.to_ndarray(), np.float32)
+            self._hold(samples.reshape(-1, piece.layout.nb_channels))
+        if self._held_samples >= MIXED_AT_ONCE:
+            self._mix()
+
+    def _hold(self, samples: Float32) -> None:
+        self._held.append(samples)
+        self.samples += len(samples)
+        self._held_samples += len(samples)
+
+    def _mix(self) -> None:
+        if not self._held:
+            return
+        channels = np.concatenate(self._held)
+        self._held, self._held_samples = [], 0
+        if self._is_lossy and channels.size and not np.abs(channels).max() <= LOUDEST:  # NaN is not either
+            channels[~(np.abs(channels) <= LOUDEST).all(axis=1)] = 0
+            self.is_damaged = True
+        self._ready.append(to_mono(channels))
