@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Final
 
 import av
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec import codecs_available
 from av.container import InputContainer
 from av.packet import Packet
 
@@ -28,9 +31,26 @@ AMR_PAUSE: Final = 6  # bytes of a packet with a hiss to be made, which FFmpeg d
 AMR_FRAME_S: Final = 0.02
 MOST_FRAMES: Final = 50  # in whose place there is silence: what is longer is a tag or a picture
 
+logger = logging.getLogger("amser")
+
 
 class AudioTooCostly(AudioError):
     """Decoding it takes more memory or time than its speech is worth."""
+
+
+def decoder_of(stream: AudioStream) -> AudioCodecContext:
+    """What decodes a track whose codec is one of ours."""
+    context: AudioCodecContext = stream.codec_context
+    if context.name == "flac":
+        context.options = {"err_detect": "crccheck+explode"}  # else a damaged frame is a noise
+    if context.name == "opus" and "libopus" in codecs_available:  # FFmpeg's own is deafening at times, of good files
+        decoder: AudioCodecContext = AudioCodecContext.create("libopus", "r")
+        decoder.extradata = context.extradata
+        if not context.extradata and context.channels:
+            decoder.layout = context.layout
+        decoder.options = {"request_sample_fmt": "flt"}
+        return decoder
+    return context
 
 
 class Frames:
@@ -55,6 +75,7 @@ class Frames:
         self._gaps_are_damage = is_damaged or format_name in GAPS_ARE_DAMAGE
         self._expected: float | None = None  # when the next frame begins
         self._decoded_bytes = self._decoded_packets = 0
+        self._tick = float(stream.time_base or 0)  # seconds
         self._is_paused = False
         self._failed: list[tuple[int, int]] = []  # since the last frame: bytes of a packet, and those its head states
 
@@ -63,17 +84,15 @@ class Frames:
         AudioTooCostly: too many packets for the audio in them.
         ValueError: there are frames, and none can be decoded.
         """
-        context = self._stream.codec_context
-        if context.name == "flac":
-            context.options = {"err_detect": "crccheck+explode"}  # else a damaged frame is a noise
+        decoder = decoder_of(self._stream)
         has_decoded = False
         for packet in self._packets():
             try:
-                frames = packet.decode()
+                frames = decoder.decode(packet if packet.size else None)
             except av.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
-                if context.name.startswith("amr") and packet.size <= AMR_PAUSE:
+                if decoder.name.startswith("amr") and packet.size <= AMR_PAUSE:
                     self._is_paused = True
                     self._seconds += AMR_FRAME_S
                     continue
@@ -84,7 +103,8 @@ class Frames:
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
                 lost = self._lost(frame)
-                has_decoded = True
+                if not has_decoded:  # what encoders put in front is taken off it, and libopus does not tell its time
+                    self._expected, has_decoded = None, True
                 yield lost, frame  # refused there, where its rate is 0
                 self._seconds += frame.samples / frame.sample_rate
         if self._failed and not has_decoded:
@@ -118,7 +138,7 @@ class Frames:
     def _lost(self, frame: AudioFrame) -> float:
         """Seconds between the frame before and this one that are not there."""
         lasts = frame.samples / frame.sample_rate if frame.sample_rate else 0.0
-        at = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else self._expected
+        at = frame.pts * self._tick if frame.pts is not None else self._expected
         gap = 0.0 if at is None or self._expected is None else at - self._expected
         self._expected = None if at is None else at + lasts
         failed, self._failed = self._failed, []
@@ -141,6 +161,9 @@ class Frames:
         if self._format in RESYNCHRONISING:
             self.is_cut = stated > size
             self.is_damaged |= any(0 < stated <= size for size, stated in self._failed)
+            logger.warning(
+                "%d bytes of the recording are no audio and were skipped", sum(size for size, _ in self._failed)
+            )
         elif len(self._failed) == 1:
             self.is_cut = True
         else:

@@ -19,7 +19,7 @@ from amser.audio.containers import W64_MAGIC, DamagedAudio, check_setup
 
 MOST_CHUNKS: Final = 1_000  # in front of the samples
 LARGEST_CHUNK: Final = 4_096  # bytes of one that describes the codec
-PLACEHOLDERS: Final = 0x7F00_0000  # bytes; SoX, eSpeak, FFmpeg and others say this or more for a length not yet known
+PLACEHOLDERS: Final = 0x7F00_0000 - 64  # bytes; SoX, eSpeak, FFmpeg and others say this or more, less a header
 ENDLESS: Final = 0xFFFF_FFFF  # what FFmpeg takes for it
 _AU_HEADER: Final = struct.Struct(">4s5I")  # magic, offset of the samples, their bytes, encoding, rate, channels
 _CAF_DESCRIPTION: Final = struct.Struct(">d4s5I")  # rate, codec, flags, bytes and frames a packet, channels, bits

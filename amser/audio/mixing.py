@@ -12,6 +12,7 @@ from amser.audio.containers import check_setup
 from amser.features import SAMPLE_RATE, Float32, to_mono
 
 MIXED_AT_ONCE: Final = 30 * SAMPLE_RATE  # samples whose channels are in memory together
+TAKEN_AT_ONCE: Final = SAMPLE_RATE  # samples: an array for every frame costs more than its resampling
 LOUDEST: Final = 8.0  # 18 dB over full scale: what a decoder makes of damage, and no recording
 
 
@@ -22,17 +23,22 @@ class Mixer:
         is_lossy: samples louder than `LOUDEST`, or not finite, are damage and become silence.
 
     Attributes:
-        samples: received so far, at 16 kHz.
         is_damaged: there were such samples.
     """
 
     def __init__(self, is_lossy: bool) -> None:
-        self.samples, self.is_damaged, self._is_lossy = 0, False, is_lossy
+        self._samples, self.is_damaged, self._is_lossy = 0, False, is_lossy
         self._ready: list[Float32] = []
         self._held: list[Float32] = []  # (samples, channels), to be mixed together
         self._held_samples = 0
         self._setup: tuple[str, str, int] | None = None
+        self._waiting_s = 0.0  # in the resampler
         self._resampler: AudioResampler | None = None
+
+    @property
+    def samples(self) -> int:
+        """Received so far, at 16 kHz; exact once it is flushed."""
+        return self._samples + max(0, int(self._waiting_s * SAMPLE_RATE))
 
     def push(self, frame: AudioFrame) -> None:
         """Raises `amser.features.UnsupportedAudio` where no recording has its rate or channels."""
@@ -44,14 +50,15 @@ class Mixer:
         if self._resampler is None:
             # Interleaved: PyAV runs past the table of planes where there are eight or more. The channels stay, since
             # FFmpeg's own mix to mono adds them up to 1.4 times full scale.
-            self._resampler = AudioResampler(format="flt", rate=SAMPLE_RATE)
+            self._resampler = AudioResampler(format="flt", rate=SAMPLE_RATE, frame_size=TAKEN_AT_ONCE)
         self._take(self._resampler.resample(frame))
+        self._waiting_s += frame.samples / frame.sample_rate
 
     def silence(self, seconds: float) -> None:
         """In place of what was lost between two frames."""
-        if self._setup is None or not self._held:
-            return
         self._drain()
+        if not self._held:
+            return
         channels = self._held[-1].shape[1]
         self._hold(np.zeros((round(seconds * SAMPLE_RATE), channels), np.float32))
 
@@ -69,10 +76,11 @@ class Mixer:
     def _drain(self) -> None:
         if self._resampler is not None:
             self._take(self._resampler.resample(None))
-        self._resampler = None
+        self._resampler, self._waiting_s = None, 0.0
 
     def _take(self, pieces: list[AudioFrame]) -> None:
         for piece in pieces:
+            self._waiting_s -= piece.samples / SAMPLE_RATE
             samples = np.asarray(piece.to_ndarray(), np.float32)
             self._hold(samples.reshape(-1, piece.layout.nb_channels))
         if self._held_samples >= MIXED_AT_ONCE:
@@ -80,7 +88,7 @@ class Mixer:
 
     def _hold(self, samples: Float32) -> None:
         self._held.append(samples)
-        self.samples += len(samples)
+        self._samples += len(samples)
         self._held_samples += len(samples)
 
     def _mix(self) -> None:

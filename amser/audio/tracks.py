@@ -12,7 +12,7 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.packet import Packet
 
-from amser.audio.frames import PACKETS_PER_SECOND, SPARE_PACKETS
+from amser.audio.frames import PACKETS_PER_SECOND, SPARE_PACKETS, decoder_of
 from amser.audio.mixing import Mixer
 from amser.channels import movement, spectrum_of
 from amser.features import SAMPLE_RATE, AudioError, Float32
@@ -41,6 +41,7 @@ def the_one_that_speaks(container: InputContainer, indices: Sequence[int]) -> in
 
 def _begins(container: InputContainer, indices: Sequence[int]) -> list[Float32]:
     """The first `LISTENED_S` of each track, shorter ones whole, and none of one that cannot be decoded."""
+    decoders = {stream.index: decoder_of(stream) for stream in container.streams.audio if stream.index in indices}
     mixers = {index: Mixer(is_lossy=True) for index in indices}
     for count, packet in enumerate(_packets(container, indices)):
         mixer, heard = mixers[packet.stream_index], [each.samples for each in mixers.values()]
@@ -51,7 +52,7 @@ def _begins(container: InputContainer, indices: Sequence[int]) -> list[Float32]:
         if mixer.samples > LISTENED_S * SAMPLE_RATE:
             continue
         with suppress(av.FFmpegError, AudioError):
-            for frame in packet.decode():
+            for frame in decoders[packet.stream_index].decode(packet if packet.size else None):
                 assert isinstance(frame, AudioFrame)
                 mixer.push(frame)
     for mixer in mixers.values():

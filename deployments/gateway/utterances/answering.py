@@ -22,7 +22,7 @@ from deployments.access.gate import Gate
 from deployments.gateway.bodies import RequestBodies
 from deployments.gateway.clients import client_of
 from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
-from deployments.gateway.preferences import APPLIED_HEADER, STRICT, Preferences, read_preferences
+from deployments.gateway.preferences import APPLIED_HEADER, STRICT, Preferences, read_preferences, with_fields
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.utterances.admission import Admission, Overloaded
 from deployments.gateway.utterances.answers import answer, refusal, server_timing
@@ -203,6 +203,7 @@ class Answering:
             async with asyncio.timeout(remaining(preferences.deadline)):
                 read = await reader.read(request, body)
             envelope, codec = read.envelope, read.codec
+            preferences = with_fields(preferences, read.fields, self._emotions)
             size = len(body)
             record.received(codec, size)
             visit = self._gate.visit()

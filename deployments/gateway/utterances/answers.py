@@ -11,7 +11,15 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from amser import wire
-from amser.audio import AudioTooLong, AudioWarning, DamagedAudio, UnknownFormat
+from amser.audio import (
+    AudioTooCostly,
+    AudioTooLong,
+    AudioWarning,
+    DamagedAudio,
+    NoSound,
+    UnknownCodec,
+    UnknownFormat,
+)
 from amser.errors import SignalError
 from deployments.access.denied import Denied
 from deployments.gateway.problems import Refusal, refusal_of
@@ -84,6 +92,9 @@ _KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
     wire.TooLarge: "too-long",
     AudioTooLong: "too-long",
     wire.Unsupported: "unsupported-envelope",
+    AudioTooCostly: "too-costly",
+    NoSound: "no-sound",
+    UnknownCodec: "unsupported-codec",
     UnknownFormat: "unsupported-audio",
     SignalError: "unusable",
 }

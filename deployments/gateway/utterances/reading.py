@@ -12,6 +12,7 @@ from amser import wire
 from amser.audio import AudioWarning
 from deployments.gateway.preferences import LANGUAGE, read_language
 from deployments.gateway.problems import refusal_of
+from deployments.gateway.uploads.bodies import check_encoding, read_upload
 from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.uploads.envelopes import envelope_of
 from deployments.replica.execution import ModelThread
@@ -78,6 +79,8 @@ class EnvelopeReader:
         if media_type != wire.MEDIA_TYPE:
             cause = f"the content type is {media_type or 'missing'!r:.100}"
             raise refusal_of("unsupported-media-type", cause, wire.MEDIA_TYPE)
+        if encoding := request.headers.get("content-encoding"):
+            raise refusal_of("unsupported-encoding", f"the content encoding is {encoding!r:.100}", "none")
 
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
@@ -103,12 +106,14 @@ class AudioReader:
         self._log_mel = ModelThread("log-mel")
 
     def check(self, request: Request) -> None:
-        """See `Reader`: the first bytes of the body tell what it is, not the head."""
+        """See `Reader`: the first bytes of the body tell which format it has, not the head."""
+        check_encoding(request.headers)
 
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
-        language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        return await self.utterance(body, language)
+        upload = await read_upload(request, body, self.largest)
+        language = read_language(request.query_params.get(LANGUAGE, upload.fields.get(LANGUAGE)), self._languages)
+        return replace(await self.utterance(upload.content, language), fields=upload.fields)
 
     async def utterance(self, content: bytes, language: str | None) -> Read:
         """The utterance in an audio file.
