@@ -15,7 +15,7 @@ from amser.audio.containers import (
     UnreadableAudio,
 )
 from amser.audio.decoding import AudioTooLong, AudioWarning, Blocks, Recording, blocks, decode, read
-from amser.audio.frames import AudioTooCostly
+from amser.audio.frames import AudioTooCostly, decoder_of
 
 __all__ = [
     "CODECS",
@@ -33,5 +33,6 @@ __all__ = [
     "UnreadableAudio",
     "blocks",
     "decode",
+    "decoder_of",
     "read",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from amser.audio import amr, endings, matroska
+from amser.audio import amr, endings, matroska, ogg
 from amser.audio.containers import (
     CODECS,
     DECODERS,
@@ -135,72 +135,80 @@ class Blocks:
         self._begin = behind_id3(file)
         self._samples: Samples | None = None
         self._damage = matroska.Damage((), False)
+        self._links: ogg.Links | None = None
         self._amr: amr.Frames | None = None
+        self._is_damaged = self._is_cut = False
         if name in READERS:
             self._samples = samples_of(file, name, self._begin)
         elif name == "m4a":
             check_m4a(file)
         elif name == "webm":
             self._damage = matroska.damage_of(file)
+        elif name == "ogg":
+            self._links = ogg.links_of(file, self._begin)
 
     def __iter__(self) -> Iterator[Float32]:
         """Raises what `decode` raises."""
-        mixer: Mixer | None = None
-        try:
-            with self._open() as container:
-                stream = self._track(container)
-                mixer = Mixer(is_lossy=not stream.codec_context.name.startswith("pcm"))
-                yield from self._decoded(container, stream, mixer)
-        except AudioError:
-            raise  # a ValueError too, and says already what is wrong
-        except MemoryError as error:  # FFmpeg says the same of too many streams
-            cause = f"the {self.format.upper()} takes too much memory, or has too many streams"
-            raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
-        except (av.FFmpegError, ValueError) as error:
-            raise _damaged(error, mixer.samples if mixer else 0) from error
+        mixer = Mixer()
+        failure: Exception | None = None
+        stated = 0.0
+        for part in self._links.parts if self._links else ((self._begin, 0),):
+            try:
+                with self._open(part) as container:
+                    stream = self._track(container, part)
+                    yield from self._pushed(container, stream, mixer)
+                    stated = self._stated(stream)  # asked last: of a fragmented file it grows
+            except UnknownFormat as error:
+                failure = failure or error
+            except AudioError:
+                raise  # a ValueError too, and says already what is wrong
+            except MemoryError as error:  # FFmpeg says the same of too many streams
+                cause = f"the {self.format.upper()} takes too much memory, or has too many streams"
+                raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
+            except (av.FFmpegError, ValueError) as error:
+                failure = failure or _damaged(error)
+        yield from self._end(mixer, stated)
+        if failure is not None:
+            if not mixer.samples:
+                raise failure
+            self._is_damaged = True
+        flags: dict[AudioWarning, bool] = {"audio_damaged": self._is_damaged, "audio_cut": self._is_cut}
+        self.warnings = tuple(name for name, is_so in flags.items() if is_so)
 
-    def _decoded(self, container: InputContainer, stream: AudioStream, mixer: Mixer) -> Iterator[Float32]:
+    def _pushed(self, container: InputContainer, stream: AudioStream, mixer: Mixer) -> Iterator[Float32]:
+        """Mixes the frames of a track; gives the blocks that are ready, but for the end of an M4A."""
+        mixer.is_lossy = not stream.codec_context.name.startswith("pcm")
         frames = Frames(container, stream, self.format, is_damaged=bool(self._damage.holes))
-        held = np.zeros(0, np.float32)  # the end of an M4A, until it is known where it ends
         for silent_s, frame in frames:
             if silent_s:
                 mixer.silence(silent_s)
             mixer.push(frame)
             if self._max_frames is not None and mixer.samples >= (self._max_frames + 1) * HOP_LENGTH + LARGEST_FILL:
                 raise _too_long(self._max_frames)
-            for block in mixer.blocks():
-                if self.format != "m4a":
-                    yield block
-                    continue
-                block = np.concatenate([held, block])
-                yield block[:-LARGEST_FILL]
-                held = block[-LARGEST_FILL:]
-        mixer.flush()
-        rest = np.concatenate([held, *mixer.blocks()])
-        stated = self._stated(stream)  # asked last: of a fragmented file it grows
-        surplus = mixer.samples - round(stated * SAMPLE_RATE)
-        samples = mixer.samples
-        if self.format == "m4a" and stated and 0 < surplus <= LARGEST_FILL:
-            rest, samples = rest[: max(0, rest.size - surplus)], samples - surplus
-        if self._max_frames is not None and samples >= (self._max_frames + 1) * HOP_LENGTH:
-            raise _too_long(self._max_frames)
-        is_damaged = frames.is_damaged or mixer.is_damaged or (self._amr is not None and self._amr.is_damaged)
-        is_cut = frames.is_cut or self._is_cut(mixer.samples / SAMPLE_RATE, stated, stream)
-        flags: dict[AudioWarning, bool] = {"audio_damaged": is_damaged, "audio_cut": is_cut}
-        self.warnings = tuple(name for name, is_so in flags.items() if is_so)
-        if rest.size:
-            yield rest
+            yield from mixer.blocks(LARGEST_FILL if self.format == "m4a" else 0)
+        self._is_damaged |= frames.is_damaged
+        self._is_cut |= frames.is_cut
 
-    def _is_cut(self, seconds: float, stated: float, stream: AudioStream) -> bool:
+    def _end(self, mixer: Mixer, stated: float) -> Iterator[Float32]:
+        mixer.flush()
+        surplus = mixer.samples - round(stated * SAMPLE_RATE)
+        if self.format == "m4a" and stated and 0 < surplus <= LARGEST_FILL:
+            mixer.drop(surplus)
+        if self._max_frames is not None and mixer.samples >= (self._max_frames + 1) * HOP_LENGTH:
+            raise _too_long(self._max_frames)
+        self._is_damaged |= mixer.is_damaged or (self._amr is not None and self._amr.is_damaged)
+        self._is_cut |= self._ends_early(mixer.samples / SAMPLE_RATE, stated)
+        yield from mixer.blocks()
+
+    def _ends_early(self, seconds: float, stated: float) -> bool:
         if self._samples is not None:
             return self._samples.is_cut
         if self._amr is not None:
             return self._amr.is_cut
-        if self.format == "ogg":
-            return endings.ogg_is_cut(self._file)
+        if self._links is not None:
+            return self._links.is_cut
         if self.format == "mp3":
-            promised = endings.stated_mp3_samples(self._file, self._begin)
-            return promised / (stream.codec_context.sample_rate or SAMPLE_RATE) > seconds + MISSING_MP3_S
+            return endings.stated_mp3_seconds(self._file, self._begin) > seconds + MISSING_MP3_S
         return self._damage.is_cut or stated > seconds + MISSING_S
 
     def _stated(self, stream: AudioStream) -> float:
@@ -209,19 +217,21 @@ class Blocks:
             return 0.0
         return float(stream.duration * stream.time_base)
 
-    def _open(self) -> InputContainer:
+    def _open(self, part: tuple[int, int]) -> InputContainer:
         source: Any = self._file
         self._file.seek(0)
         if self._samples is not None:
             source = Spliced(self._samples, self._file)
         elif self.format == "amr":
             source = self._amr = amr.Frames(self._file, self._begin)
+        elif self._links is not None:
+            source = ogg.Part(self._file, *part)
         elif self._damage.holes:
             source = matroska.Mended(self._file, self._damage.holes)
         container: InputContainer = av.open(source, "r", DEMUXERS[self.format], OPTIONS, metadata_errors="ignore")
         return container
 
-    def _track(self, container: InputContainer) -> AudioStream:
+    def _track(self, container: InputContainer, part: tuple[int, int]) -> AudioStream:
         """The track that is heard."""
         streams = container.streams.audio
         if not streams:
@@ -233,7 +243,7 @@ class Blocks:
             raise UnknownCodec(f"the codec of the {self.format.upper()} file is {codec}", CODECS)
         index = readable[0].index
         if len(readable) > 1:
-            with self._open() as probed:
+            with self._open(part) as probed:
                 index = the_one_that_speaks(probed, [stream.index for stream in readable])
         stream = next(stream for stream in readable if stream.index == index)
         context = stream.codec_context
@@ -242,11 +252,9 @@ class Blocks:
         return stream
 
 
-def _damaged(error: Exception, samples: int) -> DamagedAudio:
+def _damaged(error: Exception) -> DamagedAudio:
     reason = (error.strerror if isinstance(error, av.FFmpegError) else str(error)) or type(error).__name__
-    if not samples:
-        return DamagedAudio(f"the audio cannot be decoded: {reason}", "an intact file")
-    return DamagedAudio(f"the audio is damaged after {samples / SAMPLE_RATE:.1f} s: {reason}", "an intact file")
+    return DamagedAudio(f"the audio cannot be decoded: {reason}", "an intact file")
 
 
 def _too_long(max_frames: int) -> AudioTooLong:

@@ -76,7 +76,7 @@ class Frames:
         self._expected: float | None = None  # when the next frame begins
         self._decoded_bytes = self._decoded_packets = 0
         self._tick = float(stream.time_base or 0)  # seconds
-        self._is_paused = False
+        self._is_paused, self._rate = False, 0
         self._failed: list[tuple[int, int]] = []  # since the last frame: bytes of a packet, and those its head states
 
     def __iter__(self) -> Iterator[tuple[float, AudioFrame]]:
@@ -139,7 +139,9 @@ class Frames:
         """Seconds between the frame before and this one that are not there."""
         lasts = frame.samples / frame.sample_rate if frame.sample_rate else 0.0
         at = frame.pts * self._tick if frame.pts is not None else self._expected
-        gap = 0.0 if at is None or self._expected is None else at - self._expected
+        # Files that were joined count anew, some in the ticks of the first
+        is_joined, self._rate = frame.sample_rate != self._rate, frame.sample_rate
+        gap = 0.0 if at is None or self._expected is None or is_joined else at - self._expected
         self._expected = None if at is None else at + lasts
         failed, self._failed = self._failed, []
         is_paused, self._is_paused = self._is_paused, False
@@ -147,7 +149,7 @@ class Frames:
         if not self._seconds or not (is_damaged or is_paused):
             return 0.0  # what stands in front of the first frame is not lost
         self.is_damaged |= is_damaged
-        if failed and self._format in RESYNCHRONISING:  # which take several damaged frames for one
+        if failed and not is_joined and self._format in RESYNCHRONISING:  # which take several damaged frames for one
             usual = self._decoded_bytes / self._decoded_packets
             frames = sum(max(1, round(size / usual)) for size, _ in failed)
             gap = frames * lasts if frames <= MOST_FRAMES else 0.0

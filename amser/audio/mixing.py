@@ -19,15 +19,14 @@ LOUDEST: Final = 8.0  # 18 dB over full scale: what a decoder makes of damage, a
 class Mixer:
     """Takes frames, and gives blocks.
 
-    Args:
-        is_lossy: samples louder than `LOUDEST`, or not finite, are damage and become silence.
-
     Attributes:
+        is_lossy: samples louder than `LOUDEST`, or not finite, are damage and become silence.
         is_damaged: there were such samples.
     """
 
-    def __init__(self, is_lossy: bool) -> None:
-        self._samples, self.is_damaged, self._is_lossy = 0, False, is_lossy
+    def __init__(self) -> None:
+        self._samples = 0
+        self.is_lossy = self.is_damaged = False
         self._ready: list[Float32] = []
         self._held: list[Float32] = []  # (samples, channels), to be mixed together
         self._held_samples = 0
@@ -68,10 +67,18 @@ class Mixer:
         self._mix()
         self._setup = None
 
-    def blocks(self) -> list[Float32]:
-        """Those that are ready, each once: float32, shape (samples,)."""
+    def blocks(self, kept: int = 0) -> list[Float32]:
+        """Those that are ready, each once: float32, shape (samples,). So many samples, or more, stay for `drop`."""
         ready, self._ready = self._ready, []
-        return ready
+        if kept and ready:
+            whole = np.concatenate(ready)
+            ready, self._ready = [whole[:-kept]], [whole[-kept:]]
+        return [block for block in ready if block.size]
+
+    def drop(self, samples: int) -> None:
+        """Takes samples off the end of what is ready."""
+        self._ready = [np.concatenate(self._ready)[:-samples]]
+        self._samples -= samples
 
     def _drain(self) -> None:
         if self._resampler is not None:
@@ -96,7 +103,7 @@ class Mixer:
             return
         channels = np.concatenate(self._held)
         self._held, self._held_samples = [], 0
-        if self._is_lossy and channels.size and not np.abs(channels).max() <= LOUDEST:  # NaN is not either
+        if self.is_lossy and channels.size and not np.abs(channels).max() <= LOUDEST:  # NaN is not either
             channels[~(np.abs(channels) <= LOUDEST).all(axis=1)] = 0
             self.is_damaged = True
         self._ready.append(to_mono(channels))

@@ -42,7 +42,7 @@ def the_one_that_speaks(container: InputContainer, indices: Sequence[int]) -> in
 def _begins(container: InputContainer, indices: Sequence[int]) -> list[Float32]:
     """The first `LISTENED_S` of each track, shorter ones whole, and none of one that cannot be decoded."""
     decoders = {stream.index: decoder_of(stream) for stream in container.streams.audio if stream.index in indices}
-    mixers = {index: Mixer(is_lossy=True) for index in indices}
+    mixers = {index: Mixer() for index in indices}
     for count, packet in enumerate(_packets(container, indices)):
         mixer, heard = mixers[packet.stream_index], [each.samples for each in mixers.values()]
         if min(heard) > LISTENED_S * SAMPLE_RATE:

@@ -29,7 +29,7 @@ MADE_WITH = {  # container, codec, sampling rate; those in which FFmpeg can tell
     "m4a-alac": ("ipod", "alac", 16_000),
 }
 WORST_S = {"ogg": 1.1, "m4a-alac": 0.6}  # a page, and frames of a quarter of a second
-WORST_OTHERWISE_S = 0.35
+WORST_OTHERWISE_S = 0.4
 CUT = [name for name in MADE_WITH if not name.startswith("m4a")]  # their tables stand at the end
 
 
@@ -58,9 +58,8 @@ def differing_s(one: Waveform, other: Waveform) -> float:
         if len(around) < length:
             return (differing + len(parts) - int(place)) / 10
         products = np.correlate(around, parts[place], "valid")
-        differing += (
-            products / np.sqrt(np.convolve(around**2, np.ones(length), "valid") * energies[place])
-        ).max() < 0.7
+        levels = np.sqrt(np.convolve(around**2, np.ones(length), "valid") * energies[place])
+        differing += (products / np.maximum(levels, 1e-9)).max() < 0.7
     return differing / 10
 
 
@@ -130,7 +129,7 @@ def test_blocks_that_look_like_others_are_searched_for_in_bounded_time() -> None
 
 def test_rates_and_channels_change_midway(clip: Waveform) -> None:
     """As where files of several recorders were joined."""
-    for container, codec in (("mp3", "libmp3lame"), ("adts", "aac"), ("flac", "flac"), ("ogg", "libopus")):
+    for container, codec in (("mp3", "libmp3lame"), ("adts", "aac"), ("ogg", "libopus")):
         parts = [_stereo(clip, container, codec, 48_000), audio_file(clip, container, codec, 24_000)]
         heard = decode(b"".join(parts)).waveform
         assert len(heard) == pytest.approx(2 * len(clip), abs=0.25 * SAMPLE_RATE), container
