@@ -135,7 +135,7 @@ class Blocks:
         self._begin = behind_id3(file)
         self._samples: Samples | None = None
         self._damage = matroska.Damage((), False)
-        self._links: ogg.Links | None = None
+        self._pages: ogg.Pages | None = None
         self._amr: amr.Frames | None = None
         self._is_damaged = self._is_cut = False
         if name in READERS:
@@ -145,14 +145,14 @@ class Blocks:
         elif name == "webm":
             self._damage = matroska.damage_of(file)
         elif name == "ogg":
-            self._links = ogg.links_of(file, self._begin)
+            self._pages = ogg.pages_of(file, self._begin)
 
     def __iter__(self) -> Iterator[Float32]:
         """Raises what `decode` raises."""
         mixer = Mixer()
         failure: Exception | None = None
         stated = 0.0
-        for part in self._links.parts if self._links else ((self._begin, 0),):
+        for part in self._pages.links if self._pages else ((self._begin, 0),):
             try:
                 with self._open(part) as container:
                     stream = self._track(container, part)
@@ -178,7 +178,12 @@ class Blocks:
     def _pushed(self, container: InputContainer, stream: AudioStream, mixer: Mixer) -> Iterator[Float32]:
         """Mixes the frames of a track; gives the blocks that are ready, but for the end of an M4A."""
         mixer.is_lossy = not stream.codec_context.name.startswith("pcm")
-        frames = Frames(container, stream, self.format, is_damaged=bool(self._damage.holes))
+        frames = Frames(
+            container,
+            stream,
+            self.format,
+            is_damaged=bool(self._damage.holes or (self._pages and self._pages.is_damaged)),
+        )
         for silent_s, frame in frames:
             if silent_s:
                 mixer.silence(silent_s)
@@ -196,7 +201,8 @@ class Blocks:
             mixer.drop(surplus)
         if self._max_frames is not None and mixer.samples >= (self._max_frames + 1) * HOP_LENGTH:
             raise _too_long(self._max_frames)
-        self._is_damaged |= mixer.is_damaged or (self._amr is not None and self._amr.is_damaged)
+        containers = [each.is_damaged for each in (self._pages, self._amr) if each is not None]
+        self._is_damaged |= mixer.is_damaged or any(containers)
         self._is_cut |= self._ends_early(mixer.samples / SAMPLE_RATE, stated)
         yield from mixer.blocks()
 
@@ -205,8 +211,8 @@ class Blocks:
             return self._samples.is_cut
         if self._amr is not None:
             return self._amr.is_cut
-        if self._links is not None:
-            return self._links.is_cut
+        if self._pages is not None:
+            return self._pages.is_cut
         if self.format == "mp3":
             return endings.stated_mp3_seconds(self._file, self._begin) > seconds + MISSING_MP3_S
         return self._damage.is_cut or stated > seconds + MISSING_S
@@ -224,8 +230,8 @@ class Blocks:
             source = Spliced(self._samples, self._file)
         elif self.format == "amr":
             source = self._amr = amr.Frames(self._file, self._begin)
-        elif self._links is not None:
-            source = ogg.Part(self._file, *part)
+        elif self._pages is not None:
+            source = ogg.Link(self._file, self._pages, part)
         elif self._damage.holes:
             source = matroska.Mended(self._file, self._damage.holes)
         container: InputContainer = av.open(source, "r", DEMUXERS[self.format], OPTIONS, metadata_errors="ignore")

@@ -26,6 +26,7 @@ RESYNCHRONISING: Final = frozenset({"mp3", "aac"})  # frames that are found agai
 # In the others a gap in time may be meant: a recorder was paused, or sends nothing where nobody speaks
 GAPS_ARE_DAMAGE: Final = frozenset({"ogg", "flac", "mp3", "aac"})
 LEAST_GAP_S: Final = 0.015  # frames are longer; rounding is shorter
+LEAST_GAP_OF_DAMAGE_S: Final = 0.005  # a damaged packet may say that it is short
 LONGEST_GAP_S: Final = 5.0  # of silence that stands for what was lost
 AMR_PAUSE: Final = 6  # bytes of a packet with a hiss to be made, which FFmpeg does not make, or with nothing
 AMR_FRAME_S: Final = 0.02
@@ -72,6 +73,7 @@ class Frames:
         self._container, self._stream, self._format = container, stream, format_name
         self.is_damaged, self.is_cut = is_damaged, False
         self._seconds = 0.0
+        self._least_gap_s = LEAST_GAP_OF_DAMAGE_S if is_damaged else LEAST_GAP_S
         self._gaps_are_damage = is_damaged or format_name in GAPS_ARE_DAMAGE
         self._expected: float | None = None  # when the next frame begins
         self._decoded_bytes = self._decoded_packets = 0
@@ -145,7 +147,7 @@ class Frames:
         self._expected = None if at is None else at + lasts
         failed, self._failed = self._failed, []
         is_paused, self._is_paused = self._is_paused, False
-        is_damaged = bool(failed) or (gap > LEAST_GAP_S and self._gaps_are_damage)
+        is_damaged = bool(failed) or (gap > self._least_gap_s and self._gaps_are_damage)
         if not self._seconds or not (is_damaged or is_paused):
             return 0.0  # what stands in front of the first frame is not lost
         self.is_damaged |= is_damaged

@@ -63,8 +63,24 @@ _HEADERS: Final = {
 }
 
 
-def _binary_body(*media_types: str) -> dict[str, Any]:
-    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+_AUDIO: Final = tuple(
+    f"audio/{name}" for name in ("wav", "flac", "mpeg", "ogg", "mp4", "aac", "webm", "amr", "aiff", "x-caf", "basic")
+)
+_FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "language": {"type": "string"},
+        "emotions": {"type": "string"},
+    },
+}
+
+
+def _binary_body(*media_types: str, form: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+    if form:
+        content["multipart/form-data"] = {"schema": _FORM}
     headers = [
         {"name": name, "in": "header", "schema": {"type": kind}, "description": what}
         for name, (kind, what) in _HEADERS.items()
@@ -135,18 +151,18 @@ class Ingress:
         response_model=Answer,
         dependencies=_KEY,
         responses=_PROBLEMS,
-        openapi_extra=_binary_body(
-            "audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"
-        ),
+        openapi_extra=_binary_body(*_AUDIO, form=True),
     )
     async def emotion_of_audio(
         self, request: Request, language: str | None = None, emotions: str | None = None
     ) -> Response:
         """The same for an audio file of up to 30 s, for clients without the codec.
 
-        WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or WebM; its first bytes tell which, not its content type. `language` is
-        spoken, such as `en` or `pt-BR`; without it, or with `auto`, the language is detected. `emotions` restricts the
-        answer to some classes, such as `angry,happy,neutral,sad`.
+        WAV (RF64 and W64 too), FLAC, MP3, Ogg, M4A, 3GP, AAC (ADTS), WebM, Matroska, AMR, AIFF, CAF or AU; its first
+        bytes tell which, not its content type. It is the body or a part of a form (`multipart/form-data`); either may be
+        compressed with gzip (`Content-Encoding`). `language` is spoken, such as `en` or `pt-BR`; without it, or with
+        `auto`, the language is detected. `emotions` restricts the answer to some classes, such as
+        `angry,happy,neutral,sad`. Both may stand in the query or in the form.
         """
         del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)

@@ -13,6 +13,7 @@ IN_PROCESS: Final = MappingProxyType(
         "envelope": "envelope:Envelopes",
         "audio": "audio:Files",
         "uploads": "uploads:Uploads",
+        "forms": "forms:Forms",
         "answers": "client:Answers",
         "spool": "client:Spools",
         "headers": "gateway:Requests",
