@@ -159,8 +159,8 @@ class Ingress:
         """The same for an audio file of up to 30 s, for clients without the codec.
 
         WAV (RF64 and W64 too), FLAC, MP3, Ogg, M4A, 3GP, AAC (ADTS), WebM, Matroska, AMR, AIFF, CAF or AU; its first
-        bytes tell which, not its content type. It is the body or a part of a form (`multipart/form-data`); either may be
-        compressed with gzip (`Content-Encoding`). `language` is spoken, such as `en` or `pt-BR`; without it, or with
+        bytes tell which, not its content type. It is the body or a part of a form (`multipart/form-data`); either may
+        be compressed with gzip (`Content-Encoding`). `language` is spoken, such as `en` or `pt-BR`; without it, or with
         `auto`, the language is detected. `emotions` restricts the answer to some classes, such as
         `angry,happy,neutral,sad`. Both may stand in the query or in the form.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 from ray.exceptions import RayActorError, RayTaskError
@@ -29,6 +29,7 @@ from deployments.pipeline import Recognition, StageFailed
 from deployments.replica.calls import OtherVersion
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
 
+AnswerWarning = Literal[TranscriptWarning, AudioWarning]
 UNDETERMINED: Final = "und"  # ISO 639
 
 
@@ -83,7 +84,7 @@ class Answer(BaseModel):
     timings_ms: dict[str, float]
     models: dict[str, str]
     degraded: list[str]
-    warnings: list[TranscriptWarning | AudioWarning]
+    warnings: list[AnswerWarning]
 
 
 _KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
