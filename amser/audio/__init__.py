@@ -1,7 +1,8 @@
 """Audio files → waveform, for devices and for the gateway alike: the one part of `amser` that needs PyAV.
 
-`containers` tells formats apart. `headers`, `amr`, `matroska` and `endings` read what FFmpeg believes or passes over in
-silence. `frames` and `mixing` take what it decodes, `tracks` chooses one of several, `decoding` puts them together.
+`containers` tells formats apart. `headers`, `ogg`, `matroska`, `amr` and `frame_heads` read what FFmpeg believes, or
+passes over in silence. `frames` and `mixing` take what it decodes, `tracks` chooses one of several, and `decoding` puts
+them together.
 """
 
 from amser.audio.containers import (

@@ -13,6 +13,7 @@ import re
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
+from amser.audio.frame_heads import frame_bytes
 from amser.features import RESAMPLED_FROM, AudioError, UnsupportedAudio
 
 DEMUXERS: Final = MappingProxyType(  # FFmpeg's demuxer for each format
@@ -40,6 +41,9 @@ DECODERS: Final = frozenset(  # FFmpeg's, and no others are opened
 CODECS: Final = "PCM, FLAC, ALAC, MP3, Vorbis, Opus, AAC, Speex, AMR-NB, AMR-WB"
 MOST_CHANNELS: Final = 32
 MOST_STREAMS: Final = 16  # a film with its languages and subtitles; one is decoded
+
+SEARCHED: Final = 16_384  # bytes in which frames of MP3 or AAC may begin, and follow each other
+FRAMES_IN_A_ROW: Final = 4
 
 _ID3_HEADER: Final = 10  # bytes
 _COUNTS: Final = re.compile(rb"(?=(.{4})(stsz|stz2|trun)(.{12}))", re.DOTALL)  # boxes of an M4A that count its samples
@@ -100,6 +104,25 @@ def format_of(file: BinaryIO) -> str | None:
         return "aac"
     if begin or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 == 0xE2):  # 11 bits of sync, layer III
         return "mp3"
+    return _format_of_frames(file, begin)
+
+
+def _format_of_frames(file: BinaryIO, begin: int) -> str | None:
+    """MP3 or AAC where frames follow each other a little later: a stream that was recorded from its middle."""
+    file.seek(begin)
+    head = file.read(SEARCHED)
+    for found in re.finditer(rb"\xff[\xe0-\xff]", head[: SEARCHED // 2]):
+        at = found.start()
+        same = {head[at + 1] & 0xFE}
+        for _ in range(FRAMES_IN_A_ROW):
+            length = frame_bytes(head[at : at + 7])
+            at += length
+            if not length or at + 1 >= len(head):
+                break
+            same.add(head[at + 1] & 0xFE)
+        else:
+            if len(same) == 1:
+                return "aac" if same.pop() & 0xF6 == 0xF0 else "mp3"
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from amser.audio import amr, endings, matroska, ogg
+from amser.audio import amr, frame_heads, matroska, ogg
 from amser.audio.containers import (
     CODECS,
     DECODERS,
@@ -33,7 +33,7 @@ from amser.audio.frames import AudioTooCostly, Frames
 from amser.audio.headers import READERS, Samples, Spliced, samples_of
 from amser.audio.mixing import Mixer
 from amser.audio.tracks import the_one_that_speaks
-from amser.features import HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, validate
+from amser.features import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, validate
 
 AudioWarning = Literal["audio_damaged", "audio_cut"]
 
@@ -41,6 +41,9 @@ AudioWarning = Literal["audio_damaged", "audio_cut"]
 LARGEST_FILL: Final = 4096
 OPTIONS: Final = {"codec_whitelist": ",".join(sorted(DECODERS)), "max_streams": str(MOST_STREAMS)}
 STATING: Final = frozenset({"flac", "m4a"})  # formats whose header says, truly, how long they are
+LONGEST_S: Final = 1e9
+SPARE_S: Final = 60  # of the container that is looked at beyond the longest recording
+BLOCKS_PER_SECOND: Final = 500  # of WebM; Opus has 400 packets at most
 MISSING_S: Final = 0.1  # that a file may be shorter than it says
 MISSING_MP3_S: Final = 0.3  # what encoders put in front and behind is taken off
 
@@ -138,14 +141,15 @@ class Blocks:
         self._pages: ogg.Pages | None = None
         self._amr: amr.Frames | None = None
         self._is_damaged = self._is_cut = False
+        latest_s = LONGEST_S if max_frames is None else SPARE_S + max_frames / FRAMES_PER_SECOND
         if name in READERS:
             self._samples = samples_of(file, name, self._begin)
         elif name == "m4a":
             check_m4a(file)
         elif name == "webm":
-            self._damage = matroska.damage_of(file)
+            self._damage = matroska.damage_of(file, round(BLOCKS_PER_SECOND * latest_s))
         elif name == "ogg":
-            self._pages = ogg.pages_of(file, self._begin)
+            self._pages = ogg.pages_of(file, self._begin, latest_s)
 
     def __iter__(self) -> Iterator[Float32]:
         """Raises what `decode` raises."""
@@ -214,7 +218,7 @@ class Blocks:
         if self._pages is not None:
             return self._pages.is_cut
         if self.format == "mp3":
-            return endings.stated_mp3_seconds(self._file, self._begin) > seconds + MISSING_MP3_S
+            return frame_heads.stated_mp3_seconds(self._file, self._begin) > seconds + MISSING_MP3_S
         return self._damage.is_cut or stated > seconds + MISSING_S
 
     def _stated(self, stream: AudioStream) -> float:

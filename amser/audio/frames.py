@@ -15,7 +15,7 @@ from av.codec import codecs_available
 from av.container import InputContainer
 from av.packet import Packet
 
-from amser.audio.endings import frame_bytes
+from amser.audio.frame_heads import frame_bytes
 from amser.features import AudioError
 
 PACKETS_PER_SECOND: Final = 2000  # of audio; Opus has 400 at most, Vorbis and FLAC with the shortest blocks no more
@@ -88,6 +88,7 @@ class Frames:
         """
         decoder = decoder_of(self._stream)
         has_decoded = False
+        last: Packet[AudioStream] | None = None
         for packet in self._packets():
             try:
                 frames = decoder.decode(packet if packet.size else None)
@@ -100,8 +101,10 @@ class Frames:
                     continue
                 self._failed.append((packet.size, frame_bytes(bytes(packet)[:7])))
                 continue
-            self._decoded_bytes += packet.size
-            self._decoded_packets += 1
+            if packet.size:
+                self._decoded_bytes += packet.size
+                self._decoded_packets += 1
+                last = packet
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
                 lost = self._lost(frame)
@@ -111,6 +114,8 @@ class Frames:
                 self._seconds += frame.samples / frame.sample_rate
         if self._failed and not has_decoded:
             raise ValueError("none of its frames can be decoded")
+        if last is not None and self._format in RESYNCHRONISING:
+            self.is_cut = frame_bytes(bytes(last)[:7]) > last.size
         self._end()
 
     def _packets(self) -> Iterator[Packet[AudioStream]]:
@@ -163,7 +168,7 @@ class Frames:
             return
         size, stated = self._failed[-1]
         if self._format in RESYNCHRONISING:
-            self.is_cut = stated > size
+            self.is_cut |= stated > size
             self.is_damaged |= any(0 < stated <= size for size, stated in self._failed)
             logger.warning(
                 "%d bytes of the recording are no audio and were skipped", sum(size for size, _ in self._failed)

@@ -39,12 +39,12 @@ class Damage:
     is_cut: bool
 
 
-def damage_of(file: BinaryIO) -> Damage:
-    """Walks the elements of a file, which is seekable."""
+def damage_of(file: BinaryIO, most: int = MOST_ELEMENTS) -> Damage:
+    """Walks the elements of a file, which is seekable; so many at most."""
     size = file.seek(0, os.SEEK_END)
     holes: list[tuple[int, int]] = []
     at = before = candidates = 0
-    for _ in range(MOST_ELEMENTS):
+    for _ in range(min(most, MOST_ELEMENTS)):
         if at >= size:
             return Damage(tuple(holes), False)
         end = _end(file, at, size)

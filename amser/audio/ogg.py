@@ -6,20 +6,24 @@ where one byte of it is wrong.
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from amser.features import RESAMPLED_FROM
+
 MOST_LINKS: Final = 200  # recordings in a file; each is opened
 MOST_PAGES: Final = 100_000  # that are looked at, a day of speech; behind them FFmpeg is on its own
+HIGHEST_RATE: Final = RESAMPLED_FROM[1]  # of the samples that a page counts
 SEARCHED_AT_ONCE: Final = 1 << 16  # bytes
-LARGEST_PAGE: Final = 65_307  # bytes
 _MAGIC: Final = b"OggS\0"
 _HEAD: Final = 27  # bytes of a page in front of the sizes of its segments
 _TIME: Final = 6  # where the time of its last sample stands in a page, in eight bytes
 _CHECKSUM: Final = 22  # where it stands in a page, in four bytes
+_NO_TIME: Final = 1 << 63  # and above: no packet ends in the page
 _BEGIN_OF_STREAM, _END_OF_STREAM = 2, 4
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -39,8 +43,14 @@ class Pages:
     is_cut: bool
 
 
-def pages_of(file: BinaryIO, begin: int) -> Pages:
-    """Walks the pages of a file, which is seekable, from `begin` on."""
+def pages_of(file: BinaryIO, begin: int, latest_s: float = math.inf) -> Pages:
+    """Walks the pages of a file.
+
+    Args:
+        file: seekable.
+        begin: where it begins behind ID3 tags, in bytes.
+        latest_s: no more is looked at than has to be for so many seconds; what stands behind that is left as it is.
+    """
     size = file.seek(0, os.SEEK_END)
     begins, patches, end = [begin], list[tuple[int, bytes]](), size
     at, flags, time, is_damaged, is_whole = begin, _BEGIN_OF_STREAM, 0, False, True
@@ -48,8 +58,9 @@ def pages_of(file: BinaryIO, begin: int) -> Pages:
         if at >= size:
             break
         file.seek(at)
-        page = file.read(LARGEST_PAGE + len(_MAGIC))
+        page = file.read(_HEAD + 255)
         length = page_bytes(page)
+        page += file.read(max(0, length + len(_MAGIC) - len(page)))
         is_whole, resumed = 0 < length <= len(page), None
         if not is_whole or page[length : length + len(_MAGIC)] not in (b"", _MAGIC):
             resumed = _next_page(file, at + 1, size)
@@ -70,6 +81,11 @@ def pages_of(file: BinaryIO, begin: int) -> Pages:
         if page[5] & _BEGIN_OF_STREAM and not flags & _BEGIN_OF_STREAM and len(begins) < MOST_LINKS:
             begins.append(at)
         at, flags, time = resumed or at + length, page[5], int.from_bytes(page[_TIME : _TIME + 8], "little")
+        if HIGHEST_RATE * latest_s < time < _NO_TIME:
+            is_whole, flags = True, _END_OF_STREAM  # it is not known
+            break
+    else:
+        is_whole, flags = True, _END_OF_STREAM  # it is not known
     is_cut = not (is_whole and flags & _END_OF_STREAM)
     return Pages(tuple(zip(begins, [*begins[1:], end], strict=True)), tuple(patches), is_damaged, is_cut)
 

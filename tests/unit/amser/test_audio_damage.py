@@ -13,7 +13,7 @@ import pytest
 from recordings import Waveform, audio_file, speakers, waveform_of
 
 from amser import audio
-from amser.audio import Recording
+from amser.audio import AudioTooLong, Recording
 from amser.audio.matroska import damage_of
 from amser.features import SAMPLE_RATE
 
@@ -148,3 +148,44 @@ def _stereo(clip: Waveform, container: str, codec: str, rate: int) -> bytes:
             output.mux(stream.encode(piece))
         output.mux(stream.encode(None))
     return content.getvalue()
+
+
+@pytest.mark.parametrize("name", ["mp3", "aac"])
+def test_a_stream_recorded_from_its_middle_is_read(files: dict[str, bytes], name: str) -> None:
+    """It begins within a frame, and ends within one; there is no header that says how long it is."""
+    content, whole = files[name], decode(files[name])
+    heard = decode(content[len(content) // 4 + 5 : -len(content) // 4])
+    assert heard.format == name
+    assert heard.warnings == ("audio_cut",)
+    assert len(heard.waveform) == pytest.approx(len(whole.waveform) / 2, rel=0.1)
+
+
+def test_no_more_is_read_than_the_limit_needs(clip: Waveform) -> None:
+    class Counting(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(size)
+            self.count += len(content)
+            return content
+
+    speech = np.tile(clip, 100)
+    for name in ("flac", "ogg", "webm"):
+        content = Counting(audio_file(speech, *MADE_WITH[name]))
+        with pytest.raises(AudioTooLong):
+            audio.decode(content, 100)
+        assert content.count < 0.5 * len(content.getvalue()), name
+
+
+def test_blocks_are_what_is_decoded(clip: Waveform) -> None:
+    """Of an M4A too, which ends within its last frame."""
+    speech = np.tile(clip, 12)
+    for name in ("flac", "m4a", "ogg"):
+        content = audio_file(speech, *MADE_WITH[name])
+        parts = audio.blocks(io.BytesIO(content))
+        blocks = list(parts)
+        assert parts.format == name
+        assert len(blocks) > 2
+        assert max(block.size for block in blocks) < 32 * SAMPLE_RATE
+        np.testing.assert_array_equal(np.concatenate(blocks), audio.decode(io.BytesIO(content)).waveform)
+        assert sum(block.size for block in blocks) == pytest.approx(speech.size, abs=1100)
