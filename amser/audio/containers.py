@@ -13,25 +13,52 @@ import re
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
+from amser.audio.frame_heads import frame_bytes
 from amser.features import RESAMPLED_FROM, AudioError, UnsupportedAudio
 
 DEMUXERS: Final = MappingProxyType(  # FFmpeg's demuxer for each format
-    {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov", "aac": "aac", "webm": "webm"}
+    {
+        "wav": "wav",
+        "flac": "flac",
+        "mp3": "mp3",
+        "ogg": "ogg",
+        "m4a": "mov",
+        "aac": "aac",
+        "webm": "webm",
+        "amr": "amr",
+        "aiff": "aiff",
+        "caf": "caf",
+        "w64": "wav",  # its header is written anew, see `headers`
+        "au": "au",
+    }
 )
 FORMATS: Final = ", ".join(name.upper() for name in DEMUXERS)
 DECODERS: Final = frozenset(  # FFmpeg's, and no others are opened
-    {"aac", "flac", "mp3", "mp3float", "opus", "vorbis"}
+    {"aac", "alac", "amrnb", "amrwb", "flac", "mp3", "mp3float", "opus", "speex", "vorbis"}
     | {f"pcm_{kind}" for kind in ("alaw", "mulaw", "s8", "u8")}
     | {f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")}
 )
-CODECS: Final = "PCM, FLAC, MP3, Vorbis, Opus, AAC"
+CODECS: Final = "PCM, FLAC, ALAC, MP3, Vorbis, Opus, AAC, Speex, AMR-NB, AMR-WB"
 MOST_CHANNELS: Final = 32
 MOST_STREAMS: Final = 16  # a film with its languages and subtitles; one is decoded
-LENGTH_UNKNOWN_FROM: Final = 0x7FFF_F000  # bytes that a WAV claims to have where a program wrote it to a pipe
+
+SEARCHED: Final = 16_384  # bytes in which frames of MP3 or AAC may begin, and follow each other
+FRAMES_IN_A_ROW: Final = 4
 
 _ID3_HEADER: Final = 10  # bytes
 _COUNTS: Final = re.compile(rb"(?=(.{4})(stsz|stz2|trun)(.{12}))", re.DOTALL)  # boxes of an M4A that count its samples
 _WAVE: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")  # RIFX is big-endian; the last two are for files over 4 GB
+W64_MAGIC: Final = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_MAGIC: Final = MappingProxyType(
+    {
+        b"fLaC": "flac",
+        b"OggS": "ogg",
+        b"\x1a\x45\xdf\xa3": "webm",  # Matroska too
+        b"#!AM": "amr",
+        b"caff": "caf",
+        b".snd": "au",
+    }
+)
 
 
 class UnreadableAudio(AudioError):
@@ -39,11 +66,19 @@ class UnreadableAudio(AudioError):
 
 
 class UnknownFormat(UnreadableAudio):
-    """None of the formats of `DEMUXERS`, one without sound in it, or a codec other than `CODECS`."""
+    """None of the formats of `DEMUXERS`."""
+
+
+class UnknownCodec(UnknownFormat):
+    """One of the formats, with a codec other than `CODECS` in it."""
+
+
+class NoSound(UnknownFormat):
+    """One of the formats, with pictures or text alone in it."""
 
 
 class DamagedAudio(UnreadableAudio):
-    """One of the formats, but cut off or corrupt."""
+    """One of the formats, of which nothing can be heard: its head is cut off or corrupt."""
 
 
 def format_of(file: BinaryIO) -> str | None:
@@ -52,49 +87,43 @@ def format_of(file: BinaryIO) -> str | None:
     Raises:
         DamagedAudio: an ID3 tag is longer than the file.
     """
-    begin = _behind_id3(file)
+    begin = behind_id3(file)
     file.seek(begin)
-    head = file.read(12)
+    head = file.read(16)
     if head[:4] in _WAVE and head[8:12] in (b"WAVE", b""):
         return "wav"
-    if head[4:8] == b"ftyp":
+    if head == W64_MAGIC:
+        return "w64"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[4:8] in (b"ftyp", b"moov", b"wide"):  # QuickTime's own files may lack the first
         return "m4a"
-    known = {b"fLaC": "flac", b"OggS": "ogg", b"\x1a\x45\xdf\xa3": "webm"}.get(head[:4])
-    if known is not None:
+    if (known := _MAGIC.get(head[:4])) is not None:
         return known
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:  # 12 bits of sync, layer 0
         return "aac"
     if begin or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 == 0xE2):  # 11 bits of sync, layer III
         return "mp3"
+    return _format_of_frames(file, begin)
+
+
+def _format_of_frames(file: BinaryIO, begin: int) -> str | None:
+    """MP3 or AAC where frames follow each other a little later: a stream that was recorded from its middle."""
+    file.seek(begin)
+    head = file.read(SEARCHED)
+    for found in re.finditer(rb"\xff[\xe0-\xff]", head[: SEARCHED // 2]):
+        at = found.start()
+        same = {head[at + 1] & 0xFE}
+        for _ in range(FRAMES_IN_A_ROW):
+            length = frame_bytes(head[at : at + 7])
+            at += length
+            if not length or at + 1 >= len(head):
+                break
+            same.add(head[at + 1] & 0xFE)
+        else:
+            if len(same) == 1:
+                return "aac" if same.pop() & 0xF6 == 0xF0 else "mp3"
     return None
-
-
-def check_wav(file: BinaryIO) -> None:
-    """Walks the chunks of a WAV up to its samples.
-
-    Raises:
-        DamagedAudio: a chunk claims more bytes than there are. FFmpeg would reserve as many, or decode what there is of
-            a file that is cut off and say nothing.
-        UnsupportedAudio: see `check_setup`.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    order: Final = "big" if file.read(4) == b"RIFX" else "little"
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        kind, claimed = file.read(4), int.from_bytes(file.read(4), order)
-        left = size - at - 8
-        is_samples = kind == b"data"
-        if claimed > left and not (is_samples and claimed >= LENGTH_UNKNOWN_FROM):
-            cause = f"the WAV's chunk {kind!r} claims {claimed} bytes"
-            raise DamagedAudio(cause, f"the {left} that the file has left")
-        if kind == b"fmt ":
-            fields = file.read(8)
-            check_setup(int.from_bytes(fields[4:8], order), int.from_bytes(fields[2:4], order))
-        if is_samples:
-            return
-        at += 8 + claimed + claimed % 2
 
 
 def check_m4a(file: BinaryIO) -> None:
@@ -142,8 +171,12 @@ def check_setup(rate: int, channels: int) -> None:
         raise UnsupportedAudio(f"the audio has {channels} channels", f"1 to {MOST_CHANNELS}")
 
 
-def _behind_id3(file: BinaryIO) -> int:
-    """Where the file goes on behind its ID3 tags, in bytes: 0 where it has none."""
+def behind_id3(file: BinaryIO) -> int:
+    """Where the file goes on behind its ID3 tags, in bytes: 0 where it has none.
+
+    Raises:
+        DamagedAudio: a tag is longer than the file.
+    """
     size = file.seek(0, os.SEEK_END)
     at = 0
     while True:

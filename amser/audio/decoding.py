@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 import av
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from amser.audio import amr, frame_heads, matroska, ogg
 from amser.audio.containers import (
     CODECS,
     DECODERS,
@@ -22,35 +21,56 @@ from amser.audio.containers import (
     FORMATS,
     MOST_STREAMS,
     DamagedAudio,
+    NoSound,
+    UnknownCodec,
     UnknownFormat,
+    behind_id3,
     check_m4a,
     check_setup,
-    check_wav,
     format_of,
 )
-from amser.features import HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, to_mono, validate
+from amser.audio.frames import AudioTooCostly, Frames
+from amser.audio.headers import READERS, Samples, Spliced, samples_of
+from amser.audio.mixing import Mixer
+from amser.audio.tracks import the_one_that_speaks
+from amser.features import FRAMES_PER_SECOND, HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, validate
+
+AudioWarning = Literal["audio_damaged", "audio_cut"]
 
 # An M4A's last frame is filled up with zeros, which FFmpeg leaves in place: samples at 16 kHz, 2048 at 8 kHz at most
 LARGEST_FILL: Final = 4096
-MIXED_AT_ONCE: Final = 30 * SAMPLE_RATE  # samples whose channels are in memory together
-PACKETS_PER_SECOND: Final = 2000  # of audio; Opus has 400 at most, Vorbis and FLAC with the shortest blocks no more
-SPARE_PACKETS: Final = 5000  # tags and padding between frames, some of which look like frames
 OPTIONS: Final = {"codec_whitelist": ",".join(sorted(DECODERS)), "max_streams": str(MOST_STREAMS)}
-RESYNCHRONISING: Final = frozenset({"mp3", "aac"})  # frames that are found again behind tags and padding
-
-logger = logging.getLogger("amser")
+STATING: Final = frozenset({"flac", "m4a"})  # formats whose header says, truly, how long they are
+LONGEST_S: Final = 1e9
+SPARE_S: Final = 60  # of the container that is looked at beyond the longest recording
+BLOCKS_PER_SECOND: Final = 500  # of WebM; Opus has 400 packets at most
+MISSING_S: Final = 0.1  # that a file may be shorter than it says
+MISSING_MP3_S: Final = 0.3  # what encoders put in front and behind is taken off
 
 
 class AudioTooLong(AudioError):
     """Longer than the caller accepts."""
 
 
-class AudioTooCostly(AudioError):
-    """Decoding it takes more memory or time than its speech is worth."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a file holds.
+
+    Attributes:
+        waveform: float32, shape (samples,), mono, 16 kHz, full scale ±1; it may be empty, and hold values that are not
+            finite where the file has such samples.
+        format: a key of `amser.audio.DEMUXERS`.
+        warnings: `audio_damaged` where something inside was lost, and is silent or left out; `audio_cut` where the file
+            ends early.
+    """
+
+    waveform: Float32
+    format: str
+    warnings: tuple[AudioWarning, ...] = ()
 
 
 def read(path: Path) -> Float32:
-    """The first audio stream of a file, as a microphone would have given it.
+    """The sound of a file, as a microphone would have given it. What was damaged or cut is not told: see `decode`.
 
     Returns:
         float32, shape (samples,), mono, 16 kHz, full scale ±1.
@@ -60,12 +80,11 @@ def read(path: Path) -> Float32:
         amser.features.AudioError: see `decode`; or empty, too short or not finite.
     """
     with path.open("rb") as file:  # not the path itself: FFmpeg would take `a:b.wav` for an address
-        waveform, _ = decode(file)
-    return validate(waveform)
+        return validate(decode(file).waveform)
 
 
-def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]:
-    """The first audio stream of a file, and the name of its format, a key of `DEMUXERS`.
+def decode(file: BinaryIO, max_frames: int | None = None) -> Recording:
+    """The sound of a file: of several tracks, the one that speaks.
 
     Decoding stops soon after the first sample too many, whatever the file's header says of its length. An M4A's header
     says where in its last frame it ends.
@@ -74,172 +93,178 @@ def decode(file: BinaryIO, max_frames: int | None = None) -> tuple[Float32, str]
         file: seekable; it is read from its beginning.
         max_frames: of log-Mel, 10 ms each; None reads on to the end.
 
-    Returns:
-        float32, shape (samples,), mono, 16 kHz, full scale ±1; it may be empty or hold values that are not finite.
-
     Raises:
-        UnknownFormat: no audio in one of `DEMUXERS`, or of a codec other than `CODECS`.
-        DamagedAudio: cut off or corrupt.
+        UnknownFormat: no audio in one of `DEMUXERS`; `UnknownCodec` where it is of a codec other than `CODECS`,
+            `NoSound` where there is none.
+        DamagedAudio: nothing of it can be heard.
         UnsupportedAudio: a sample rate or a number of channels that no recording of speech has.
         AudioTooLong: more than `max_frames`.
         AudioTooCostly: more than `PACKETS_PER_SECOND`, or more memory than this process may have.
     """
-    blocks: list[Float32] = []
-    name, samples = decode_to(file, blocks.append, max_frames)
-    return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32))[:samples], name
+    parts = blocks(file, max_frames)
+    read = list(parts)
+    waveform = read[0] if len(read) == 1 else np.concatenate([np.zeros(0, np.float32), *read])
+    return Recording(waveform, parts.format, parts.warnings)
 
 
-def decode_to(file: BinaryIO, write: Callable[[Float32], object], max_frames: int | None = None) -> tuple[str, int]:
-    """The same in blocks, so that a long recording is never in memory whole.
+def blocks(file: BinaryIO, max_frames: int | None = None) -> Blocks:
+    """The same in blocks, so that a recording of hours is never in memory whole.
 
     Args:
         file: see `decode`.
-        write: takes each block, shape (samples,), about `MIXED_AT_ONCE` samples.
         max_frames: see `decode`.
 
-    Returns:
-        The name of the format, and how many of the samples that were written count: an M4A may end with a few more.
-
     Raises:
-        amser.features.AudioError: see `decode`; blocks may have been written by then.
+        amser.features.AudioError: see `decode`; here, or while the blocks are read.
     """
-    name = format_of(file)
-    if name is None:
-        raise UnknownFormat("the file is no audio that can be read", FORMATS)
-    if name == "wav":
-        check_wav(file)
-    elif name == "m4a":
-        check_m4a(file)
-    file.seek(0)
-    # FFmpeg reads metadata behind the samples of a WAV where it can seek, and reserves whatever their chunks claim
-    source = _Forwards(file) if name == "wav" else file
-    mixer = _Mixer(write)
-    try:
-        with av.open(source, "r", DEMUXERS[name], OPTIONS, metadata_errors="ignore") as container:
-            stated = _decode(container, name, mixer, max_frames)
-    except AudioError:
-        raise  # a ValueError too, and says already what is wrong
-    except MemoryError as error:  # FFmpeg says the same of too many streams
-        cause = f"the {name.upper()} takes too much memory, or has too many streams"
-        raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
-    except (av.FFmpegError, ValueError) as error:
-        raise _damaged(error, mixer.samples) from error
-    samples = stated if stated and 0 < mixer.samples - stated <= LARGEST_FILL else mixer.samples
-    if max_frames is not None and samples >= (max_frames + 1) * HOP_LENGTH:
-        raise _too_long(max_frames)
-    return name, samples
+    return Blocks(file, max_frames)
 
 
-def _decode(container: InputContainer, name: str, mixer: _Mixer, max_frames: int | None) -> int:
-    """Fills the mixer. Returns the samples at 16 kHz that the container states; 0 where it states none."""
-    if not container.streams.audio:
-        raise UnknownFormat(f"there is no audio in the {name.upper()} file", FORMATS)
-    stream = container.streams.audio[0]
-    context = stream.codec_context
-    if context is None or context.name not in DECODERS:
-        codec = "one that FFmpeg does not know" if context is None else context.name
-        raise UnknownFormat(f"the codec of the {name.upper()} file is {codec}", CODECS)
-    if context.sample_rate:  # some containers leave it to the first frame
-        check_setup(context.sample_rate, context.channels)
-    for frame in _frames(container, stream, name in RESYNCHRONISING):
-        mixer.push(frame)
-        if max_frames is not None and mixer.samples >= (max_frames + 1) * HOP_LENGTH + LARGEST_FILL:
-            raise _too_long(max_frames)
-    mixer.flush()
-    if name != "m4a" or stream.duration is None or stream.time_base is None:
-        return 0
-    return round(stream.duration * stream.time_base * SAMPLE_RATE)  # asked last: of a fragmented file it grows
-
-
-def _frames(container: InputContainer, stream: AudioStream, resynchronising: bool) -> Iterator[AudioFrame]:
-    """Decoded frames. What lies between or behind the frames of a format that resynchronises is skipped."""
-    decoded = skipped = 0
-    seconds = 0.0
-    for count, packet in enumerate(container.demux(stream), start=1):
-        if count > SPARE_PACKETS + PACKETS_PER_SECOND * seconds:
-            cause = f"the first {count} packets hold {seconds:.3g} s of audio"
-            raise AudioTooCostly(cause, f"up to {PACKETS_PER_SECOND} packets a second")
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            skipped += packet.size
-            if not resynchronising:
-                raise
-            continue
-        decoded += len(frames)
-        for frame in frames:
-            assert isinstance(frame, AudioFrame)
-            yield frame  # refused there, where its rate is 0
-            seconds += frame.samples / frame.sample_rate
-    if skipped and not decoded:
-        raise ValueError("none of its frames can be decoded")
-    if skipped:
-        logger.warning("%d bytes of the recording are no audio and were skipped", skipped)
-
-
-class _Forwards:
-    """A file that can be read but not searched."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
-
-
-class _Mixer:
-    """Frames → mono at 16 kHz. A stream may change its rate and its channels.
-
-    Args:
-        write: takes each block that is mixed.
+class Blocks:
+    """A recording block by block, once: float32, shape (samples,), up to half a minute each.
 
     Attributes:
-        samples: received so far, at 16 kHz.
+        format: see `Recording`.
+        warnings: see `Recording`; complete behind the last block.
     """
 
-    def __init__(self, write: Callable[[Float32], object]) -> None:
-        self.samples = 0
-        self._write = write
-        self._held: list[Float32] = []  # (samples, channels), to be mixed together
-        self._held_samples = 0
-        self._setup: tuple[str, str, int] | None = None
-        self._resampler: AudioResampler | None = None
+    def __init__(self, file: BinaryIO, max_frames: int | None) -> None:
+        self._file, self._max_frames = file, max_frames
+        name = format_of(file)
+        if name is None:
+            raise UnknownFormat("the file is no audio that can be read", FORMATS)
+        self.format: str = name
+        self.warnings: tuple[AudioWarning, ...] = ()
+        self._begin = behind_id3(file)
+        self._samples: Samples | None = None
+        self._damage = matroska.Damage((), False)
+        self._pages: ogg.Pages | None = None
+        self._amr: amr.Frames | None = None
+        self._is_damaged = self._is_cut = False
+        latest_s = LONGEST_S if max_frames is None else SPARE_S + max_frames / FRAMES_PER_SECOND
+        if name in READERS:
+            self._samples = samples_of(file, name, self._begin)
+        elif name == "m4a":
+            check_m4a(file)
+        elif name == "webm":
+            self._damage = matroska.damage_of(file, round(BLOCKS_PER_SECOND * latest_s))
+        elif name == "ogg":
+            self._pages = ogg.pages_of(file, self._begin, latest_s)
 
-    def push(self, frame: AudioFrame) -> None:
-        setup = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if setup != self._setup:
-            self.flush()
-            check_setup(frame.sample_rate, frame.layout.nb_channels)
-            # Interleaved: PyAV runs past the table of planes where there are eight or more. The channels stay, since
-            # FFmpeg's own mix to mono adds them up to 1.4 times full scale.
-            self._setup, self._resampler = setup, AudioResampler(format="flt", rate=SAMPLE_RATE)
-        assert self._resampler is not None
-        self._take(self._resampler.resample(frame))
+    def __iter__(self) -> Iterator[Float32]:
+        """Raises what `decode` raises."""
+        mixer = Mixer()
+        failure: Exception | None = None
+        stated = 0.0
+        for part in self._pages.links if self._pages else ((self._begin, 0),):
+            try:
+                with self._open(part) as container:
+                    stream = self._track(container, part)
+                    yield from self._pushed(container, stream, mixer)
+                    stated = self._stated(stream)  # asked last: of a fragmented file it grows
+            except UnknownFormat as error:
+                failure = failure or error
+            except AudioError:
+                raise  # a ValueError too, and says already what is wrong
+            except MemoryError as error:  # FFmpeg says the same of too many streams
+                cause = f"the {self.format.upper()} takes too much memory, or has too many streams"
+                raise AudioTooCostly(cause, f"{MOST_STREAMS} streams, within the memory of this process") from error
+            except (av.FFmpegError, ValueError) as error:
+                failure = failure or _damaged(error)
+        yield from self._end(mixer, stated)
+        if failure is not None:
+            if not mixer.samples:
+                raise failure
+            self._is_damaged = True
+        flags: dict[AudioWarning, bool] = {"audio_damaged": self._is_damaged, "audio_cut": self._is_cut}
+        self.warnings = tuple(name for name, is_so in flags.items() if is_so)
 
-    def flush(self) -> None:
-        """The end of a stream, or of frames that are alike."""
-        if self._resampler is not None:
-            self._take(self._resampler.resample(None))
-            self._mix()
-        self._setup = self._resampler = None
+    def _pushed(self, container: InputContainer, stream: AudioStream, mixer: Mixer) -> Iterator[Float32]:
+        """Mixes the frames of a track; gives the blocks that are ready, but for the end of an M4A."""
+        mixer.is_lossy = not stream.codec_context.name.startswith("pcm")
+        frames = Frames(
+            container,
+            stream,
+            self.format,
+            is_damaged=bool(self._damage.holes or (self._pages and self._pages.is_damaged)),
+        )
+        for silent_s, frame in frames:
+            if silent_s:
+                mixer.silence(silent_s)
+            mixer.push(frame)
+            if self._max_frames is not None and mixer.samples >= (self._max_frames + 1) * HOP_LENGTH + LARGEST_FILL:
+                raise _too_long(self._max_frames)
+            yield from mixer.blocks(LARGEST_FILL if self.format == "m4a" else 0)
+        self._is_damaged |= frames.is_damaged
+        self._is_cut |= frames.is_cut
 
-    def _take(self, pieces: list[AudioFrame]) -> None:
-        for piece in pieces:
-            samples = np.asarray(piece.to_ndarray(), np.float32)
-            self._held.append(samples.reshape(-1, piece.layout.nb_channels))
-            self.samples += piece.samples
-            self._held_samples += piece.samples
-        if self._held_samples >= MIXED_AT_ONCE:
-            self._mix()
+    def _end(self, mixer: Mixer, stated: float) -> Iterator[Float32]:
+        mixer.flush()
+        surplus = mixer.samples - round(stated * SAMPLE_RATE)
+        if self.format == "m4a" and stated and 0 < surplus <= LARGEST_FILL:
+            mixer.drop(surplus)
+        if self._max_frames is not None and mixer.samples >= (self._max_frames + 1) * HOP_LENGTH:
+            raise _too_long(self._max_frames)
+        containers = [each.is_damaged for each in (self._pages, self._amr) if each is not None]
+        self._is_damaged |= mixer.is_damaged or any(containers)
+        self._is_cut |= self._ends_early(mixer.samples / SAMPLE_RATE, stated)
+        yield from mixer.blocks()
 
-    def _mix(self) -> None:
-        if self._held:
-            self._write(to_mono(np.concatenate(self._held)))
-            self._held, self._held_samples = [], 0
+    def _ends_early(self, seconds: float, stated: float) -> bool:
+        if self._samples is not None:
+            return self._samples.is_cut
+        if self._amr is not None:
+            return self._amr.is_cut
+        if self._pages is not None:
+            return self._pages.is_cut
+        if self.format == "mp3":
+            return frame_heads.stated_mp3_seconds(self._file, self._begin) > seconds + MISSING_MP3_S
+        return self._damage.is_cut or stated > seconds + MISSING_S
+
+    def _stated(self, stream: AudioStream) -> float:
+        """Seconds that the header states; 0 where it states none."""
+        if self.format not in STATING or stream.duration is None or stream.time_base is None:
+            return 0.0
+        return float(stream.duration * stream.time_base)
+
+    def _open(self, part: tuple[int, int]) -> InputContainer:
+        source: Any = self._file
+        self._file.seek(0)
+        if self._samples is not None:
+            source = Spliced(self._samples, self._file)
+        elif self.format == "amr":
+            source = self._amr = amr.Frames(self._file, self._begin)
+        elif self._pages is not None:
+            source = ogg.Link(self._file, self._pages, part)
+        elif self._damage.holes:
+            source = matroska.Mended(self._file, self._damage.holes)
+        container: InputContainer = av.open(source, "r", DEMUXERS[self.format], OPTIONS, metadata_errors="ignore")
+        return container
+
+    def _track(self, container: InputContainer, part: tuple[int, int]) -> AudioStream:
+        """The track that is heard."""
+        streams = container.streams.audio
+        if not streams:
+            raise NoSound(f"there is no audio in the {self.format.upper()} file", FORMATS)
+        readable = [stream for stream in streams if stream.codec_context and stream.codec_context.name in DECODERS]
+        if not readable:
+            context = streams[0].codec_context
+            codec = "one that FFmpeg does not know" if context is None else context.name
+            raise UnknownCodec(f"the codec of the {self.format.upper()} file is {codec}", CODECS)
+        index = readable[0].index
+        if len(readable) > 1:
+            with self._open(part) as probed:
+                index = the_one_that_speaks(probed, [stream.index for stream in readable])
+        stream = next(stream for stream in readable if stream.index == index)
+        context = stream.codec_context
+        if context.sample_rate:  # some containers leave it to the first frame
+            check_setup(context.sample_rate, context.channels)
+        return stream
 
 
-def _damaged(error: Exception, samples: int) -> DamagedAudio:
+def _damaged(error: Exception) -> DamagedAudio:
     reason = (error.strerror if isinstance(error, av.FFmpegError) else str(error)) or type(error).__name__
-    if not samples:
-        return DamagedAudio(f"the audio cannot be decoded: {reason}", "an intact file")
-    return DamagedAudio(f"the audio is damaged after {samples / SAMPLE_RATE:.1f} s: {reason}", "an intact file")
+    return DamagedAudio(f"the audio cannot be decoded: {reason}", "an intact file")
 
 
 def _too_long(max_frames: int) -> AudioTooLong:

@@ -143,9 +143,9 @@ def waveform_of(source: Path | str | bytes | Samples, rate: int = SAMPLE_RATE) -
     if isinstance(source, np.ndarray):
         return validate(resample(to_mono(source, rate), rate))
     if isinstance(source, bytes):
-        return validate(decode(io.BytesIO(source), LONGEST_FRAMES)[0])
+        return validate(decode(io.BytesIO(source), LONGEST_FRAMES).waveform)
     with Path(source).open("rb") as file:  # not the path itself: FFmpeg would take `a:b.wav` for an address
-        return validate(decode(file, LONGEST_FRAMES)[0])
+        return validate(decode(file, LONGEST_FRAMES).waveform)
 
 
 def first_turn(microphone: Microphone) -> Turn:

@@ -135,7 +135,7 @@ async def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def _clip(path: Path) -> Float32:
     with path.open("rb") as content:
-        waveform, _ = decode(content)
+        waveform = decode(content).waveform
     rounded: Float32 = np.rint(waveform * 32768).clip(-32768, 32767).astype(np.float32) / np.float32(32768)
     return rounded
 

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
 from amser import wire
+from amser.audio import FORMATS
 from deployments.access.denied import Denied
 from deployments.access.gate import Gate, GateMiddleware
 from deployments.access.rules import path_of, route_of
@@ -24,7 +25,6 @@ from deployments.access.shared_limits import buckets
 from deployments.gateway.batches.answering import BatchAnswering
 from deployments.gateway.batches.routes import router as batch_router
 from deployments.gateway.clients import client_of
-from deployments.gateway.decoding import Decoders
 from deployments.gateway.openai.routes import Served
 from deployments.gateway.openai.routes import router as openai_router
 from deployments.gateway.openai.transcriptions import Transcriptions
@@ -36,8 +36,9 @@ from deployments.gateway.recordings.answering import RecordingAnswering
 from deployments.gateway.recordings.routes import router as recordings
 from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
 from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
-from deployments.gateway.reference.parameters import LIMITS, Emotions, Language, binary, body, size
+from deployments.gateway.reference.parameters import LIMITS, UPLOAD, Emotions, Language, binary, body, size
 from deployments.gateway.streams.streams import Streams
+from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
@@ -74,9 +75,9 @@ _ENVELOPE: Final = body(
     f"An envelope (docs/wire.md) of up to {size(LIMITS.max_bytes)}, 0.1 to 30 s of speech.", binary(wire.MEDIA_TYPE)
 )
 _AUDIO: Final = body(
-    f"An audio file of up to {size(LIMITS.max_audio_bytes)}, 0.1 to 30 s: WAV, FLAC, MP3, OGG, M4A, AAC (ADTS) or "
-    "WebM. Its first bytes tell which, not its content type.",
-    binary("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4", "audio/aac", "audio/webm"),
+    f"An audio file of up to {size(LIMITS.max_audio_bytes)}, 0.1 to 30 s: {FORMATS}. Its first bytes tell which, not "
+    "its content type. It is the body or a part of a form; either may be compressed with gzip.",
+    UPLOAD,
 )
 _ANSWERED: Final = answered("Words and emotion. `Server-Timing` has what each stage took.", answer=ANSWER)
 

@@ -77,6 +77,17 @@ def read_preferences(
     return Preferences(within_s, deadline, STRICT in preferences, emotions, starts_with_head=asked is not None)
 
 
+def with_fields(preferences: Preferences, fields: Mapping[str, str], classes: Sequence[str]) -> Preferences:
+    """The same with what the fields of a form say and the query does not.
+
+    Raises:
+        Refusal: see `read_preferences`.
+    """
+    return (
+        preferences if preferences.emotions else replace(preferences, emotions=_emotions(fields.get(EMOTIONS), classes))
+    )
+
+
 def milliseconds(written: str) -> int | None:
     """A whole number of them above 0, or None."""
     return (int(written) if written.isascii() and written.isdecimal() and len(written) <= 12 else 0) or None

@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 
-from amser.audio import UnreadableAudio
+from amser.audio import UnreadableAudio, decoder_of
 from amser.features import SAMPLE_RATE, Float32, log_mel, validate
 from edge_sim.transports.base import ROUTE_OF_AUDIO, UnknownSetting
 
@@ -128,8 +128,10 @@ def read(payload: bytes, demuxer: str) -> Float32:
             stream = container.streams.audio[0]
             stated = _samples(stream)
             resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
-            for frame in container.decode(stream):
-                blocks.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
+            decoder = decoder_of(stream)
+            for packet in container.demux(stream):
+                for frame in decoder.decode(packet if packet.size else None):
+                    blocks.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
             if blocks:  # a resampler that saw no frame has nothing to flush
                 blocks.extend(part.to_ndarray()[0] for part in resampler.resample(None))
     except (av.FFmpegError, ValueError, IndexError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 
@@ -69,12 +70,48 @@ def matroska_of_one_byte_packets(packets: int = 20_000) -> bytes:
     return content[: content.rindex(b"\x1f\x43\xb6\x75")] + b"\x1f\x43\xb6\x75\x01" + len(cluster).to_bytes(7) + cluster
 
 
+def caf_claiming(packets: int = CLAIMED) -> bytes:
+    """A CAF whose table of packets claims more of them than it has bytes."""
+    content = bytearray(audio_file(noise(1), "caf", "alac"))
+    struct.pack_into(">q", content, content.index(b"pakt") + 12, packets)
+    return bytes(content)
+
+
+def aiff_of_channels(channels: int) -> bytes:
+    """A second of noise whose header claims other channels."""
+    content = bytearray(audio_file(noise(1), "aiff", "pcm_s16be"))
+    struct.pack_into(">H", content, content.index(b"COMM") + 8, channels)
+    return bytes(content)
+
+
+def au_of(rate: int, channels: int) -> bytes:
+    """4 kB of zeros."""
+    return struct.pack(">4s5I", b".snd", 24, 4000, 3, rate, channels) + bytes(4000)
+
+
+def wav_of_chunks(chunks: int = 500_000) -> bytes:
+    """4 MB of chunks without content."""
+    return b"RIFF\xff\xff\xff\xffWAVE" + b"junk\0\0\0\0" * chunks
+
+
 def aac_of_empty_frames(frames: int = 25_000) -> bytes:
     """A second of AAC, and 200 kB of frames with one byte that cannot be decoded."""
     content = audio_file(noise(1), "adts", "aac")
     head, length = bytearray(content[:7]), 8
     head[3], head[4], head[5] = head[3] & 0xFC, length >> 3, (length & 7) << 5 | head[5] & 0x1F
     return content + (bytes(head) + b"\0") * frames
+
+
+def film_without_sound() -> bytes:
+    """Half a second of black pictures."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(5):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        output.mux(stream.encode(None))
+    return content.getvalue()
 
 
 def _around(content: bytes, name: bytes) -> tuple[bytes, bytes, bytes]:
@@ -93,8 +130,16 @@ BOMBS: dict[str, tuple[bytes, str]] = {  # with the name of what they are refuse
     "M4A of many tracks": (m4a_of_tracks(100, m4a()), "AudioTooCostly"),
     "one-byte packets": (matroska_of_one_byte_packets(), "AudioTooCostly"),
     "empty frames": (aac_of_empty_frames(), "AudioTooCostly"),
-    "ADPCM": (audio_file(noise(1), "wav", "adpcm_ms"), "UnknownFormat"),
-    "ADPCM of games": (audio_file(noise(1), "wav", "adpcm_ima_wav"), "UnknownFormat"),
-    "ALAC": (audio_file(noise(1), "ipod", "alac"), "UnknownFormat"),
+    "CAF of 80 million packets": (caf_claiming(), "DamagedAudio"),
+    "AIFF of 2 billion channels": (aiff_of_channels(65_535), "UnsupportedAudio"),
+    "AU of 200 MHz": (au_of(200_000_000, 1), "UnsupportedAudio"),
+    "AU of 2 billion channels": (au_of(16_000, 0x7FFF_FFFF), "UnsupportedAudio"),
+    "WAV of chunks": (wav_of_chunks(), "DamagedAudio"),
+    "gzip": (gzip.compress(bytes(1 << 20)), "UnknownFormat"),
+    "ADPCM": (audio_file(noise(1), "wav", "adpcm_ms"), "UnknownCodec"),
+    "ADPCM of games": (audio_file(noise(1), "wav", "adpcm_ima_wav"), "UnknownCodec"),
+    "ADPCM of Apple": (audio_file(noise(1), "aiff", "adpcm_ima_qt"), "UnknownCodec"),
 }
-STATUS_OF_A_BOMB = {"UnsupportedAudio": 422, "DamagedAudio": 400, "AudioTooCostly": 422, "UnknownFormat": 415}
+STATUS_OF_A_BOMB = {
+    "UnsupportedAudio": 422, "DamagedAudio": 400, "AudioTooCostly": 422, "UnknownFormat": 415, "UnknownCodec": 415,
+}  # fmt: skip

@@ -33,6 +33,7 @@ INPUTS = {
     "batch": 400,
     "audio": 200,
     "uploads": 90,
+    "forms": 300,
     "answers": 150,
     "spool": 150,
     "headers": 600,

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from amser.audio import decode
+from amser.audio import AudioWarning, decode
 from amser.errors import SignalError
 from amser.features import Float32, validate
 
 STANDARD_INPUT: Final = Path("-")
+WARNINGS: Final[dict[AudioWarning, str]] = {
+    "audio_damaged": "damaged; what could be read of it is used",
+    "audio_cut": "cut off; what there is of it is used",
+}
 LARGEST_AUDIO: Final = 256 * 1024**2  # bytes; more than two hours of 16-bit PCM at 16 kHz
 
 
@@ -46,7 +50,7 @@ def read_bytes(file: Path, limit: int) -> bytes:
 
 
 def read_audio(file: Path, max_frames: int | None = None) -> Float32:
-    """The waveform of an audio file: float32, shape (samples,), mono, 16 kHz.
+    """The waveform of an audio file: float32, shape (samples,), mono, 16 kHz. Says where it is damaged or cut.
 
     Args:
         file: in one of `amser.audio.FORMATS`.
@@ -57,11 +61,14 @@ def read_audio(file: Path, max_frames: int | None = None) -> Float32:
         amser.errors.SignalError: it is no audio, damaged, empty, too short or too long.
     """
     if file == STANDARD_INPUT:
-        waveform, _ = decode(io.BytesIO(read_bytes(file, LARGEST_AUDIO)), max_frames)
+        heard = decode(io.BytesIO(read_bytes(file, LARGEST_AUDIO)), max_frames)
     else:
         with file.open("rb") as opened:  # not the path itself: FFmpeg would take `a:b.wav` for an address
-            waveform, _ = decode(opened, max_frames)
-    return validate(waveform)
+            heard = decode(opened, max_frames)
+    waveform = validate(heard.waveform)
+    for warning in heard.warnings:
+        print(f"amser: {file}: {WARNINGS[warning]}", file=sys.stderr)
+    return waveform
 
 
 def reason(error: OSError | SignalError) -> str:

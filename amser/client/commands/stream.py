@@ -67,7 +67,7 @@ def _show(event: Event) -> None:
 
 def _played(file: Path) -> Iterator[Float32]:
     with file.open("rb") as content:
-        waveform, _ = decode(content)
+        waveform = decode(content).waveform
     started = time.monotonic()
     for start in range(0, waveform.size, PIECE):
         yield waveform[start : start + PIECE]

@@ -114,9 +114,9 @@ class BatchAnswering:
         self, request: Request, content: bytes, preferences: Preferences, record: RequestRecord, visit: Visit
     ) -> Item:
         try:
-            envelope, codec = await self._envelopes.read(request, content)
+            read = await self._envelopes.read(request, content)
             reply = await self._answering.once(
-                request, envelope, codec, len(content), preferences, record, visit, is_of_device=True
+                request, read, len(content), preferences, record, visit, is_of_device=True
             )
         except Refusal as known:
             refusal = known

@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse
 from ray import serve
 
 from deployments.gateway.openai.documents import ModelCard, ModelList, Transcription, VerboseTranscription, model_cards
-from deployments.gateway.openai.form import FILE, MEDIA_TYPE
 from deployments.gateway.openai.parameters import FORMATS, unknown_model
 from deployments.gateway.openai.transcriptions import EVENTS, MEDIA_TYPES, ROUTE, Transcriptions
 from deployments.gateway.problems import Refusal, documented, refusal_of
@@ -29,6 +28,7 @@ from deployments.gateway.reference.examples import (
     answered,
 )
 from deployments.gateway.reference.parameters import LIMITS, Emotions, body, size
+from deployments.gateway.uploads.bodies import FILE, FORM
 from deployments.telemetry.request_ids import request_id
 
 RETRY_AFTER_S: Final = LIMITS.retry_after_s
@@ -70,7 +70,7 @@ _FORM: Final = {
 }
 _BODY: Final = body(
     f"A form with a `{FILE}` of up to {size(LIMITS.max_audio_bytes)} and 30 s, and what is wanted of it.",
-    {MEDIA_TYPE: {"schema": _FORM}},
+    {FORM: {"schema": _FORM}},
 )
 _SHOWN: Final = {"text": f"{TEXT}\n", "srt": SUBRIP, "vtt": WEBVTT}
 _JSON: Final = {"json": {"value": TRANSCRIPTION}, "verbose_json": {"value": VERBOSE_TRANSCRIPTION}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Set
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import asdict
 from typing import Final
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from amser.audio import AudioWarning
 from deployments.gateway.clients import client_of
 from deployments.gateway.openai.documents import (
     NOBODY,
@@ -23,14 +24,14 @@ from deployments.gateway.openai.documents import (
     transcription,
     verbose,
 )
-from deployments.gateway.openai.form import OVERHEAD, check_form, read_form
 from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters, without_word_times
 from deployments.gateway.openai.subtitles import srt, vtt
 from deployments.gateway.preferences import read_language
 from deployments.gateway.problems import refusal_of
+from deployments.gateway.uploads.bodies import FORM, check_encoding, read_upload
 from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import server_timing
-from deployments.gateway.utterances.reading import AudioReader
+from deployments.gateway.utterances.reading import AudioReader, check_media_type
 from deployments.pipeline import Recognition
 from deployments.replica.deadline import remaining
 from deployments.settings import Settings
@@ -49,6 +50,7 @@ MEDIA_TYPES: Final = {
     "vtt": "text/vtt; charset=utf-8",
 }
 EVENTS: Final = "text/event-stream"
+OVERHEAD: Final = 65_536  # bytes of a form beyond its file
 
 
 class Transcriptions:
@@ -80,21 +82,23 @@ class Transcriptions:
 
     async def _respond(self, request: Request, record: RequestRecord) -> Response:
         preferences = self._answering.preferences(request)
-        check_form(request.headers)
-        body = await self._answering.body(request, self._audio.largest + OVERHEAD, preferences)
-        form, preferences = await read_form(request.headers, body), preferences.from_body()
+        check_media_type(request, FORM)
+        check_encoding(request.headers)
+        largest = self._audio.largest + OVERHEAD
+        body = await self._answering.body(request, largest, preferences)
+        form, preferences = await read_upload(request, body, largest), preferences.from_body()
         asked = read_parameters(form.fields, self.models)
         without_word_times(asked)
         language = read_language(asked.language, self._languages)
         with self._answering.one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
-                envelope, codec = await self._audio.envelope(form.content, language)
-            size = len(form.content)
-            record.received(codec, size)
+                read = await self._audio.utterance(form.content, language)
+            envelope, size = read.envelope, len(form.content)
+            record.received(read.codec, size)
             visit = self._answering.visit()
             await visit.hears(None, size, envelope.seconds)
             recognition = await self._answering.recognize(envelope, preferences, visit.client or client_of(request))
-        made = _transcribed(recognition)
+        made = _transcribed(recognition, read.warnings)
         record.recognized(made.emotion.label, made.emotion.uncertain, made.seconds, made.degraded)
         record.answered(made.degraded, None)
         timings_ms = {stage: round(value, 2) for stage, value in asdict(recognition.timings).items()}
@@ -141,7 +145,7 @@ def _event(document: BaseModel) -> str:
     return f"event: {content['type']}\ndata: {json.dumps(content, ensure_ascii=False)}\n\n"
 
 
-def _transcribed(recognition: Recognition) -> Transcribed:
+def _transcribed(recognition: Recognition, warnings: Sequence[AudioWarning]) -> Transcribed:
     """One utterance, as a recording of one piece.
 
     Raises:
@@ -162,7 +166,7 @@ def _transcribed(recognition: Recognition) -> Transcribed:
         emotion=emotion,
         speech=transcript.speech,
         degraded=recognition.left_out,
-        warnings=transcript.warnings,
+        warnings=(*transcript.warnings, *warnings),
     )
 
 

@@ -21,9 +21,9 @@ from amser import audio, wire
 from amser.client.segmentation import default_model
 from amser.features import FRAMES_PER_SECOND
 from amser.wire import Envelope, Limits
-from deployments.gateway.decoding import DecoderUnavailable, post_mortem, refusal_in, worker_environment
 from deployments.gateway.recordings import cutting_worker
 from deployments.gateway.recordings.cutting_worker import GO_ON, HEAD
+from deployments.gateway.uploads.decoding import DecoderUnavailable, post_mortem, refusal_in, worker_environment
 from deployments.recording_settings import RecordingSettings
 
 LONGEST_DOCUMENT: Final = 10_000  # bytes of JSON

@@ -5,7 +5,7 @@ FILE SAMPLES`: a socket as its standard input, the recording and an empty file f
 imports neither torch nor Ray. It sends one message after another, and waits where nobody reads them:
 
 - `{"decoding": seconds}` and `{"cutting": seconds}`: how far it is;
-- `{"format": name, "seconds": seconds}` once all is decoded. It waits for a byte then, and goes on;
+- `{"format": name, "seconds": seconds, "warnings": […]}` once all is decoded. It waits for a byte then, and goes on;
 - `{"start": seconds, "end": seconds}` and an envelope, for each segment;
 - `{}` at the end, or `{"error": name, "cause": text, "limit": text}`.
 """
@@ -29,7 +29,7 @@ from amser import audio, wire
 from amser.client.segmentation import SegmentationSettings, SpeechDetector
 from amser.errors import SignalError
 from amser.features import HOP_LENGTH, SAMPLE_RATE, AudioError, Float32, finite_samples
-from deployments.gateway.audio import envelope_of
+from deployments.gateway.uploads.envelopes import envelope_of
 
 HEAD: Final = struct.Struct("<II")  # bytes of a JSON object and of an envelope, which follow
 GO_ON: Final = b"\x06"
@@ -85,8 +85,8 @@ def main(memory: int, cpu_s: int, max_frames: int, model: Path, recording: int, 
 
         try:
             with open(recording, "rb") as source, open(samples, "r+b") as decoded:
-                name, waveform = decode(source, decoded, max_frames, say)
-                say(format=name, seconds=waveform.size / SAMPLE_RATE)
+                heard, waveform = decode(source, decoded, max_frames, say)
+                say(format=heard.format, seconds=waveform.size / SAMPLE_RATE, warnings=heard.warnings)
                 if connection.recv(len(GO_ON)) != GO_ON:
                     return
                 for start, end, envelope in segments(waveform, SpeechDetector(model), say):
@@ -96,21 +96,18 @@ def main(memory: int, cpu_s: int, max_frames: int, model: Path, recording: int, 
             say(error=type(error).__name__, cause=error.cause, limit=error.limit)
 
 
-def decode(source: BinaryIO, decoded: BinaryIO, max_frames: int, say: Say) -> tuple[str, SampleFile]:
+def decode(source: BinaryIO, decoded: BinaryIO, max_frames: int, say: Say) -> tuple[audio.Blocks, SampleFile]:
     """Decodes a recording into a file of samples."""
     written = 0
-
-    def write(block: Float32) -> None:
-        nonlocal written
+    heard = audio.blocks(source, max_frames)
+    for block in heard:
         decoded.write(finite_samples(block, written).astype("<f4", copy=False).tobytes())
         written += block.size
         say(decoding=written / SAMPLE_RATE)
-
-    name, size = audio.decode_to(source, write, max_frames)
     decoded.flush()
-    if not size:
+    if not written:
         raise AudioError("the audio has no samples", f"{SHORTEST_S} s or more")
-    return name, SampleFile(decoded, size)
+    return heard, SampleFile(decoded, written)
 
 
 def segments(waveform: SampleFile, detector: SpeechDetector, say: Say) -> Iterator[tuple[float, float, bytes]]:

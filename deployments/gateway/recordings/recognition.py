@@ -84,7 +84,7 @@ class Recordings:
 
         Raises:
             amser.errors.SignalError: the recording cannot be used.
-            deployments.gateway.decoding.DecoderUnavailable: no process starts that decodes.
+            deployments.gateway.uploads.decoding.DecoderUnavailable: no process starts that decodes.
         """
         async with self._turns, _opened(recording) as file, cutting(file, self._settings) as under_way:
             await under_way.decode()

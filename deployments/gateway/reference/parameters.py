@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import Query
 
 from deployments.gateway.preferences import DEADLINE_HEADER, PREFER_HEADER, STRICT
+from deployments.gateway.uploads.bodies import FILE, FORM
 from deployments.settings import RequestSettings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 
@@ -28,6 +29,7 @@ Language = Annotated[
     ),
 ]
 
+AUDIO_TYPES: Final = ("wav", "flac", "mpeg", "ogg", "mp4", "aac", "webm", "amr", "aiff", "x-caf", "basic")
 HEADERS: Final = [
     {
         "name": DEADLINE_HEADER,
@@ -66,6 +68,21 @@ def body(description: str, content: dict[str, Any]) -> dict[str, Any]:
 def binary(*media_types: str) -> dict[str, Any]:
     """Content of bytes, for `body`."""
     return {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+
+
+_FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": [FILE],
+    "properties": {
+        FILE: {"type": "string", "format": "binary"},
+        "language": {"type": "string"},
+        "emotions": {"type": "string"},
+    },
+}
+UPLOAD: Final = {
+    **binary(*(f"audio/{name}" for name in AUDIO_TYPES)),
+    FORM: {"schema": _FORM},
+}
 
 
 def size(count: int) -> str:

@@ -20,6 +20,7 @@ from deployments.gateway.streams.looks import Looks
 from deployments.gateway.streams.messages import FROM_CLIENT, End, Ping, Sent, Start
 from deployments.gateway.streams.sessions import Session
 from deployments.gateway.utterances.answering import Answering
+from deployments.gateway.utterances.reading import Read
 from deployments.pipeline import Recognition
 from deployments.settings import StreamSettings
 from deployments.telemetry.requests import Telemetry
@@ -221,7 +222,9 @@ class Socket:
                     await counted.hears(None, 0, 0.0)
                 self._is_first = False
                 recognition = heard or await self._answering.recognize(envelope, preferences, self._client, mel)
-                reply = self._answering.reply_of(recognition, envelope, session.speech.codec, size, preferences, record)
+                reply = self._answering.reply_of(
+                    recognition, Read(envelope, session.speech.codec), size, preferences, record
+                )
             except Exception as error:
                 known = error
                 if not isinstance(error, Refusal):

@@ -16,7 +16,7 @@ from amser import wire
 from amser.codecs.base import MalformedPayload, require_finite
 from amser.codecs.klt import STREAMED, StreamDecoder
 from amser.features import FRAMES_PER_SECOND, HOP_LENGTH, LOG_SCALE, POWER_FLOOR, Float32
-from deployments.gateway.audio import envelope_of
+from deployments.gateway.uploads.envelopes import envelope_of
 from deployments.replica.execution import ModelThread, Timed
 from models.mel import mel_of
 from models.messages import Mel

@@ -21,13 +21,13 @@ from deployments.access.gate import Gate, Visit
 from deployments.gateway.bodies import RequestBodies
 from deployments.gateway.clients import client_of
 from deployments.gateway.idempotency import REPLAY_HEADER, Reply, idempotency
-from deployments.gateway.preferences import APPLIED_HEADER, STRICT, Preferences, read_preferences
+from deployments.gateway.preferences import APPLIED_HEADER, STRICT, Preferences, read_preferences, with_fields
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.utterances.admission import Admission, Overloaded
 from deployments.gateway.utterances.answers import answer, refusal, server_timing
 from deployments.gateway.utterances.flow_metrics import FlowMetrics
 from deployments.gateway.utterances.rate_hint import rate_hint
-from deployments.gateway.utterances.reading import Reader
+from deployments.gateway.utterances.reading import Read, Reader
 from deployments.pipeline import Effort, Recognition, Stages, recognize
 from deployments.replica.deadline import NEVER, remaining
 from deployments.replica.execution import Timed
@@ -135,8 +135,7 @@ class Answering:
     async def once(
         self,
         request: Request,
-        envelope: wire.Envelope,
-        codec: str,
+        read: Read,
         size: int,
         preferences: Preferences,
         record: RequestRecord,
@@ -148,37 +147,30 @@ class Answering:
 
         Args:
             request: that brought it.
-            envelope, codec, size, preferences, record: see `reply`.
+            read: the utterance.
+            size, preferences, record: see `reply`.
             visit: whose limits it counts against.
             is_of_device: see `Reader`.
 
         Raises:
             Exception: what `reply` raises; and `deployments.access.denied.Denied`.
         """
-        record.received(codec, size)
+        envelope = read.envelope
+        record.received(read.codec, size)
         await visit.hears(envelope.device_id if is_of_device else None, size, envelope.seconds)
         client = visit.client or client_of(request)
         # A request that computes ends itself at the deadline, so that admission learns why; one that waits for
         # the answer to another ends here. An audio file has no ids: its envelope was made here.
         key = self._resends.key(request.headers, envelope, preferences) if is_of_device else None
-        compute = partial(self.reply, envelope, codec, size, preferences, record, client)
+        compute = partial(self.reply, read, size, preferences, record, client)
         async with asyncio.timeout(remaining(preferences.deadline) + JOINED_GRACE_S):
             return await self._resends.once(key, compute)
 
-    async def reply(
-        self,
-        envelope: wire.Envelope,
-        codec: str,
-        size: int,
-        preferences: Preferences,
-        record: RequestRecord,
-        client: str,
-    ) -> Reply:
+    async def reply(self, read: Read, size: int, preferences: Preferences, record: RequestRecord, client: str) -> Reply:
         """The document of an utterance, with its headers.
 
         Args:
-            envelope: the utterance.
-            codec: or the audio format that it came in.
+            read: the utterance.
             size: bytes that were received.
             preferences: of the request.
             record: where it is noted.
@@ -187,21 +179,23 @@ class Answering:
         Raises:
             Exception: what `recognize` raises.
         """
-        recognition = await self.recognize(envelope, preferences, client)
-        return self.reply_of(recognition, envelope, codec, size, preferences, record)
+        recognition = await self.recognize(read.envelope, preferences, client)
+        return self.reply_of(recognition, read, size, preferences, record)
 
     def reply_of(
-        self,
-        recognition: Recognition,
-        envelope: wire.Envelope,
-        codec: str,
-        size: int,
-        preferences: Preferences,
-        record: RequestRecord,
+        self, recognition: Recognition, read: Read, size: int, preferences: Preferences, record: RequestRecord
     ) -> Reply:
         """The document of an utterance that is recognised; the arguments are those of `reply`."""
-        step = codecs.payload_step(envelope.codec, envelope.payload)
-        document = answer(recognition, record.request_id, codec=codec, received=size, step=step, models=self._names)
+        step = codecs.payload_step(read.envelope.codec, read.envelope.payload)
+        document = answer(
+            recognition,
+            record.request_id,
+            codec=read.codec,
+            received=size,
+            step=step,
+            models=self._names,
+            warnings=read.warnings,
+        )
         timing = server_timing(document.timings_ms, recognition.queues)
         record.recognized(document.emotion, document.uncertain, recognition.mel.seconds, recognition.left_out)
         headers = {"Server-Timing": timing, REQUEST_ID_HEADER: record.request_id}
@@ -266,16 +260,10 @@ class Answering:
         preferences = preferences.from_body()
         with self.one_inside():
             async with asyncio.timeout(remaining(preferences.deadline)):
-                envelope, codec = await reader.read(request, body)
+                read = await reader.read(request, body)
+            preferences = with_fields(preferences, read.fields, self._emotions)
             reply = await self.once(
-                request,
-                envelope,
-                codec,
-                len(body),
-                preferences,
-                record,
-                self.visit(),
-                is_of_device=reader.is_of_device,
+                request, read, len(body), preferences, record, self.visit(), is_of_device=reader.is_of_device
             )
         record.answered(reply.degraded, reply.replay)
         replay = {REPLAY_HEADER: reply.replay} if reply.replay else {}

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from amser import wire
-from amser.audio import AudioTooLong, DamagedAudio, UnknownFormat
+from amser.audio import (
+    AudioTooCostly,
+    AudioTooLong,
+    AudioWarning,
+    DamagedAudio,
+    NoSound,
+    UnknownCodec,
+    UnknownFormat,
+)
 from amser.errors import SignalError
 from deployments.access.denied import Denied
-from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
+from deployments.gateway.uploads.decoding import DecoderUnavailable
 from deployments.gateway.utterances.admission import SHARE, Overloaded
 from deployments.pipeline import Recognition, StageFailed
 from deployments.replica.calls import OtherVersion
 from models.messages import Doubt, Speech, Transcript, TranscriptWarning
 
+AnswerWarning = Literal[TranscriptWarning, AudioWarning]
 UNDETERMINED: Final = "und"  # ISO 639
 
 
@@ -58,7 +67,8 @@ class Answer(BaseModel):
     names `asr`. Where nobody does, `emotion` is null, `probabilities` is empty and `confidence` 0.
 
     `warnings` names what was done otherwise than asked: `language_mismatch` where the speech is not in the language
-    that the request names, and `transcript.language` is what was heard.
+    that the request names, and `transcript.language` is what was heard; `audio_damaged` where a part of the file could
+    not be decoded and was left out, `audio_cut` where the file ends early.
     """
 
     request_id: str
@@ -74,7 +84,7 @@ class Answer(BaseModel):
     timings_ms: dict[str, float]
     models: dict[str, str]
     degraded: list[str]
-    warnings: list[TranscriptWarning]
+    warnings: list[AnswerWarning]
 
 
 _KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
@@ -83,6 +93,9 @@ _KIND_OF: Final[dict[type[SignalError], str]] = {  # the first that fits
     wire.TooLarge: "too-long",
     AudioTooLong: "too-long",
     wire.Unsupported: "unsupported-envelope",
+    AudioTooCostly: "too-costly",
+    NoSound: "no-sound",
+    UnknownCodec: "unsupported-codec",
     UnknownFormat: "unsupported-audio",
     SignalError: "unusable",
 }
@@ -126,9 +139,16 @@ def refusal(error: BaseException, within_s: float, retry_after_s: int) -> Refusa
 
 
 def answer(
-    recognition: Recognition, request_id: str, *, codec: str, received: int, step: int | None, models: dict[str, str]
+    recognition: Recognition,
+    request_id: str,
+    *,
+    codec: str,
+    received: int,
+    step: int | None,
+    models: dict[str, str],
+    warnings: Sequence[AudioWarning] = (),
 ) -> Answer:
-    """The document of a request that succeeded."""
+    """The document of a request that succeeded; `warnings` are those of decoding."""
     transcript, emotion = recognition.transcript, recognition.emotion
     doubts: tuple[Doubt, ...] = ("no_speech",) if emotion is None else emotion.doubts
     return Answer(
@@ -151,7 +171,7 @@ def answer(
         timings_ms={name: round(value, 2) for name, value in asdict(recognition.timings).items()},
         models=models,
         degraded=list(recognition.left_out),
-        warnings=list(transcript.warnings) if transcript else [],
+        warnings=[*(transcript.warnings if transcript else ()), *warnings],
     )
 
 

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import replace
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from starlette.requests import Request
 
 from amser import wire
-from deployments.gateway.audio import envelope_of
-from deployments.gateway.decoding import Decoders
+from amser.audio import AudioWarning
 from deployments.gateway.preferences import LANGUAGE, read_language
 from deployments.gateway.problems import refusal_of
+from deployments.gateway.uploads.bodies import check_encoding, read_upload
+from deployments.gateway.uploads.decoding import Decoders
+from deployments.gateway.uploads.envelopes import envelope_of
 from deployments.replica.execution import ModelThread
 from deployments.settings import RequestSettings
 
-Read = tuple[wire.Envelope, str]  # with the name of the codec or audio format
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a request says.
+
+    Attributes:
+        envelope: the utterance.
+        codec: or the audio format that it came in.
+        warnings: of decoding.
+        fields: parameters that stand in a form and not in the query.
+    """
+
+    envelope: wire.Envelope
+    codec: str
+    warnings: tuple[AudioWarning, ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -48,7 +65,7 @@ def check_media_type(request: Request, wanted: str) -> None:
     Raises:
         deployments.gateway.problems.Refusal: 415.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != wanted:
         raise refusal_of("unsupported-media-type", f"the content type is {media_type or 'missing'!r:.100}", wanted)
 
@@ -70,12 +87,14 @@ class EnvelopeReader:
     def check(self, request: Request) -> None:
         """See `Reader`."""
         check_media_type(request, wire.MEDIA_TYPE)
+        if encoding := request.headers.get("content-encoding"):
+            raise refusal_of("unsupported-encoding", f"the content encoding is {encoding!r:.100}", "none")
 
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
         del request  # an envelope says it all
         envelope = wire.unpack(body, self._limits)
-        return replace(envelope, language=read_language(envelope.language, self._languages)), envelope.codec
+        return Read(replace(envelope, language=read_language(envelope.language, self._languages)), envelope.codec)
 
 
 class AudioReader:
@@ -95,19 +114,27 @@ class AudioReader:
         self._log_mel = ModelThread("log-mel")
 
     def check(self, request: Request) -> None:
-        """See `Reader`: the first bytes of the body tell what it is, not the head."""
+        """See `Reader`: the first bytes of the body tell which format it has, not the head."""
+        check_encoding(request.headers)
 
     async def read(self, request: Request, body: bytes) -> Read:
         """See `Reader`."""
-        language = read_language(request.query_params.get(LANGUAGE), self._languages)
-        return await self.envelope(body, language)
+        upload = await read_upload(request, body, self.largest)
+        fields = {name: values[-1] for name, values in upload.fields.items()}
+        language = read_language(request.query_params.get(LANGUAGE, fields.get(LANGUAGE)), self._languages)
+        return replace(await self.utterance(upload.content, language), fields=fields)
 
-    async def envelope(self, content: bytes, language: str | None) -> Read:
+    async def utterance(self, content: bytes, language: str | None) -> Read:
         """The utterance in an audio file.
+
+        Args:
+            content: of the file.
+            language: that the speaker is known to speak, as the recogniser calls it.
 
         Raises:
             amser.errors.SignalError: it cannot be used.
+            deployments.gateway.uploads.decoding.DecoderUnavailable: no worker decodes it.
         """
-        waveform, name = await self._decoders.decode(content)
-        envelope = (await self._log_mel.run(envelope_of, waveform, language, self._max_frames)).value
-        return envelope, name
+        heard = await self._decoders.decode(content)
+        envelope = (await self._log_mel.run(envelope_of, heard.waveform, language, self._max_frames)).value
+        return Read(envelope, heard.format, heard.warnings)

@@ -49,6 +49,7 @@ def files() -> tuple[bytes, ...]:
         content = io.BytesIO()
         soundfile.write(content, np.stack([speech, -speech], axis=1), SAMPLE_RATE, subtype, format=kind)
         made.append(content.getvalue())
+    made += [two_tracks(speech), made[0] + made[1]]
     made += [wav_of_200_mhz(), m4a_fragment_claiming(), aac_of_empty_frames(200), film(speech)]
     made += [gzip.compress(made[0]), b"#EXTM3U\nfile:///etc/passwd\n", b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + made[1]]
     return tuple(made)
@@ -70,7 +71,22 @@ def film(speech: Float32) -> bytes:
     return content.getvalue()
 
 
+def two_tracks(speech: Float32) -> bytes:
+    """Silence, and speech beside it."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="matroska") as output:
+        streams = [output.add_stream("aac", rate=SAMPLE_RATE, layout="mono") for _ in range(2)]
+        for stream, samples in zip(streams, (speech * 0, speech), strict=True):
+            frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), "fltp", "mono")
+            frame.sample_rate = SAMPLE_RATE
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    return content.getvalue()
+
+
 TOKENS: Final = (
+    b"FORM", b"AIFF", b"AIFC", b"COMM", b"SSND", b"sowt", b"caff", b"desc", b"kuki", b"pakt", b".snd", b"#!AMR\n",
+    b"#!AMR-WB\n", b"riff\x2e\x91\xcf\x11", b"Speex   ", b"samr", b"sawb", b"alac", b"dOps", b"A_AAC", b"A_FLAC",
+    b"\x18\x53\x80\x67", b"\xec", b"\xa0", b"\xa1",
     b"RIFF", b"RF64", b"ds64", b"WAVE", b"fmt ", b"data", b"LIST", b"fact", b"fLaC", b"OggS", b"OpusHead",
     b"\x01vorbis",
     b"ID3", b"ftyp", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"stsz", b"stz2", b"stts", b"stsc", b"stco",
@@ -93,9 +109,9 @@ class Files(Target):
     def accepts(self, data: bytes) -> bool:
         before = _peak_mb()
         try:
-            waveform, name = audio.decode(io.BytesIO(data), MAX_FRAMES)
-            check(waveform, name)
-            encoded = codecs.encode(log_mel(validate(waveform)))
+            heard = audio.decode(io.BytesIO(data), MAX_FRAMES)
+            check(heard)
+            encoded = codecs.encode(log_mel(validate(heard.waveform)))
         except SignalError:
             return False
         finally:
@@ -104,8 +120,9 @@ class Files(Target):
         return bool(encoded.payload)
 
 
-def check(waveform: Float32, name: str) -> None:
-    assert name in audio.DEMUXERS
+def check(heard: audio.Recording) -> None:
+    assert heard.format in audio.DEMUXERS
+    waveform = heard.waveform
     assert waveform.ndim == 1
     assert waveform.dtype == np.float32
     assert waveform.size < (MAX_FRAMES + 1) * 160, "longer than was asked for"

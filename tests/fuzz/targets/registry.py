@@ -14,6 +14,7 @@ IN_PROCESS: Final = MappingProxyType(
         "batch": "batch:Batches",
         "audio": "audio:Files",
         "uploads": "uploads:Uploads",
+        "forms": "forms:Forms",
         "answers": "client:Answers",
         "spool": "client:Spools",
         "headers": "gateway:Requests",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from amser.features import AudioError
-from deployments.gateway.decoding import DecoderCrashed, Decoders
+from deployments.gateway.uploads.decoding import DecoderCrashed, Decoders
 from deployments.settings import DecodingSettings
 from tests.fuzz.targets.audio import MAX_FRAMES, TOKENS, check, files
 from tests.fuzz.targets.base import Target
@@ -29,13 +29,13 @@ class Uploads(Target):
 
     def accepts(self, data: bytes) -> bool:
         try:
-            waveform, name = self._decoders._decode(data)
+            heard = self._decoders._decode(data)
         except DecoderCrashed as error:
             raise AssertionError("a worker died of this file") from error
         except AudioError as error:
             json.dumps([error.cause, error.limit]).encode()  # goes into a problem document
             return False
-        check(waveform, name)
+        check(heard)
         return True
 
     def close(self) -> None:

@@ -228,3 +228,18 @@ def test_wrong_usage_is_one_line_and_names_the_help(
     assert said in first
     assert second == f"See: python -m amser {arguments[0]} --help"
     assert Path("a.wav").read_bytes() == b"RIFF"
+
+
+def test_what_is_damaged_or_cut_is_encoded_and_said(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = recording.read_bytes()
+    damaged, cut = tmp_path / "damaged.flac", tmp_path / "cut.flac"
+    damaged.write_bytes(content[: len(content) // 2] + bytes(300) + content[len(content) // 2 + 300 :])
+    cut.write_bytes(content[: len(content) // 2])
+    assert main(["encode", str(damaged), str(cut), "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"amser: {damaged}: damaged; what could be read of it is used",
+        f"amser: {cut}: cut off; what there is of it is used",
+    ]
+    assert {file.name for file in tmp_path.glob("*.amser")} == {"damaged.amser", "cut.amser"}

@@ -140,6 +140,8 @@ def test_the_documentation_names_every_value() -> None:
     assert fields["speech"]["anyOf"] == [{"enum": ["none", "doubtful", "yes"], "type": "string"}, {"type": "null"}]
     assert fields["speech_probability"]["anyOf"] == [{"type": "number"}, {"type": "null"}]
     assert fields["doubts"]["items"]["enum"] == list(get_args(Doubt))
-    assert fields["warnings"]["items"] == {"const": "language_mismatch", "type": "string"}
+    assert fields["warnings"]["items"] == {
+        "enum": ["language_mismatch", "audio_damaged", "audio_cut"], "type": "string",
+    }  # fmt: skip
     assert Answer.__doc__ is not None
     assert all(f"`{doubt}`" in Answer.__doc__ for doubt in get_args(Doubt))

@@ -24,7 +24,7 @@ from amser import audio
 from amser.audio import AudioTooCostly, AudioTooLong
 from amser.errors import SignalError
 from amser.features import SAMPLE_RATE
-from deployments.gateway.decoding import DecoderCrashed, Decoders, DecoderUnavailable
+from deployments.gateway.uploads.decoding import DecoderCrashed, Decoders, DecoderUnavailable
 from deployments.gateway.utterances.answers import refusal
 from deployments.settings import DecodingSettings
 
@@ -64,7 +64,7 @@ def peak(pid: int) -> int:
 
 
 def in_process(content: bytes) -> Waveform:
-    return audio.decode(io.BytesIO(content), MAX_FRAMES)[0]
+    return audio.decode(io.BytesIO(content), MAX_FRAMES).waveform
 
 
 async def gone(pid: int, within_s: float = 20) -> bool:
@@ -80,10 +80,10 @@ async def gone(pid: int, within_s: float = 20) -> bool:
 
 async def test_a_file_is_decoded_as_in_this_process(shared: Decoders, wav: bytes) -> None:
     for content in (wav, (DATA / "cases" / "mediarecorder.webm").read_bytes()):
-        waveform, name = await shared.decode(content)
-        assert name == ("wav" if content is wav else "webm")
-        assert waveform.dtype == np.float32
-        np.testing.assert_array_equal(waveform, in_process(content))
+        heard = await shared.decode(content)
+        assert heard.format == ("wav" if content is wav else "webm")
+        assert heard.waveform.dtype == np.float32
+        np.testing.assert_array_equal(heard.waveform, in_process(content))
 
 
 @pytest.mark.parametrize(("content", "error"), BOMBS.values(), ids=BOMBS)
@@ -102,8 +102,8 @@ async def test_a_bomb_gets_its_status_and_stays_small(shared: Decoders, wav: byt
 
 
 async def test_eight_channels_of_one_sample_are_one_sample(shared: Decoders) -> None:
-    waveform, _ = await shared.decode((DATA / "cases" / "eight-channels-52-bytes.wav").read_bytes())
-    assert waveform.size == 1
+    heard = await shared.decode((DATA / "cases" / "eight-channels-52-bytes.wav").read_bytes())
+    assert heard.waveform.size == 1
 
 
 async def test_a_recording_over_the_limit_is_refused_as_such(shared: Decoders) -> None:
@@ -120,7 +120,7 @@ async def test_what_takes_more_memory_than_it_may_is_refused(decoders: Decoders,
     with pytest.raises(AudioTooCostly, match="too much memory"):
         await decoders.decode(wav_of_32_channels())
     assert peak(pid) - idle < 64 * MEGABYTE
-    assert (await decoders.decode(wav))[0].size == 3 * SAMPLE_RATE
+    assert (await decoders.decode(wav)).waveform.size == 3 * SAMPLE_RATE
 
 
 @settings(workers=1, cpu_s=1, memory_mb=300)
@@ -162,8 +162,8 @@ async def test_a_worker_that_dies_costs_its_own_request(
         answer = refusal(refused.value, within_s=25, retry_after_s=1)
         assert answer is not None
         assert answer.status == 422
-        for waveform, _ in await asyncio.gather(*neighbours):
-            assert waveform.size == 3 * SAMPLE_RATE
+        for heard in await asyncio.gather(*neighbours):
+            assert heard.waveform.size == 3 * SAMPLE_RATE
         assert await gone(victim)
         assert len(decoders.pids()) == 2  # it was replaced
     finally:
@@ -176,7 +176,7 @@ async def test_a_worker_that_died_while_it_was_idle_costs_no_request(wav: bytes)
     (pid,) = decoders.pids()
     os.kill(pid, signal.SIGKILL)
     assert await gone(pid)
-    assert (await decoders.decode(wav))[0].size == 3 * SAMPLE_RATE
+    assert (await decoders.decode(wav)).waveform.size == 3 * SAMPLE_RATE
     decoders.close()
 
 
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_frees_its_worker_and_its_place_in_the_queue(
     for request in left:
         request.cancel()
     began = time.monotonic()
-    assert (await decoders.decode(wav))[0].size == 3 * SAMPLE_RATE
+    assert (await decoders.decode(wav)).waveform.size == 3 * SAMPLE_RATE
     assert time.monotonic() - began < 15  # the limit and the start of another process; not twenty times the limit
 
 
@@ -255,13 +255,13 @@ async def test_where_no_worker_starts_it_is_no_fault_of_the_file(
     assert (answer.status, answer.retry_after_s) == (503, 1)
     monkeypatch.undo()
     assert all([await gone(pid) for pid in decoders.pids()])
-    assert (await decoders.decode(wav))[0].size == 3 * SAMPLE_RATE
+    assert (await decoders.decode(wav)).waveform.size == 3 * SAMPLE_RATE
     decoders.close()
 
 
 REPLICA = """
 import asyncio, os, signal, sys
-from deployments.gateway.decoding import Decoders
+from deployments.gateway.uploads.decoding import Decoders
 from deployments.settings import DecodingSettings
 
 decoders = Decoders(DecodingSettings(), 3000)

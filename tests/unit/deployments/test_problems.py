@@ -7,6 +7,7 @@ Ray's proxy refuses before the gateway is in test_connections.py, keys and limit
 from __future__ import annotations
 
 import asyncio
+import gzip
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,16 +21,17 @@ import google_crc32c
 import httpx
 import numpy as np
 import pytest
+from audio_bombs import film_without_sound, matroska_of_one_byte_packets
 from ray import serve
 from ray.serve.exceptions import BackPressureError
 from recordings import audio_file, envelope_of, silence
 
 from amser import wire
 from deployments.gateway import ingress
-from deployments.gateway.decoding import DecoderUnavailable
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.catalogue import KINDS
 from deployments.gateway.problems.pages import markdown
+from deployments.gateway.uploads.decoding import DecoderUnavailable
 from deployments.gateway.utterances.admission import SHARE, Overloaded
 from deployments.gateway.utterances.answers import refusal
 from deployments.pipeline import Stages
@@ -119,6 +121,18 @@ async def slowly() -> AsyncIterator[bytes]:
     await asyncio.sleep(30)
 
 
+def form(file: bytes | None, **fields: str) -> bytes:
+    """The body of a form, as `curl -F file=@speech.wav` writes it."""
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+        for name, text in fields.items()
+    ]
+    if file is not None:
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="speech.wav"\r\n\r\n'
+        parts.append(head + file + b"\r\n")
+    return b"".join(parts) + b"--x--\r\n"
+
+
 WAV = audio_file(silence(1), "wav", "pcm_s16le")
 QUICK = {"bodies": {"grace_s": 0.2}}
 # What is asked: method, path, body, headers; settings; trouble of the stages
@@ -128,6 +142,7 @@ ENVELOPES: list[tuple[str, Any, dict[str, str], dict[str, Any], Trouble]] = [
     ("malformed", GOOD, {}, {}, {"mel": wire.Malformed("the payload is cut off", "")}),
     ("bad-preference", GOOD, {"Amser-Deadline-Ms": "soon"}, {}, {}),
     ("unsupported-media-type", GOOD, {"Content-Type": "application/json"}, {}, {}),
+    ("unsupported-encoding", GOOD, {"Content-Encoding": "gzip"}, {}, {}),
     ("unsupported-envelope", b"no envelope, but long enough", {}, {}, {}),
     ("unsupported-envelope", patched(4, b"\x09"), {}, {}, {}),
     ("unsupported-envelope", wire.pack(envelope_of(silence(1), profile="whisper128", rate=0.1)), {}, {}, {}),
@@ -144,13 +159,32 @@ ENVELOPES: list[tuple[str, Any, dict[str, str], dict[str, Any], Trouble]] = [
     ("stage-failed", GOOD, STRICT, {}, {"asr": RuntimeError("what somebody said")}),
     ("internal", GOOD, {}, {}, {"fusion": RuntimeError("what somebody said")}),
 ]
-AUDIO: list[tuple[str, bytes, str]] = [
-    ("damaged-audio", WAV[: len(WAV) // 2], ""),
-    ("unsupported-audio", b"Dear diary, " * 9, ""),
-    ("too-long", audio_file(silence(31), "flac", "flac"), ""),
-    ("unusable", audio_file(silence(0.02), "wav", "pcm_s16le"), ""),
-    ("unknown-language", WAV, "?language=zz"),
-    ("unknown-emotions", WAV, "?emotions=bored,sad"),
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+GZIP = {"Content-Encoding": "gzip"}
+AUDIO: list[tuple[str, bytes, str, dict[str, str]]] = [
+    ("damaged-audio", WAV[:40], "", {}),
+    ("unsupported-audio", b"Dear diary, " * 9, "", {}),
+    ("unsupported-codec", audio_file(silence(1), "wav", "adpcm_ms"), "", {}),
+    ("no-sound", film_without_sound(), "", {}),
+    ("too-costly", matroska_of_one_byte_packets(), "", {}),
+    ("too-long", audio_file(silence(31), "flac", "flac"), "", {}),
+    ("unusable", audio_file(silence(0.02), "wav", "pcm_s16le"), "", {}),
+    ("unknown-language", WAV, "?language=zz", {}),
+    ("unknown-emotions", WAV, "?emotions=bored,sad", {}),
+    ("unknown-language", form(WAV, language="zz"), "", FORM),
+    ("unknown-emotions", form(WAV, emotions="bored,sad"), "", FORM),
+    ("empty-body", b"", "", {}),
+    ("empty-body", b"", "", GZIP),
+    ("empty-body", form(b""), "", FORM),
+    ("bad-form", WAV, "", FORM),
+    ("bad-form", form(WAV), "", {"Content-Type": "multipart/form-data"}),
+    ("bad-form", form(WAV).removesuffix(b"--x--\r\n") + form(WAV), "", FORM),
+    ("bad-form", form(WAV, **{str(each): "" for each in range(40)}), "", FORM),
+    ("no-file", form(None, language="en"), "", FORM),
+    ("bad-encoding", WAV, "", GZIP),
+    ("bad-encoding", gzip.compress(WAV)[:-9], "", GZIP),
+    ("too-large", gzip.compress(bytes(12 << 20)), "", GZIP),
+    ("unsupported-encoding", WAV, "", {"Content-Encoding": "br"}),
 ]
 ELSEWHERE = {
     "test_streams": {"bad-message", "too-many-sockets"},  # tested where they are raised
@@ -186,8 +220,8 @@ async def test_a_refused_envelope(
 
 async def test_a_refused_audio_file(gateway: Gateway) -> None:
     async with gateway() as client:  # one for all, since it starts processes that decode
-        for kind, body, query in AUDIO:
-            assert_problem(await client.post(f"/v1/emotion/audio{query}", content=body), kind)
+        for kind, body, query, headers in AUDIO:
+            assert_problem(await client.post(f"/v1/emotion/audio{query}", content=body, headers=headers), kind)
 
 
 async def test_a_gateway_with_all_that_it_takes_under_way_is_ready_and_refuses_the_rest(gateway: Gateway) -> None:

@@ -157,7 +157,8 @@ def test_what_exceeds_full_scale_is_clipped_and_does_not_wrap(name: str) -> None
 @pytest.mark.parametrize("transport", EVERY_AUDIO)
 def test_the_server_reads_what_the_device_sends(transport: AudioTransport, clip: Waveform) -> None:
     payload = transport.encode(clip)
-    received, format_name = decode(io.BytesIO(payload), MAX_FRAMES)
+    heard = decode(io.BytesIO(payload), MAX_FRAMES)
+    received, format_name = heard.waveform, heard.format
     assert format_name == {"pcm": "wav", "aac": "m4a", "opus": "ogg"}.get(transport.name, transport.name)
     assert transport.route == "/v1/emotion/audio"
     assert transport.media_type in {"audio/wav", "audio/flac", "audio/mpeg", "audio/ogg", "audio/mp4"}

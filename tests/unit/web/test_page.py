@@ -180,7 +180,9 @@ def test_the_key_goes_with_a_request_and_nowhere_else(page: Any, served: Site, r
     assert page.input_value("#key") == ""
 
 
-def test_why_a_cluster_refused_stays_to_be_read(page: Any, served: Site, tmp_path: Path, speech: list[Waveform]) -> None:
+def test_why_a_cluster_refused_stays_to_be_read(
+    page: Any, served: Site, tmp_path: Path, speech: list[Waveform]
+) -> None:
     path = tmp_path / "one.wav"
     soundfile.write(path, speech[0], SAMPLE_RATE)
     served.refuse.append(401)

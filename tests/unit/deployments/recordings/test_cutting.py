@@ -96,8 +96,6 @@ async def test_a_process_that_runs_out_of_time_is_one_refused_recording(waveform
 
 def test_blocks_are_the_waveform(waveform: Float32, tmp_path: Path) -> None:
     content = file_of(waveform, tmp_path).read_bytes()
-    blocks: list[Float32] = []
-    name, samples = audio.decode_to(io.BytesIO(content), blocks.append)
-    whole, _ = audio.decode(io.BytesIO(content))
-    assert name == "flac"
-    np.testing.assert_array_equal(np.concatenate(blocks)[:samples], whole)
+    blocks = audio.blocks(io.BytesIO(content))
+    assert blocks.format == "flac"
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), audio.decode(io.BytesIO(content)).waveform)

@@ -1,7 +1,7 @@
 """The process that decodes audio uploads for a gateway, one at a time: FFmpeg meets what strangers send in here.
 
-Started by `decoding` as `python -m deployments.gateway.decoding_worker MEMORY CPU_SECONDS MAX_FRAMES`, with a socket as
-its standard input. It imports neither torch nor Ray, and ends when the socket does.
+Started by `decoding` as `python -m deployments.gateway.uploads.decoding_worker MEMORY CPU_SECONDS MAX_FRAMES`, with a
+socket as its standard input. It imports neither torch nor Ray, and ends when the socket does.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def _answer(content: bytes, max_frames: int) -> bytes:
     fields: dict[str, Any]
     samples = b""
     try:
-        waveform, name = audio.decode(BytesIO(content), max_frames)
-        fields, samples = {"format": name}, waveform.astype("<f4", copy=False).tobytes()
+        heard = audio.decode(BytesIO(content), max_frames)
+        fields = {"format": heard.format, "warnings": heard.warnings}
+        samples = heard.waveform.astype("<f4", copy=False).tobytes()
     except AudioError as error:
         fields = {"error": type(error).__name__, "cause": error.cause, "limit": error.limit}
     document = json.dumps({**fields, "resident": _pages(1)}).encode()

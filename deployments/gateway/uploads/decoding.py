@@ -22,14 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from amser import audio
-from amser.features import HOP_LENGTH, AudioError, Float32, UnsupportedAudio
-from deployments.gateway import decoding_worker
-from deployments.gateway.decoding_worker import ANSWER, REQUEST
+from amser.features import HOP_LENGTH, AudioError, UnsupportedAudio
+from deployments.gateway.uploads import decoding_worker
+from deployments.gateway.uploads.decoding_worker import ANSWER, REQUEST
 from deployments.settings import DecodingSettings
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
@@ -42,6 +42,8 @@ ERRORS: Final = MappingProxyType(
         kind.__name__: kind
         for kind in (
             audio.UnknownFormat,
+            audio.UnknownCodec,
+            audio.NoSound,
             audio.DamagedAudio,
             audio.AudioTooLong,
             audio.AudioTooCostly,
@@ -74,8 +76,8 @@ class Decoders:
         self._lock = Lock()
         self._idle: list[_Worker] = []
 
-    async def decode(self, content: bytes) -> tuple[Float32, str]:
-        """The waveform in an audio file, and the name of its format: see `amser.audio.decode`.
+    async def decode(self, content: bytes) -> audio.Recording:
+        """What is heard in an audio file: see `amser.audio.decode`.
 
         A caller that is cancelled leaves the queue; once its file is being decoded, the worker is free again when that
         has ended or its limits are reached.
@@ -98,7 +100,7 @@ class Decoders:
         while self._idle:
             self._idle.pop().end()
 
-    def _decode(self, content: bytes) -> tuple[Float32, str]:
+    def _decode(self, content: bytes) -> audio.Recording:
         worker = self._take()
         try:
             return worker.decode(content)
@@ -167,7 +169,7 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDS_WITHIN_S)
 
-    def decode(self, content: bytes) -> tuple[Float32, str]:
+    def decode(self, content: bytes) -> audio.Recording:
         """See `Decoders.decode`."""
         self._wait_until_ready()
         self._served += 1
@@ -201,7 +203,7 @@ class _Worker:
             self._is_broken = True
             raise DecoderUnavailable("the process that decodes audio ended before it began; its error is in the log")
 
-    def _receive(self, deadline: float) -> tuple[dict[str, object], bytearray]:
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], bytearray]:
         document_size, samples_size = ANSWER.unpack(self._read_exactly(ANSWER.size, deadline))
         if document_size > LONGEST_DOCUMENT or samples_size > self._largest:
             raise ValueError("the worker answers more than it can have")
@@ -243,15 +245,16 @@ def refusal_in(document: Mapping[str, object]) -> AudioError | None:
     return ERRORS.get(str(error), AudioError)(str(document["cause"]), None if limit is None else str(limit))
 
 
-def _read(document: dict[str, object], samples: bytearray) -> tuple[Float32, str]:
+def _read(document: dict[str, Any], samples: bytearray) -> audio.Recording:
     if refused := refusal_in(document):
         raise refused
-    return np.frombuffer(samples, "<f4").astype(np.float32, copy=False), str(document["format"])
+    waveform = np.frombuffer(samples, "<f4").astype(np.float32, copy=False)
+    return audio.Recording(waveform, str(document["format"]), tuple(document["warnings"]))
 
 
 def worker_environment() -> dict[str, str]:
     """What a worker needs: the packages, one thread, one heap. None of the gateway's secrets."""
-    packages = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+    packages = [str(Path(__file__).resolve().parents[3]), *filter(None, sys.path)]
     ours = {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     kept = ("PATH", "LD_LIBRARY_PATH", "LANG")
     return {**{name: os.environ[name] for name in kept if name in os.environ}, **ours}

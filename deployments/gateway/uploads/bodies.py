@@ -1,0 +1,126 @@
+"""The file in a request's body: the body itself, or a part of a form (`multipart/form-data`, RFC 7578); either may be
+compressed with gzip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from amser.audio import FORMATS
+from deployments.gateway.problems import refusal_of
+
+FORM: Final = "multipart/form-data"
+FILE: Final = "file"  # the part that is read where a form has several
+MOST_FIELDS: Final = 32
+LONGEST_FIELD: Final = 8_192  # bytes
+PIECE: Final = 131_072  # bytes of a form that are parsed at once
+GZIP: Final = frozenset({"gzip", "x-gzip"})
+MOST_MEMBERS: Final = 16  # gzip streams one behind another
+WANTED: Final = f"an audio file ({FORMATS}), as the body or as a part of {FORM}"
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every byte that is not as it should be
+_OF_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Attributes:
+    content: of the file.
+    name: that a form gives it.
+    fields: the other parts of a form, by name, each with its values.
+    """
+
+    content: bytes
+    name: str | None = None
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def check_encoding(headers: Mapping[str, str]) -> None:
+    """Refuses a body whose encoding is not undone, by its head alone (`Refusal`)."""
+    _is_compressed(headers)
+
+
+async def read_upload(request: Request, body: bytes, largest: int) -> Upload:
+    """What a request uploads.
+
+    Args:
+        request: for its head.
+        body: all of it.
+        largest: bytes of the body once it is unfolded.
+
+    Raises:
+        deployments.gateway.problems.Refusal: the encoding is unknown or broken, the body unfolds to more than
+            `largest`, is no form though it says so, or has no file in it.
+    """
+    if _is_compressed(request.headers) and body:
+        body = await asyncio.to_thread(_unfolded, body, largest)
+    if not body:
+        raise refusal_of("empty-body", "the body is empty", WANTED)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    upload = await _read_form(request.headers, body) if media_type == FORM else Upload(body)
+    if not upload.content:
+        raise refusal_of("empty-body", "the file in the form is empty", WANTED)
+    return upload
+
+
+def _is_compressed(headers: Mapping[str, str]) -> bool:
+    written = headers.get("content-encoding", "").strip().lower()
+    if written not in GZIP and written not in ("", "identity"):
+        raise refusal_of("unsupported-encoding", f"the content encoding is {written!r:.100}", "gzip, or none")
+    return written in GZIP
+
+
+def _unfolded(body: bytes, largest: int) -> bytes:
+    content, rest = bytearray(), body
+    try:
+        for _ in range(MOST_MEMBERS):
+            member = zlib.decompressobj(_OF_GZIP)
+            content += member.decompress(rest, largest + 1 - len(content))
+            if len(content) > largest:
+                raise refusal_of(
+                    "too-large", f"the body unfolds to more than {largest} bytes", f"up to {largest} bytes"
+                )
+            if not member.eof:
+                raise refusal_of("bad-encoding", "the gzip in the body is cut off", "a whole gzip stream")
+            rest = member.unused_data
+            if not rest.strip(b"\0"):
+                return bytes(content)
+    except zlib.error as error:
+        raise refusal_of("bad-encoding", f"the body is no gzip: {error!s:.100}", "a whole gzip stream") from None
+    raise refusal_of("bad-encoding", f"the body has more than {MOST_MEMBERS} gzip streams", "one gzip stream")
+
+
+async def _read_form(headers: Headers, body: bytes) -> Upload:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for begin in range(0, len(body), PIECE):
+            yield body[begin : begin + PIECE]
+            await asyncio.sleep(0)  # others have their turn on the event loop
+
+    parser = MultiPartParser(headers, pieces(), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
+    parser.spool_max_size = len(body)  # what somebody said is not written to a disk
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:  # KeyError: the content type names no boundary
+        cause = error.message if isinstance(error, MultiPartException) else "its content type names no boundary"
+        raise refusal_of("bad-form", f"the form cannot be read: {cause:.100}", WANTED) from None
+    try:
+        fields: dict[str, list[str]] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields.setdefault(name, []).append(value)
+        file = next((part for _, part in form.multi_items() if isinstance(part, UploadFile)), None)
+        if file is None:
+            hint = f"a part with a file name, as `curl -F {FILE}=@speech.wav` sends it"
+            raise refusal_of("no-file", "the form has no file", hint)
+        return Upload(await file.read(), file.filename, fields)
+    finally:
+        await form.close()
