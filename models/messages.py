@@ -34,6 +34,7 @@ class Mel:
         language: ISO 639-1 code that the device named, or None to have it detected.
         codec: name of the codec that carried it.
         rank: rank of the codec's factors; None where the codec has none.
+        word_times: whether the answer is to say when each word was spoken.
     """
 
     values: NDArray[np.float16]
@@ -42,10 +43,28 @@ class Mel:
     language: str | None
     codec: str
     rank: int | None
+    word_times: bool = False
 
     @property
     def frames(self) -> int:
         return int(self.values.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a transcript and when it was spoken.
+
+    Attributes:
+        text: as the transcript has it, with its punctuation; the texts of all words joined are the transcript's text.
+        start: seconds from the begin of the utterance.
+        end: seconds from the begin of the utterance, at least `start`.
+        confidence: probability of the word, 0 to 1: mean of the probabilities of its tokens.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,7 @@ class Transcript:
         speech: whether somebody speaks.
         speech_probability: that somebody speaks, 0 to 1, calibrated.
         warnings: what was done otherwise than asked.
+        words: the words in order; empty unless `Mel.word_times` asked for them.
     """
 
     text: str
@@ -67,6 +87,7 @@ class Transcript:
     speech: Speech = "yes"
     speech_probability: float = 1.0
     warnings: tuple[TranscriptWarning, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

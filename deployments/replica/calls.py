@@ -17,7 +17,7 @@ from amser.wire import Envelope
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
 from deployments.telemetry.requests import received
-from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
+from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript, Word
 
 # Raise it where what was agreed changes: a field that goes or means something else, one without a default, a new value
 # of a field that has a list of values, an argument more or less. A new field with a default does not.
@@ -25,7 +25,7 @@ VERSION: Final = 1
 
 KIND: Final = "@"  # the key under which a message says which one it is: no name of a field
 _MESSAGES: Final = {
-    kind.__name__: kind for kind in (Envelope, Mel, Transcript, TokenFeatures, TextFeatures, Emotion, Timed)
+    kind.__name__: kind for kind in (Envelope, Mel, Word, Transcript, TokenFeatures, TextFeatures, Emotion, Timed)
 }
 
 
@@ -84,9 +84,11 @@ class RemoteStage:
 
 
 def to_plain(value: Any) -> Any:
-    """A message as a dict of its fields, in depth; whatever else is left as it is."""
+    """A message as a dict of its fields, in depth, in tuples too; whatever else is left as it is."""
     if is_dataclass(value) and not isinstance(value, type):
         return {KIND: type(value).__name__} | {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple):
+        return tuple(to_plain(each) for each in value)
     return value
 
 
@@ -96,6 +98,8 @@ def from_plain(value: Any) -> Any:
     Raises:
         OtherVersion: a message, a field or the value of one that this version cannot do without, or does not know.
     """
+    if isinstance(value, tuple):
+        return tuple(from_plain(each) for each in value)
     if not isinstance(value, dict) or KIND not in value:
         return value
     kind: Any = _MESSAGES.get(value[KIND])

@@ -25,7 +25,7 @@ from deployments.replica import calls
 from deployments.replica.calls import KIND, VERSION, Call, OtherVersion, RemoteStage, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
-from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
+from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript, Word
 
 OF_VERSION_1 = Path(__file__).parents[2] / "data" / "messages" / "version-1.pickle"
 TOKENS = TokenFeatures(("hello",), np.arange(4, dtype=np.float32)[None])
@@ -50,6 +50,7 @@ SENT = [
     "hello",
     None,
 ]
+WORDS = Transcript("Good day.", "en", -0.2, words=(Word("Good", 0.1, 0.3, 0.9), Word(" day.", 0.3, 0.6, 0.8)))
 
 
 class Echo(RemoteStage):
@@ -85,7 +86,7 @@ def without(message: Any, name: str) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key != name}
 
 
-@pytest.mark.parametrize("message", SENT, ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", [*SENT, WORDS], ids=lambda message: type(message).__name__)
 async def test_a_message_arrives_as_it_was_sent_and_so_does_the_answer(message: Any) -> None:
     call = crossed(Call([to_plain(message)], after(60)))
     answer = from_plain(pickle.loads(pickle.dumps(await Echo().call("echo", call))))
@@ -100,7 +101,7 @@ async def test_who_waits_for_ever_sets_no_deadline() -> None:
 
 def test_nothing_that_crosses_is_a_class_of_ours_but_the_call() -> None:
     """Then nothing can change under a process of another version: all it has to know are names of fields."""
-    pickled = pickle.dumps(Call([to_plain(message) for message in SENT]), protocol=2)
+    pickled = pickle.dumps(Call([to_plain(message) for message in [*SENT, WORDS]]), protocol=2)
     assert pickled.count(b"deployments.") == 1
     assert pickled.count(b"models.") == pickled.count(b"amser.") == 0
 
