@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.whisper.allocation import KeptMemory, keep_freed_memory
-from models.whisper.engine import Decoded, States
+from models.whisper.engine import STATES_PER_SECOND, Decoded, States, TokenTime
 from models.whisper.judge import hears_short
 
 # CTranslate2 takes AVX-512 on Intel's processors alone, though AMD's have it too. It reads this with its first model.
@@ -78,6 +78,18 @@ class CTranslate2Engine:
         )
         self._kept.bound()
         return [self._decoded(result) for result in results]
+
+    def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
+        """See `Engine.align`."""
+        prompt = [self._tokenizer.token_to_id(token) for token in self._prompt(language)]
+        (aligned,) = self._model.align(_view(states[None]), prompt, [list(tokens)], frames)
+        begins = {token: state for token, state in reversed(aligned.alignments)}  # the end of the text is a token too
+        seconds = [begins[number] / STATES_PER_SECOND for number in range(len(tokens) + 1)]
+        return [TokenTime(*each) for each in zip(seconds, seconds[1:], aligned.text_token_probs, strict=False)]
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """See `Engine.text_of`."""
+        return str(self._tokenizer.decode(list(tokens)))
 
     def _decoded(self, result: Any) -> Decoded:
         tokens = tuple(result.sequences_ids[0])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONTEXT_FRAMES: Final = 3000  # log-Mel frames of the 30 s that Whisper was trained on
+STATES_PER_SECOND: Final = 50
 CONTEXT_STATES: Final = 1500  # encoder states for them: the second convolution has stride 2
 MAXIMUM_TOKENS: Final = 224  # half of the decoder's positions, as in Whisper's own decoding
 
@@ -36,6 +37,20 @@ class Decoded:
     tokens: tuple[int, ...]
     average_log_probability: float
     no_speech_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTime:
+    """When a token was said.
+
+    Attributes:
+        start, end: seconds from the begin of the states; the end is the start of the next one.
+        probability: of the token behind those before it, 0 to 1.
+    """
+
+    start: float
+    end: float
+    probability: float
 
 
 class Engine(Protocol):
@@ -66,4 +81,12 @@ class Engine(Protocol):
 
     def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
         """(B, n, width) → the greedily decoded text of each, in its language; it may be empty."""
+        ...
+
+    def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
+        """(n, width) → when each token of the text was said, within the first `frames` of the log-Mel."""
+        ...
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the space before it."""
         ...

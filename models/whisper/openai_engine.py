@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu
 from whisper.decoding import DecodingOptions, DecodingResult, DecodingTask, SequenceRanker
-from whisper.tokenizer import get_tokenizer
+from whisper.timing import find_alignment
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.whisper.conversion import load_openai_whisper
-from models.whisper.engine import Decoded, States
+from models.whisper.engine import Decoded, States, TokenTime
 from models.whisper.judge import hears_short
 
 
@@ -79,6 +81,18 @@ class OpenAIEngine:
             answers |= dict(zip(positions, map(_decoded, results), strict=True))
         return [answers[position] for position in range(len(languages))]
 
+    def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
+        """See `Engine.align`."""
+        tokenizer = get_tokenizer(self.multilingual, num_languages=self._model.num_languages, language=language)
+        timings = find_alignment(
+            _Encoded(self._model), _EachToken(tokenizer), list(tokens), self._tensor(states), frames
+        )
+        return [TokenTime(float(each.start), float(each.end), float(each.probability)) for each in timings]
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """See `Engine.text_of`."""
+        return str(self._tokenizer.decode(list(tokens)))
+
     def _tensor(self, states: States) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(states)).to(self._model.device)
         return tensor.half() if self._half else tensor
@@ -100,6 +114,33 @@ class _EncodedTask(DecodingTask):  # type: ignore[misc]
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:
         return mel
+
+
+class _Encoded:
+    """A model whose encoder has run: what the library's alignment calls with a log-Mel is given encoder states."""
+
+    def __init__(self, model: whisper.Whisper) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, states: Tensor, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._model.decoder(tokens, states)
+        return logits
+
+
+class _EachToken:
+    """A tokenizer to which each token is a word of its own."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def split_to_word_tokens(self, tokens: list[int]) -> tuple[list[str], list[list[int]]]:
+        return [""] * len(tokens), [[token] for token in tokens]
 
 
 def _decoded(result: DecodingResult) -> Decoded:

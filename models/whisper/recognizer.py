@@ -15,10 +15,11 @@ from typing import Final, Literal
 
 import numpy as np
 
-from models.messages import Mel, Transcript, TranscriptWarning
+from models.messages import Mel, Transcript, TranscriptWarning, Word
 from models.whisper.engine import CONTEXT_FRAMES, Decoded, Engine, States
 from models.whisper.fill import Silence, is_thinned
 from models.whisper.judge import Evidence, Judge, most_tokens
+from models.whisper.word_times import words_of
 
 Context = Literal["short", "padded"]
 
@@ -46,6 +47,7 @@ class Heard:
         warnings: what was done otherwise than asked.
         evidence: the signs of speech.
         probability: that somebody speaks.
+        words: with their times, where they are asked for.
     """
 
     decoded: Decoded
@@ -53,6 +55,7 @@ class Heard:
     warnings: tuple[TranscriptWarning, ...]
     evidence: Evidence
     probability: float
+    words: tuple[Word, ...] = ()
 
     @property
     def lost(self) -> bool:
@@ -154,12 +157,19 @@ class WhisperRecognizer:
         languages = self._languages(mels, states)
         seconds = [mel.seconds for mel in mels]
         decoded = self._engine.decode(states, [spoken.code for spoken in languages], most_tokens(max(seconds)))
-        return [self._judged(*parts) for parts in zip(decoded, languages, seconds, strict=True)]
+        words = [self._words(*parts) for parts in zip(mels, states, decoded, languages, strict=True)]
+        return [self._judged(*parts) for parts in zip(decoded, languages, seconds, words, strict=True)]
 
-    def _judged(self, decoded: Decoded, spoken: _Spoken, seconds: float) -> Heard:
+    def _judged(self, decoded: Decoded, spoken: _Spoken, seconds: float, words: tuple[Word, ...]) -> Heard:
         evidence = Evidence.of(decoded, seconds, spoken.likeliest)
         probability = self._judge.probability(evidence)
-        return Heard(decoded, spoken.code, spoken.warnings, evidence, probability)
+        return Heard(decoded, spoken.code, spoken.warnings, evidence, probability, words)
+
+    def _words(self, mel: Mel, states: States, decoded: Decoded, spoken: _Spoken) -> tuple[Word, ...]:
+        if not mel.word_times or not decoded.text:
+            return ()
+        times = self._engine.align(states, spoken.code, decoded.tokens, mel.frames)
+        return words_of(decoded.tokens, times, spoken.code, self._engine.text_of, mel.values)
 
     def _encode(self, mels: Sequence[Mel], context: Context) -> States:
         """(B, n, width): the states of the speech and of the silence behind it."""
@@ -191,6 +201,7 @@ class WhisperRecognizer:
             speech=speech,
             speech_probability=heard.probability,
             warnings=heard.warnings,
+            words=heard.words if text else (),
         )
 
 
