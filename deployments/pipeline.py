@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import isinf
 from typing import Any, Final, TypeVar
@@ -126,6 +126,7 @@ async def recognize(
     deadline: float = NEVER,
     strict: bool = False,
     emotions: tuple[str, ...] = (),
+    word_times: bool = False,
 ) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
 
@@ -140,6 +141,7 @@ async def recognize(
         deadline: when the answer comes too late (`deployments.replica.deadline`).
         strict: what cannot be done fails in place of being left out.
         emotions: classes that the answer is restricted to; empty for all.
+        word_times: whether the words are to have their times.
 
     Raises:
         amser.wire.WireError: the payload cannot be used.
@@ -148,7 +150,7 @@ async def recognize(
     """
     timer = _StageTimer()
     optional = _OptionalStages(strict, deadline)
-    mel = await timer.over("mel", stages.reconstruct(envelope))
+    mel = replace(await timer.over("mel", stages.reconstruct(envelope)), word_times=word_times)
     transcript = text_features = None
     if effort >= Effort.WORDS:
         words_by = optional.until(RESERVE_AFTER_WORDS)

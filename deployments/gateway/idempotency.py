@@ -115,6 +115,7 @@ class Idempotency:
         digest = blake2b(self.scope, digest_size=32)
         fields = replace(envelope, payload=b"")
         digest.update(repr((fields, preferences.strict, preferences.emotions)).encode())
+        digest.update(b"words" if preferences.words else b"")
         digest.update(envelope.payload)
         return digest.digest()
 

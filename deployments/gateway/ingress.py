@@ -36,7 +36,7 @@ from deployments.gateway.recordings.answering import RecordingAnswering
 from deployments.gateway.recordings.routes import router as recordings
 from deployments.gateway.reference.api import CLUSTER, KEY, SPEECH, described_api
 from deployments.gateway.reference.examples import ALIVE, ANSWER, READY, answered
-from deployments.gateway.reference.parameters import LIMITS, UPLOAD, Emotions, Language, binary, body, size
+from deployments.gateway.reference.parameters import LIMITS, UPLOAD, Emotions, Language, Words, binary, body, size
 from deployments.gateway.streams.streams import Streams
 from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.utterances.answering import Answering, refused
@@ -121,7 +121,7 @@ class Ingress:
         self._audio = AudioReader(settings.requests, languages, decoders)
         self._streams = Streams(settings, self._answering, self._gate, self._telemetry, languages, emotions)
         self._readiness = Readiness(self._stages.describe)
-        of_openai = Transcriptions(settings, self._answering, self._audio, languages)
+        of_openai = Transcriptions(settings, self._answering, self._audio, self.recordings.recordings, languages)
         self.openai = Served(of_openai, self._readiness)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
@@ -141,12 +141,12 @@ class Ingress:
         responses=_ANSWERED | _PROBLEMS,
         openapi_extra=_ENVELOPE,
     )
-    async def emotion(self, request: Request, emotions: Emotions = None) -> Response:
+    async def emotion(self, request: Request, emotions: Emotions = None, words: Words = False) -> Response:
         """What a device has compressed to log-Mel, a hundredth of the audio's bytes.
 
         The same envelope, sent again within 15 minutes, gets the first answer.
         """
-        del emotions  # read by `Answering`; named here for the documentation
+        del emotions, words  # read by `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion", self._envelopes)
 
     @api.post(
@@ -159,10 +159,10 @@ class Ingress:
         openapi_extra=_AUDIO,
     )
     async def emotion_of_audio(
-        self, request: Request, language: Language = None, emotions: Emotions = None
+        self, request: Request, language: Language = None, emotions: Emotions = None, words: Words = False
     ) -> Response:
         """The same for clients without the codec."""
-        del language, emotions  # read by `AudioReader` and `Answering`; named here for the documentation
+        del language, emotions, words  # read by `AudioReader` and `Answering`; named here for the documentation
         return await self._answering.respond(request, "/v1/emotion/audio", self._audio)
 
     @api.websocket("/v1/stream")

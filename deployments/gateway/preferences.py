@@ -20,6 +20,7 @@ APPLIED_HEADER: Final = "Preference-Applied"  # in the answer: nothing was left 
 STRICT: Final = "handling=strict"
 EMOTIONS: Final = "emotions"  # query parameter
 FEWEST_EMOTIONS: Final = 2
+WORDS: Final = "words"  # query parameter
 LANGUAGE: Final = "language"  # query parameter, and what an envelope's language is called in a problem document
 
 
@@ -30,6 +31,7 @@ class Preferences:
     deadline: the same as a moment (`deployments.replica.deadline`).
     strict: whether an answer that leaves something out is refused.
     emotions: classes that the answer is restricted to; empty for all.
+    words: whether the answer is to have the words one by one, with their times.
     starts_with_head: the client named the time, so it counts from its request's first byte. That of the settings is for
         the answer, and begins when the body is here: a slow link does not use it up.
     """
@@ -38,6 +40,7 @@ class Preferences:
     deadline: float
     strict: bool
     emotions: tuple[str, ...] = ()
+    words: bool = False
     starts_with_head: bool = False
 
     def from_body(self) -> Preferences:
@@ -57,8 +60,8 @@ def read_preferences(
         classes: that the emotion network knows.
 
     Raises:
-        Refusal: the deadline is no whole number of milliseconds above 0, or the emotions are not two or more different
-            ones of `classes`.
+        Refusal: the deadline is no whole number of milliseconds above 0, the emotions are not two or more different
+            ones of `classes`, or `words` is neither true nor false.
     """
     asked = headers.get(DEADLINE_HEADER.lower())
     within_s, held_back_s = longest_s, 0.0
@@ -74,7 +77,8 @@ def read_preferences(
     preferences = headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
     deadline = after(within_s - held_back_s)
     emotions = _emotions(query.get(EMOTIONS), classes)
-    return Preferences(within_s, deadline, STRICT in preferences, emotions, starts_with_head=asked is not None)
+    words = _flag(WORDS, query.get(WORDS))
+    return Preferences(within_s, deadline, STRICT in preferences, emotions, words, starts_with_head=asked is not None)
 
 
 def with_fields(preferences: Preferences, fields: Mapping[str, str], classes: Sequence[str]) -> Preferences:
@@ -83,8 +87,10 @@ def with_fields(preferences: Preferences, fields: Mapping[str, str], classes: Se
     Raises:
         Refusal: see `read_preferences`.
     """
-    return (
-        preferences if preferences.emotions else replace(preferences, emotions=_emotions(fields.get(EMOTIONS), classes))
+    return replace(
+        preferences,
+        emotions=preferences.emotions or _emotions(fields.get(EMOTIONS), classes),
+        words=preferences.words or _flag(WORDS, fields.get(WORDS)),
     )
 
 
@@ -112,6 +118,13 @@ def read_language(written: str | None, known: Set[str]) -> str | None:
         return code
     limit = f"{', '.join(sorted(known))}; or none, to have it detected"
     raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=LANGUAGE, kind="unknown-language")
+
+
+def _flag(name: str, asked: str | None) -> bool:
+    if asked in (None, "", "true", "false"):
+        return asked == "true"
+    cause = f"{name} is {asked!r:.40}"
+    raise Refusal(HTTPStatus.BAD_REQUEST, cause, "true or false", parameter=name, kind="bad-parameter")
 
 
 def _emotions(asked: str | None, classes: Sequence[str]) -> tuple[str, ...]:

@@ -41,12 +41,15 @@ def _batches() -> BatchAnswering:
     openapi_extra=_BODY,
 )
 async def emotion_batch(
-    request: Request, batches: Annotated[BatchAnswering, Depends(_batches)], emotions: Emotions = None
+    request: Request,
+    batches: Annotated[BatchAnswering, Depends(_batches)],
+    emotions: Emotions = None,
+    words: Words = False,
 ) -> Response:
     """Each envelope is answered or refused as `POST /v1/emotion` would have, and one that is bad spoils no other.
 
-    The status is 200 where the batch itself could be read; each item has its own. `Amser-Deadline-Ms`, `Prefer` and
-    `emotions` are for all of them. An item with 429, 503 or 504 is sent again, in another batch.
+    The status is 200 where the batch itself could be read; each item has its own. `Amser-Deadline-Ms`, `Prefer`,
+    `emotions` and `words` are for all of them. An item with 429, 503 or 504 is sent again, in another batch.
     """
-    del emotions  # read by `Answering`; named here for the documentation
+    del emotions, words  # read by `Answering`; named here for the documentation
     return await batches.respond(request)

@@ -118,12 +118,6 @@ def _granularities(written: Sequence[str], form: Format) -> frozenset[Granularit
     return frozenset(each for each in GRANULARITIES if each in written)
 
 
-def without_word_times(asked: Asked) -> None:
-    """Refuses a request for the times of words, where the recogniser does not tell them."""
-    if "word" in asked.granularities:
-        raise _refused("timestamp_granularities", "the recogniser does not tell the times of words", "segment")
-
-
 def _prompt(_: str) -> None:
     raise _refused("prompt", "the recogniser takes no text that guides it", "no `prompt`, or an empty one")
 

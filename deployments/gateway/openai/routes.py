@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from ray import serve
 
 from deployments.gateway.openai.documents import ModelCard, ModelList, Transcription, VerboseTranscription, model_cards
-from deployments.gateway.openai.parameters import FORMATS, unknown_model
+from deployments.gateway.openai.parameters import FORMATS, GRANULARITIES, unknown_model
 from deployments.gateway.openai.transcriptions import EVENTS, MEDIA_TYPES, ROUTE, Transcriptions
 from deployments.gateway.problems import Refusal, documented, refusal_of
 from deployments.gateway.readiness import Readiness
@@ -54,8 +54,8 @@ _FORM: Final = {
         "response_format": _text("Of the answer.", enum=list(FORMATS), default="json"),
         "timestamp_granularities[]": {
             "type": "array",
-            "items": {"type": "string", "enum": ["segment"]},
-            "description": "What `verbose_json` lists with its times; those of words are not known.",
+            "items": {"type": "string", "enum": list(GRANULARITIES)},
+            "description": "What `verbose_json` lists with its times.",
         },
         "stream": {
             "type": "boolean",

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Iterator, Set
+from dataclasses import asdict, replace
 from typing import Final
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from amser.audio import AudioWarning
+from amser.audio import AudioTooLong
+from deployments.access.gate import Visit
 from deployments.gateway.clients import client_of
-from deployments.gateway.openai.documents import (
-    NOBODY,
-    Delta,
-    EmotionField,
-    Piece,
-    Transcribed,
-    done,
-    transcription,
-    verbose,
-)
-from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters, without_word_times
+from deployments.gateway.openai.documents import Delta, Transcribed, done, transcription, verbose
+from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters
 from deployments.gateway.openai.subtitles import srt, vtt
-from deployments.gateway.preferences import read_language
+from deployments.gateway.openai.transcribed import of_recording, of_utterance
+from deployments.gateway.preferences import Preferences, read_language
 from deployments.gateway.problems import refusal_of
+from deployments.gateway.recordings.answering import ANY_CODEC as RECORDING
+from deployments.gateway.recordings.answering import ROUTE as RECORDINGS
+from deployments.gateway.recordings.answering import within
+from deployments.gateway.recordings.recognition import Recordings
 from deployments.gateway.uploads.bodies import FORM, check_encoding, read_upload
 from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import server_timing
 from deployments.gateway.utterances.reading import AudioReader, check_media_type
-from deployments.pipeline import Recognition
 from deployments.replica.deadline import remaining
 from deployments.settings import Settings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 from deployments.telemetry.requests import RequestRecord
-from models.messages import Emotion
 
 ROUTE: Final = "/v1/audio/transcriptions"
 OPENAI_ID_HEADER: Final = "X-Request-Id"  # clients of OpenAI keep it with answers and errors
@@ -59,7 +54,8 @@ class Transcriptions:
     Args:
         settings: of the whole application.
         answering: of utterances.
-        audio: reads recordings.
+        audio: reads utterances.
+        recordings: recognises what is longer than one.
         languages: codes that the recogniser knows.
 
     Attributes:
@@ -71,10 +67,11 @@ class Transcriptions:
         settings: Settings,
         answering: Answering,
         audio: AudioReader,
+        recordings: Recordings,
         languages: Set[str],
     ) -> None:
         self.models = (settings.recognizer.weights, ALIAS)
-        self._answering, self._audio, self._languages = answering, audio, languages
+        self._answering, self._audio, self._recordings, self._languages = answering, audio, recordings, languages
 
     async def respond(self, request: Request) -> Response:
         """The transcription, in the form that the request asks for, or the problem document."""
@@ -88,22 +85,41 @@ class Transcriptions:
         body = await self._answering.body(request, largest, preferences)
         form, preferences = await read_upload(request, body, largest), preferences.from_body()
         asked = read_parameters(form.fields, self.models)
-        without_word_times(asked)
+        preferences = replace(preferences, words=asked.words)
         language = read_language(asked.language, self._languages)
+        visit = self._answering.visit()
+        client, headers = visit.client or client_of(request), ids(record)
+        size = len(form.content)
         with self._answering.one_inside():
-            async with asyncio.timeout(remaining(preferences.deadline)):
-                read = await self._audio.utterance(form.content, language)
-            envelope, size = read.envelope, len(form.content)
-            record.received(read.codec, size)
-            visit = self._answering.visit()
-            await visit.hears(None, size, envelope.seconds)
-            recognition = await self._answering.recognize(envelope, preferences, visit.client or client_of(request))
-        made = _transcribed(recognition, read.warnings)
+            try:
+                async with asyncio.timeout(remaining(preferences.deadline)):
+                    read = await self._audio.utterance(form.content, language)
+            except AudioTooLong:
+                record.received(RECORDING, size)
+                await visit.hears(None, size, 0.0)
+                made = await self._recording(form.content, preferences, client, language, visit)
+            else:
+                record.received(read.codec, size)
+                await visit.hears(None, size, read.envelope.seconds)
+                recognition = await self._answering.recognize(read.envelope, preferences, client)
+                made = of_utterance(recognition, read.warnings)
+                timings_ms = {stage: round(value, 2) for stage, value in asdict(recognition.timings).items()}
+                headers["Server-Timing"] = server_timing(timings_ms, recognition.queues)
         record.recognized(made.emotion.label, made.emotion.uncertain, made.seconds, made.degraded)
         record.answered(made.degraded, None)
-        timings_ms = {stage: round(value, 2) for stage, value in asdict(recognition.timings).items()}
-        timings = server_timing(timings_ms, recognition.queues)
-        return _response(made, asked, {"Server-Timing": timings, **ids(record)})
+        return _response(made, asked, headers)
+
+    async def _recording(
+        self, content: bytes, preferences: Preferences, client: str, language: str | None, visit: Visit
+    ) -> Transcribed:
+        """Of a recording that is cut at its pauses, within the deadline: OpenAI's API has no jobs."""
+        try:
+            async with asyncio.timeout(remaining(preferences.deadline)):
+                answer = await self._recordings.recognize(content, preferences, client, language, heard=within(visit))
+        except TimeoutError:
+            cause = f"the recording takes longer than the answer may; {RECORDINGS} makes a job of it"
+            raise refusal_of("deadline", cause, f"{preferences.within_s:g} s") from None
+        return of_recording(answer)
 
 
 def ids(record: RequestRecord) -> dict[str, str]:
@@ -143,41 +159,3 @@ def _deltas(made: Transcribed) -> Iterator[str]:
 def _event(document: BaseModel) -> str:
     content = document.model_dump()
     return f"event: {content['type']}\ndata: {json.dumps(content, ensure_ascii=False)}\n\n"
-
-
-def _transcribed(recognition: Recognition, warnings: Sequence[AudioWarning]) -> Transcribed:
-    """One utterance, as a recording of one piece.
-
-    Raises:
-        Refusal: there was no time for the words.
-    """
-    transcript, seconds = recognition.transcript, recognition.mel.seconds
-    if transcript is None:  # the emotion alone is no transcription
-        cause = "there was no time for the words, or the recogniser is not available at the moment"
-        raise refusal_of("overloaded", cause, retry_after_s=1)
-    emotion = emotion_field(recognition.emotion)
-    certainty, silence = transcript.average_log_probability, 1 - transcript.speech_probability
-    piece = Piece(0.0, seconds, transcript.text, certainty, silence, emotion)
-    return Transcribed(
-        text=transcript.text,
-        seconds=seconds,
-        language=transcript.language,
-        pieces=() if transcript.speech == "none" else (piece,),
-        emotion=emotion,
-        speech=transcript.speech,
-        degraded=recognition.left_out,
-        warnings=(*transcript.warnings, *warnings),
-    )
-
-
-def emotion_field(emotion: Emotion | None) -> EmotionField:
-    """The extension of ours, of what the network says; None where nobody speaks."""
-    if emotion is None:
-        return NOBODY
-    return EmotionField(
-        label=emotion.label,
-        confidence=round(emotion.confidence, 4),
-        uncertain=emotion.uncertain,
-        doubts=list(emotion.doubts),
-        probabilities={name: round(value, 4) for name, value in emotion.probabilities.items()},
-    )

@@ -153,6 +153,7 @@ class RecordingAnswering:
             language=language,
             emotions=preferences.emotions,
             strict=preferences.strict,
+            words=preferences.words,
             webhook=webhook,
             client=client,
         )
@@ -161,7 +162,7 @@ class RecordingAnswering:
             if self._jobs is None:
                 return await self._at_once(audio, preferences, asked, visit, record)
             self._jobs.start()
-            job = await self._jobs.create(asked, client, audio, _within(visit))
+            job = await self._jobs.create(asked, client, audio, within(visit))
         wanted = request.headers.get(PREFER_HEADER.lower(), "").lower().replace(" ", "").split(",")
         if LATER in wanted:
             return await self._accepted(self._jobs, job, record, LATER)
@@ -173,7 +174,7 @@ class RecordingAnswering:
         """Where no jobs are kept."""
         async with asyncio.timeout(remaining(preferences.deadline)):
             answer = await self.recordings.recognize(
-                audio, asked.preferences(), asked.client, asked.language, heard=_within(visit)
+                audio, asked.preferences(), asked.client, asked.language, heard=within(visit)
             )
         return _document(answer, record)
 
@@ -217,7 +218,7 @@ class RecordingAnswering:
         return self._jobs, job
 
 
-def _within(visit: Visit) -> Callable[[float], Awaitable[None]]:
+def within(visit: Visit) -> Callable[[float], Awaitable[None]]:
     """Has a client keep its limit of speech: a recording is recognised no faster than that."""
 
     async def heard(seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.gateway.problems import Problem
-from deployments.gateway.utterances.answers import UNDETERMINED
+from deployments.gateway.utterances.answers import UNDETERMINED, WordAnswer, word_answers
 from deployments.pipeline import Recognition
 from models.messages import Doubt, Speech
 
@@ -27,8 +27,9 @@ class _Document(BaseModel):
 class Segment(_Document):
     """A stretch of speech between two pauses; `start` and `end` are seconds from the begin of the recording.
 
-    The fields are those of the answer to an utterance. `problem` says why a segment could not be recognised: it has no
-    text and no emotion then, and the others are as good as without it.
+    The fields are those of the answer to an utterance; the times of the words, where the request asks for them, are from
+    the begin of the recording too. `problem` says why a segment could not be recognised: it has no text and no emotion
+    then, and the others are as good as without it.
     """
 
     start: float
@@ -42,6 +43,9 @@ class Segment(_Document):
     doubts: list[Doubt]
     speech: Speech | None
     degraded: list[str]
+    average_log_probability: float = 0.0
+    speech_probability: float | None = None
+    words: list[WordAnswer] | None = Field(None, exclude_if=lambda words: words is None)
     problem: Problem | None = None
 
     @property
@@ -118,6 +122,9 @@ def recognized(start: float, end: float, recognition: Recognition) -> Segment:
         doubts=list(doubts),
         speech=transcript.speech if transcript else None,
         degraded=list(recognition.left_out),
+        average_log_probability=round(transcript.average_log_probability, 4) if transcript else 0.0,
+        speech_probability=round(transcript.speech_probability, 4) if transcript else None,
+        words=word_answers(transcript.words if transcript else (), start) if recognition.mel.word_times else None,
     )
 
 

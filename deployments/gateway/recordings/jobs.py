@@ -48,10 +48,11 @@ class Asked:
     strict: bool
     webhook: str | None
     client: str
+    words: bool = False
 
     def preferences(self) -> Preferences:
         """For the segments."""
-        return Preferences(math.inf, NEVER, self.strict, self.emotions)
+        return Preferences(math.inf, NEVER, self.strict, self.emotions, self.words)
 
     @classmethod
     def of(cls, job: Job) -> Asked:

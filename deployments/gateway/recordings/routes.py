@@ -15,7 +15,7 @@ from deployments.gateway.recordings.documents import JobAnswer, RecordingAnswer
 from deployments.gateway.reference.api import KEY, SPEECH
 from deployments.gateway.reference.examples import JOB as JOB_EXAMPLE
 from deployments.gateway.reference.examples import RECORDING, answered, with_status
-from deployments.gateway.reference.parameters import Emotions, Language, binary, body, size
+from deployments.gateway.reference.parameters import Emotions, Language, Words, binary, body, size
 from deployments.recording_settings import RecordingSettings
 
 _PROBLEMS: Final = documented(
@@ -64,6 +64,7 @@ async def recording(
     answering: Here,
     language: Language = None,
     emotions: Emotions = None,
+    words: Words = False,
     webhook: Webhook = None,
 ) -> Response:
     """The recording is cut at its pauses; each segment has its times, words and emotion, and the whole has them too.
@@ -71,7 +72,7 @@ async def recording(
     What is not ready by the deadline becomes a job (202). `webhook` is told when a job has ended; its messages are
     signed as standardwebhooks.com says.
     """
-    del language, emotions, webhook  # read by `RecordingAnswering`; named here for the documentation
+    del language, emotions, words, webhook  # read by `RecordingAnswering`; named here for the documentation
     return await answering.respond(request)
 
 

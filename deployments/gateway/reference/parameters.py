@@ -30,6 +30,11 @@ Language = Annotated[
 ]
 
 AUDIO_TYPES: Final = ("wav", "flac", "mpeg", "ogg", "mp4", "aac", "webm", "amr", "aiff", "x-caf", "basic")
+Words = Annotated[
+    bool,
+    Query(description="Whether the answer has the words one by one, with their times. It takes a few per cent longer."),
+]
+
 HEADERS: Final = [
     {
         "name": DEADLINE_HEADER,
@@ -77,6 +82,7 @@ _FORM: Final[dict[str, Any]] = {
         FILE: {"type": "string", "format": "binary"},
         "language": {"type": "string"},
         "emotions": {"type": "string"},
+        "words": {"type": "boolean"},
     },
 }
 UPLOAD: Final = {

@@ -32,6 +32,7 @@ class Start(_Message):
         ends: who says that an utterance has ended: the client alone, or the cluster too.
         language: that is spoken; None has it detected.
         emotions: classes that answers are restricted to, with commas between them.
+        words: whether answers have the words one by one, with their times.
         session: that goes on after a cut.
         first: number of the first message that the client still has.
         utterance: number of the utterance that begins with it, whose answer the client waits for.
@@ -43,6 +44,7 @@ class Start(_Message):
     ends: Literal["client", "cluster"] = "client"
     language: str | None = Field(None, max_length=40)
     emotions: str | None = Field(None, max_length=200)
+    words: bool = False
     session: str | None = Field(None, max_length=64)
     first: Count = 0
     utterance: Count = 0

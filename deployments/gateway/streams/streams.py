@@ -122,6 +122,7 @@ class Streams:
                 longest_s=self._requests.deadline_s,
                 classes=self._emotions,
             )
+            preferences = replace(preferences, words=first.words)
             # A time that the client names is for each answer, not for the socket
             preferences = replace(preferences, starts_with_head=False)
             session = session or self._sessions.add(caller, first, self._new_speech(first))

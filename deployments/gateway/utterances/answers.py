@@ -27,21 +27,31 @@ from deployments.gateway.uploads.decoding import DecoderUnavailable
 from deployments.gateway.utterances.admission import SHARE, Overloaded
 from deployments.pipeline import Recognition, StageFailed
 from deployments.replica.calls import OtherVersion
-from models.messages import Doubt, Speech, Transcript, TranscriptWarning
+from models.messages import Doubt, Speech, Transcript, TranscriptWarning, Word
 
 AnswerWarning = Literal[TranscriptWarning, AudioWarning]
 UNDETERMINED: Final = "und"  # ISO 639
 
 
+class WordAnswer(BaseModel):
+    """A word, with its punctuation: seconds from the begin of the recording, and how sure the recogniser is, 0 to 1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
 class TranscriptAnswer(BaseModel):
     """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`.
 
-    Where `speech` is `doubtful`, the text may be wrong or invented.
+    `words` has them one by one, with their times, where the request asks for them (`words=true`). Where `speech` is `doubtful`, the text may be wrong or invented.
     """
 
     text: str
     language: str
     average_log_probability: float
+    words: list[WordAnswer] | None = Field(None, exclude_if=lambda words: words is None)
 
 
 class InputAnswer(BaseModel):
@@ -160,7 +170,7 @@ def answer(
         doubts=list(doubts),
         speech=transcript.speech if transcript else None,
         speech_probability=round(transcript.speech_probability, 4) if transcript else None,
-        transcript=_transcript_answer(transcript),
+        transcript=_transcript_answer(transcript, recognition.mel.word_times),
         input=InputAnswer(
             codec=codec,
             bytes=received,
@@ -175,13 +185,27 @@ def answer(
     )
 
 
-def _transcript_answer(transcript: Transcript | None) -> TranscriptAnswer:
+def word_answers(words: Sequence[Word], begin: float = 0.0) -> list[WordAnswer]:
+    """The words, `begin` seconds later."""
+    return [
+        WordAnswer(
+            text=word.text.strip(),
+            start=round(begin + word.start, 2),
+            end=round(begin + word.end, 2),
+            confidence=round(word.confidence, 4),
+        )
+        for word in words
+    ]
+
+
+def _transcript_answer(transcript: Transcript | None, word_times: bool) -> TranscriptAnswer:
     if transcript is None:
         return TranscriptAnswer(text="", language=UNDETERMINED, average_log_probability=0.0)
     return TranscriptAnswer(
         text=transcript.text,
         language=transcript.language,
         average_log_probability=round(transcript.average_log_probability, 4),
+        words=word_answers(transcript.words) if word_times else None,
     )
 
 
