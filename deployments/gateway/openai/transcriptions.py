@@ -28,7 +28,7 @@ from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters,
 from deployments.gateway.openai.subtitles import srt, vtt
 from deployments.gateway.preferences import read_language
 from deployments.gateway.problems import refusal_of
-from deployments.gateway.uploads.bodies import FORM, check_encoding, read_upload
+from deployments.gateway.uploads.bodies import FILE, FORM, check_encoding, read_upload
 from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import server_timing
 from deployments.gateway.utterances.reading import AudioReader, check_media_type
@@ -82,7 +82,7 @@ class Transcriptions:
 
     async def _respond(self, request: Request, record: RequestRecord) -> Response:
         preferences = self._answering.preferences(request)
-        check_media_type(request, FORM)
+        check_media_type(request, FORM, f"{FORM} with a part `{FILE}`")
         check_encoding(request.headers)
         largest = self._audio.largest + OVERHEAD
         body = await self._answering.body(request, largest, preferences)
