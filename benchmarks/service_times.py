@@ -51,7 +51,7 @@ from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.engine import Decoded, States
+from models.whisper.engine import Decoded, States, TokenTime
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 
@@ -94,6 +94,12 @@ class TimedEngine:
         milliseconds, texts = timed(lambda: self._engine.decode(states, languages, maximum_tokens))
         self.decoded.append((self._detected_ms + milliseconds, tuple(len(text.tokens) for text in texts)))
         return texts
+
+    def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
+        return self._engine.align(states, language, tokens, frames)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        return self._engine.text_of(tokens)
 
 
 def timed(call: Callable[[], Result]) -> tuple[float, Result]:

@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if TYPE_CHECKING:
     from amser.client.asynchronous import AsyncClient
     from amser.client.device import DeviceSettings
-    from amser.client.exchange.answer import Answer
+    from amser.client.exchange.answer import Answer, Word
     from amser.client.exchange.failures import AnswerTimedOut, Refused, SendFailed, UnexpectedAnswer, Unreachable
     from amser.client.exchange.recordings import Job, JobCancelled, RecordingAnswer, Segment
     from amser.client.sources import Microphone, NoMicrophone
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer", "AnswerTimedOut", "AsyncClient", "Client", "DeviceSettings", "Job", "JobCancelled", "Microphone",
     "NoMicrophone", "Outcome", "RecordingAnswer", "Refused", "Segment", "SendFailed", "UnexpectedAnswer", "Unreachable",
+    "Word",
 ]  # fmt: skip
 
 _MODULES: Final = MappingProxyType(
     {
         "asynchronous": ("AsyncClient",),
         "device": ("DeviceSettings",),
-        "exchange.answer": ("Answer",),
+        "exchange.answer": ("Answer", "Word"),
         "exchange.failures": ("AnswerTimedOut", "Refused", "SendFailed", "UnexpectedAnswer", "Unreachable"),
         "exchange.recordings": ("Job", "JobCancelled", "RecordingAnswer", "Segment"),
         "sources": ("Microphone", "NoMicrophone"),

@@ -52,6 +52,7 @@ class DeviceSettings:
         emotions: classes that answers are restricted to, two or more; empty for all that the cluster knows.
         whole: ask for whole answers: a cluster that has no time for one, or lacks a stage, refuses (429, 503, 504).
         traced: send the application's trace context (`amser.client.exchange.trace_context`), where it has one.
+        words: ask for the words one by one, with their times and how sure the recogniser is of each.
         connect_timeout_s: for one connection.
         answer_timeout_s: for one answer; longer than the cluster's own deadline, so that its reason arrives.
         attempts: at most, where the cluster cannot be reached or asks to come back (`exchange.retries.WORTH_A_RETRY`).
@@ -77,6 +78,7 @@ class DeviceSettings:
     emotions: tuple[str, ...] = ()
     whole: bool = False
     traced: bool = False
+    words: bool = False
     connect_timeout_s: float = 2.0
     answer_timeout_s: float = 30.0
     attempts: int = 5
@@ -114,7 +116,7 @@ class DeviceSettings:
     @property
     def answer_options(self) -> AnswerOptions:
         """What is asked for along with the speech."""
-        return AnswerOptions(self.emotions, self.whole, self.traced)
+        return AnswerOptions(self.emotions, self.whole, self.traced, self.words)
 
 
 class Device:

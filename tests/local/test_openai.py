@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from access import add_key
 from over_http import assert_problem
-from recordings import DATA, audio_file, noise, rows, silence, speakers
+from recordings import DATA, audio_file, noise, rows, silence, speakers, waveform_of
 from served import serving
 
+from amser.features import SAMPLE_RATE
 from deployments.access.settings import AuthSettings
 from deployments.settings import FlowSettings, IdempotencySettings, Settings
 
@@ -111,6 +113,35 @@ def test_verbose_json_has_segments(client: openai.OpenAI, whole: dict[str, Any])
     assert segment.emotion["label"] == whole["emotion"]
 
 
+def test_words_have_times_where_they_are_asked_for(client: openai.OpenAI, whole: dict[str, Any]) -> None:
+    answer = client.audio.transcriptions.create(
+        file=FILE, model="whisper-1", response_format="verbose_json", timestamp_granularities=["word"]
+    )
+    assert answer.segments is None
+    assert " ".join(word.word for word in answer.words) == whole["transcript"]["text"]
+    assert all(0 <= word.start <= word.end <= answer.duration for word in answer.words)
+
+
+def test_a_recording_that_is_longer_than_an_utterance_is_cut_at_its_pauses(client: openai.OpenAI) -> None:
+    said = speakers(5)
+    pause = np.zeros(2 * SAMPLE_RATE, np.float32)
+    spoken = np.concatenate([each for row in said for each in (waveform_of(row["path"]), pause)])
+    copies = -(-round(31 * SAMPLE_RATE) // spoken.size)
+    content = audio_file(np.tile(spoken, copies), "wav", "pcm_s16le")
+    answer = client.audio.transcriptions.create(
+        file=("long.wav", content),
+        model="whisper-1",
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert answer.duration == pytest.approx(copies * spoken.size / SAMPLE_RATE, abs=0.1)
+    assert len(answer.segments) >= copies
+    assert answer.words[-1].end > 30 > answer.words[0].end
+    assert " ".join(word.word for word in answer.words) == answer.text
+    told = client.audio.transcriptions.create(file=("long.wav", content), model="whisper-1", response_format="srt")
+    assert told.count("-->") >= len(answer.segments)
+
+
 def test_text_is_text(client: openai.OpenAI, whole: dict[str, Any]) -> None:
     answer = client.audio.transcriptions.create(file=FILE, model="whisper-1", response_format="text")
     assert answer == whole["transcript"]["text"] + "\n"
@@ -168,11 +199,6 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
         ({"response_format": "diarized_json"}, openai.BadRequestError, "response_format"),
         ({"include": ["logprobs"]}, openai.BadRequestError, "include"),
         ({"timestamp_granularities": ["word"]}, openai.BadRequestError, "timestamp_granularities"),
-        (
-            {"timestamp_granularities": ["word"], "response_format": "verbose_json"},
-            openai.BadRequestError,
-            "timestamp_granularities",
-        ),
         ({"model": "gpt-transcribe"}, openai.NotFoundError, "model"),
         ({"language": "xx"}, openai.UnprocessableEntityError, "language"),
         ({"extra_body": {"best_of": 5}}, openai.BadRequestError, "best_of"),

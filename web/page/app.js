@@ -53,7 +53,7 @@ async function send(utterance, mine) {
   const start = utterance.start / FRAMES_PER_SECOND;
   totals.waiting += 1;
   totals.spoken += utterance.seconds;
-  if (!listener.listening) say("The cluster recognises what was said…");
+  if (!listener.listening && !totals.refused) say("The cluster recognises what was said…");
   try {
     const { answer, serverTiming, milliseconds } = await cluster.recognise(utterance.envelope);
     if (mine !== round) return;

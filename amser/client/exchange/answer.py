@@ -11,6 +11,22 @@ DEEPEST: Final = 32  # levels of a document; an answer has three
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of an answer.
+
+    Attributes:
+        text: with its punctuation.
+        start, end: seconds from the begin of the utterance or the recording.
+        confidence: how sure the recogniser is, 0 to 1.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the cluster made of an utterance, and what that cost.
 
@@ -34,6 +50,7 @@ class Answer:
         speech_probability: that somebody speaks; None where that is not known.
         warnings: what the cluster did otherwise than asked: `language_mismatch` where `language` is what it heard and
             not what the device named.
+        words: one by one, where `DeviceSettings.words` asks for them.
         held_to_whole: whether the cluster says that it left nothing out for want of time, or of a stage that is down.
     """
 
@@ -54,6 +71,7 @@ class Answer:
     speech: str | None = None
     speech_probability: float | None = None
     warnings: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
     held_to_whole: bool = False
 
     @property
@@ -105,10 +123,19 @@ def read_answer(
             speech=raw.get("speech"),
             speech_probability=None if (probability := raw.get("speech_probability")) is None else float(probability),
             warnings=tuple(map(str, raw.get("warnings", ()))),
+            words=read_words(raw["transcript"]),
             held_to_whole=held_to_whole,
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def read_words(document: Mapping[str, Any]) -> tuple[Word, ...]:
+    """The words of a transcript or a segment; none where they were not asked for, or the cluster is older than 0.5."""
+    return tuple(
+        Word(_text(word["text"]), float(word["start"]), float(word["end"]), float(word["confidence"]))
+        for word in document.get("words") or ()
+    )
 
 
 def check_storable(document: Any) -> None:

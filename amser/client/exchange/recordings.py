@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from amser.client.exchange.answer import check_storable
+from amser.client.exchange.answer import Word, check_storable, read_words
 from amser.client.exchange.connection import Call, Spent
 from amser.client.exchange.failures import Refused, SendFailed
 from amser.client.exchange.utterances import LANGUAGE, PREFER, AnswerOptions
@@ -38,6 +38,7 @@ class Segment:
         probabilities: of all emotions; empty where nobody speaks.
         doubts: reasons not to act on `emotion`.
         problem: why it could not be recognised, a problem document; empty where it was.
+        words: one by one, where `DeviceSettings.words` asks for them.
     """
 
     start_s: float
@@ -49,6 +50,7 @@ class Segment:
     probabilities: Mapping[str, float]
     doubts: tuple[str, ...] = ()
     problem: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[Word, ...] = ()
 
     @property
     def uncertain(self) -> bool:
@@ -213,6 +215,7 @@ def _segment(document: Mapping[str, Any]) -> Segment:
         probabilities=_probabilities(document["probabilities"]),
         doubts=tuple(map(str, document.get("doubts", ()))),
         problem=_problem(document),
+        words=read_words(document),
     )
 
 

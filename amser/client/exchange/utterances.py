@@ -23,6 +23,7 @@ ROUTE: Final = "/v1/emotion"
 BATCH_ROUTE: Final = "/v1/emotion:batch"
 UPLOAD_ROUTE: Final = "/v1/emotion/audio"
 EMOTIONS: Final = "emotions"  # query parameter
+WORDS: Final = "words"  # the same
 LANGUAGE: Final = "language"  # the same; and what a problem document calls the language of an envelope, in `parameter`
 UTTERANCE_HEADER: Final = "Amser-Utterance-Id"
 PREFER, APPLIED, WHOLE = "Prefer", "Preference-Applied", "handling=strict"  # RFC 7240: a whole answer or none
@@ -37,15 +38,18 @@ class AnswerOptions:
         emotions: classes that answers are restricted to; empty for all that the cluster knows.
         whole: a whole answer or none.
         traced: send the application's trace context, where it has one.
+        words: the words one by one, with their times.
     """
 
     emotions: tuple[str, ...] = ()
     whole: bool = False
     traced: bool = False
+    words: bool = False
 
     def params(self) -> dict[str, str]:
         """Of the query."""
-        return {EMOTIONS: ",".join(self.emotions)} if self.emotions else {}
+        emotions = {EMOTIONS: ",".join(self.emotions)} if self.emotions else {}
+        return emotions | ({WORDS: "true"} if self.words else {})
 
     def headers(self) -> dict[str, str]:
         """Of the request."""

@@ -55,6 +55,7 @@ class StreamSettings:
         ends: who says that an utterance has ended; the cluster does after a pause.
         language: that is spoken; None has it detected.
         emotions: classes that answers are restricted to.
+        words: whether answers have the words one by one, with their times.
         frontend: of the log-Mel, see `amser.client.frontend`.
         give_up_s: without a connection, after which the stream fails.
         trusted: certificates of a cluster with TLS.
@@ -67,6 +68,7 @@ class StreamSettings:
     ends: Ends = "client"
     language: str | None = None
     emotions: str | None = None
+    words: bool = False
     frontend: str = "asrfront"
     give_up_s: float = 60.0
     trusted: ssl.SSLContext | None = None
@@ -258,7 +260,12 @@ class StreamClient:
         start: dict[str, Any] = {"type": "start", "format": chosen.format, "ends": chosen.ends}
         if chosen.format == "klt":
             start["header"] = bytes((BASIS_VERSION | STREAM, step_index(chosen.step), level_index(USUAL_LEVEL))).hex()
-        optional = {"language": chosen.language, "emotions": chosen.emotions, "session": self._session}
+        optional = {
+            "language": chosen.language,
+            "emotions": chosen.emotions,
+            "words": chosen.words or None,
+            "session": self._session,
+        }
         start |= {name: value for name, value in optional.items() if value is not None}
         if self._first or self._utterance:
             start |= {"first": self._first, "utterance": self._utterance}

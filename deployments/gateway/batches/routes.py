@@ -14,7 +14,7 @@ from deployments.gateway.batches.documents import BatchAnswer
 from deployments.gateway.problems import documented
 from deployments.gateway.reference.api import KEY, SPEECH
 from deployments.gateway.reference.examples import BATCH, answered
-from deployments.gateway.reference.parameters import Emotions, binary, body, size
+from deployments.gateway.reference.parameters import Emotions, Words, binary, body, size
 
 _PROBLEMS: Final = documented(
     HTTPStatus(status) for status in (400, 401, 403, 404, 405, 408, 413, 415, 421, 422, 429, 431, 500, 503, 504)

@@ -93,10 +93,8 @@ def _ends(shown: Sequence[TimedWord], following: TimedWord) -> bool:
 
 
 def _joined(words: Sequence[TimedWord]) -> str:
-    """The words as a text. Recognisers write the blank before a word into it, in languages that have blanks."""
-    texts = [word.text for word in words]
-    has_blanks = any(text[:1].isspace() for text in texts)
-    return _line(("" if has_blanks else " ").join(texts))
+    """The words as a text. The blank before a word is a part of it, in languages that have blanks."""
+    return _line("".join(word.text for word in words))
 
 
 def _line(text: str) -> str:

@@ -10,6 +10,7 @@ from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.recordings.documents import RecordingAnswer, Segment
 from deployments.pipeline import Recognition
 from models.messages import Emotion
+from models.whisper.word_times import WITHOUT_SPACES
 
 
 def of_utterance(recognition: Recognition, warnings: Sequence[AudioWarning]) -> Transcribed:
@@ -77,7 +78,8 @@ def _piece(segment: Segment) -> Piece:
         probabilities=segment.probabilities,
     )
     silence = 0.0 if segment.speech_probability is None else 1 - segment.speech_probability
-    words = tuple(SpokenWord(each.text, each.start, each.end, each.confidence) for each in segment.words or ())
+    blank = "" if segment.language in WITHOUT_SPACES else " "
+    words = tuple(SpokenWord(blank + each.text, each.start, each.end, each.confidence) for each in segment.words or ())
     return Piece(segment.start, segment.end, segment.text, segment.average_log_probability, silence, emotion, words)
 
 

@@ -25,7 +25,7 @@ from deployments.gateway.recordings.answering import ANY_CODEC as RECORDING
 from deployments.gateway.recordings.answering import ROUTE as RECORDINGS
 from deployments.gateway.recordings.answering import within
 from deployments.gateway.recordings.recognition import Recordings
-from deployments.gateway.uploads.bodies import FORM, check_encoding, read_upload
+from deployments.gateway.uploads.bodies import FILE, FORM, check_encoding, read_upload
 from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import server_timing
 from deployments.gateway.utterances.reading import AudioReader, check_media_type
@@ -79,7 +79,7 @@ class Transcriptions:
 
     async def _respond(self, request: Request, record: RequestRecord) -> Response:
         preferences = self._answering.preferences(request)
-        check_media_type(request, FORM)
+        check_media_type(request, FORM, f"{FORM} with a part `{FILE}`")
         check_encoding(request.headers)
         largest = self._audio.largest + OVERHEAD
         body = await self._answering.body(request, largest, preferences)

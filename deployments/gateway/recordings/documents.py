@@ -27,9 +27,9 @@ class _Document(BaseModel):
 class Segment(_Document):
     """A stretch of speech between two pauses; `start` and `end` are seconds from the begin of the recording.
 
-    The fields are those of the answer to an utterance; the times of the words, where the request asks for them, are from
-    the begin of the recording too. `problem` says why a segment could not be recognised: it has no text and no emotion
-    then, and the others are as good as without it.
+    The fields are those of the answer to an utterance; the times of its words, where the request asks for them, count
+    from the begin of the recording too. `problem` says why a segment could not be recognised: it has no text and no
+    emotion then, and the others are as good as without it.
     """
 
     start: float

@@ -45,7 +45,8 @@ class WordAnswer(BaseModel):
 class TranscriptAnswer(BaseModel):
     """The words. Where `degraded` names `asr`, none were recognised: the text is empty and the language `und`.
 
-    `words` has them one by one, with their times, where the request asks for them (`words=true`). Where `speech` is `doubtful`, the text may be wrong or invented.
+    `words` has them one by one, with their times, where the request asks for them (`words=true`). Where `speech` is
+    `doubtful`, the text may be wrong or invented.
     """
 
     text: str

@@ -59,15 +59,17 @@ class Reader(Protocol):
         """
 
 
-def check_media_type(request: Request, wanted: str) -> None:
-    """Refuses a request whose body is said to be something else.
+def check_media_type(request: Request, wanted: str, limit: str | None = None) -> None:
+    """Refuses a request whose body is said to be something else; `limit` says in words what is taken.
 
     Raises:
         deployments.gateway.problems.Refusal: 415.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != wanted:
-        raise refusal_of("unsupported-media-type", f"the content type is {media_type or 'missing'!r:.100}", wanted)
+        raise refusal_of(
+            "unsupported-media-type", f"the content type is {media_type or 'missing'!r:.100}", limit or wanted
+        )
 
 
 class EnvelopeReader:

@@ -37,10 +37,10 @@ async def test_a_body_is_a_file_whatever_its_content_type_says(media_type: str) 
 
 @pytest.mark.parametrize("part", ["file", "audio", "upload[]"])
 async def test_the_file_of_a_form_may_have_any_name(part: str) -> None:
-    body, media_type = form(files={part: ("how do you do.wav", io.BytesIO(WAV))}, data={"language": "en", "x": "ä"})
-    assert await uploaded(body, content_type=media_type) == Upload(
-        WAV, "how do you do.wav", {"language": "en", "x": "ä"}
-    )
+    data = {"language": "en", "x": ["ä", "ö"]}
+    body, media_type = form(files={part: ("how do you do.wav", io.BytesIO(WAV))}, data=data)
+    expected = Upload(WAV, "how do you do.wav", {"language": ["en"], "x": ["ä", "ö"]})
+    assert await uploaded(body, content_type=media_type) == expected
 
 
 async def test_gzip_is_undone_around_a_file_and_around_a_form() -> None:
