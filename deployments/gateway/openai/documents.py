@@ -34,7 +34,7 @@ NOBODY: Final = EmotionField(label=None, confidence=0.0, uncertain=True, doubts=
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word, with the blank before it: seconds from the begin of the recording, and how sure the recogniser is, 0 to 1."""
+    """A word, with the blank before it: seconds from the begin of the recording, and how sure the recogniser is."""
 
     text: str
     start: float
