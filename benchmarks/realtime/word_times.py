@@ -3,9 +3,9 @@
     python -m benchmarks.realtime.word_times --manifest FILE --json FILE
 
 Three rows. `sentences`: two of a synthetic voice with a pause between them; where each begins and ends is known from
-its samples. `words`: six of the voice, spoken alone and joined without a pause, so that no silence shows where one ends.
-`recordings` with transcripts: the area under the ROC curve of a word's confidence against whether the word is right,
-with its interval over speakers, and CPU time with the times beside without, in turns.
+its samples. `words`: six of the voice, spoken alone and joined without a pause, so that no silence shows where one
+ends. `recordings` with transcripts: the area under the ROC curve of a word's confidence against whether the word is
+right, with its interval over speakers, and CPU time with the times beside without, in turns.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def of_spoken(recognizer: WhisperRecognizer, name: str, said: Sequence[Spoken]) 
     begins, ends, understood = [], [], 0
     for each in progress(said, name):
         words = words_of(recognizer, each.waveform)
-        if plain(" ".join(word.text for word in words)) != plain(" ".join(each.parts)):
+        said_words = " ".join(each.parts).split()
+        if len(words) != len(said_words) or plain(" ".join(word.text for word in words)) != plain(" ".join(said_words)):
             continue
         understood += 1
         last = 0

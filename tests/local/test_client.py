@@ -48,6 +48,24 @@ def test_every_way_of_sending_gets_the_same_words_and_emotion(url: str) -> None:
     assert len(answers) == 5
 
 
+def test_words_have_their_times_where_they_are_asked_for(url: str) -> None:
+    speech = waveform_of(speakers(1)[0]["path"])
+    settings = DeviceSettings(url=url, codec="mel-f16", words=True, **PATIENT)
+    with Client(settings) as client, Client(DeviceSettings(url=url, codec="mel-f16", **PATIENT)) as plain:
+        answers = [
+            client.recognize(speech),
+            client.transcribe(SPEECH),
+            *(each.answer for each in client.batch([speech])),
+        ]
+        job = client.submit(SPEECH)
+        assert plain.recognize(speech).words == ()
+    for answer in filter(None, answers):
+        assert " ".join(word.text for word in answer.words) == answer.text
+        assert answer.words == answers[0].words
+        assert 0 < answer.words[0].start < answer.words[-1].end <= speech.size / SAMPLE_RATE
+    assert job.result is None or [word.text for word in job.result.segments[0].words] == job.result.text.split()
+
+
 def test_a_compressed_utterance_takes_a_hundredth_of_its_samples(url: str) -> None:
     with Client(DeviceSettings(url=url, **PATIENT)) as client:
         answer = client.recognize(SPEECH)

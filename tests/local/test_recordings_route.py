@@ -149,6 +149,15 @@ def test_a_job_is_answered_later_and_its_end_is_told_and_signed(client: httpx.Cl
     assert_problem(client.get(location), 404, None)
 
 
+def test_words_have_the_times_of_the_recording(client: httpx.Client, recording: bytes) -> None:
+    segments = client.post("/v1/recordings?language=en&words=true", content=recording).json()["segments"]
+    assert len(segments) == COUNT
+    for segment in segments:
+        assert " ".join(word["text"] for word in segment["words"]) == segment["text"]
+        assert segment["start"] - 0.05 <= segment["words"][0]["start"]
+        assert segment["words"][-1]["end"] <= segment["end"] + 0.05
+
+
 def test_a_cancelled_job_ends(client: httpx.Client, recording: bytes) -> None:
     response = client.post("/v1/recordings", content=recording, headers={"Prefer": "respond-async"})
     location = response.headers["location"]
@@ -160,6 +169,8 @@ def test_what_cannot_be_used_is_refused_with_its_kind(client: httpx.Client, reco
     assert assert_problem(client.post("/v1/recordings", content=b"no audio"), 415)["type"].endswith("unsupported-audio")
     form = client.post("/v1/recordings", files={"file": recording})
     assert assert_problem(form, 415)["type"].endswith("unsupported-media-type")
+    words = client.post("/v1/recordings?words=maybe", content=recording)
+    assert assert_problem(words, 400)["parameter"] == "words"
     hook = client.post("/v1/recordings?webhook=ftp://localhost/", content=recording)
     assert assert_problem(hook, 422)["parameter"] == "webhook"
 
