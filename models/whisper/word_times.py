@@ -2,7 +2,8 @@
 
 A token is heard where the decoder's cross-attention rests while it is written: dynamic time warping through the heads
 that Whisper's authors found to follow the speech (openai-whisper, `timing`). Its path leaves no gaps, so the pauses
-before and behind a word are taken off here, by its loudness.
+before and behind a word are taken off here, by its loudness. The time of the punctuation behind a word is searched for
+its end too: the decoder turns to the full stop before the last sound is over.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def words_of(
         inside = [number for piece in group for number in pieces[piece][1]]
         spoken = [number for piece in group if _is_spoken(pieces[piece][0]) for number in pieces[piece][1]] or inside
         earliest = words[-1].end if words else 0.0
-        start, end = _heard(loudness, max(earliest, times[spoken[0]].start), times[spoken[-1]].end)
+        start, end = _heard(loudness, max(earliest, times[spoken[0]].start), times[inside[-1]].end)
         text = "".join(pieces[piece][0] for piece in group)
         confidence = float(np.mean([times[number].probability for number in spoken]))
         words.append(Word(text if words else text.lstrip(), start, max(start, end), confidence))

@@ -20,7 +20,7 @@ from models.whisper.word_times import words_of
 
 SENTENCES = ("The garden was quiet in the morning.", "Nobody had seen the letters.", "We walked home along the river.")
 PAUSE_S = 0.8
-NEAR_S = 0.15  # that the edge of a sentence is found within; most are within 0.05 s
+NEAR_S = 0.12  # that the edge of a sentence is found within; half of them are within 0.01 s
 
 
 def recognizer(engine: EngineName) -> WhisperRecognizer:
@@ -90,15 +90,15 @@ def said(pieces: Sequence[bytes], language: str) -> list[tuple[str, float, float
     return [(word.text, word.start, word.end) for word in words]
 
 
-def test_punctuation_belongs_to_the_word_before_it_and_takes_no_time() -> None:
+def test_punctuation_belongs_to_the_word_before_it() -> None:
     pieces = [b" Well", b",", b" (", b"no", b"body", b")", b" -", b" knows", b"..."]
-    assert said(pieces, "en") == [("Well,", 0.0, 0.5), (" (nobody) -", 1.5, 2.5), (" knows...", 3.5, 4.0)]
+    assert said(pieces, "en") == [("Well,", 0.0, 1.0), (" (nobody) -", 1.5, 3.5), (" knows...", 3.5, 4.5)]
 
 
 def test_characters_of_several_tokens_are_whole() -> None:
     first, second = " 你".encode(), "好".encode()
     pieces = [first[:2], first[2:], second[:1], second[1:], "。".encode()]
-    assert said(pieces, "zh") == [("你", 0.0, 1.0), ("好。", 1.0, 2.0)]
+    assert said(pieces, "zh") == [("你", 0.0, 1.0), ("好。", 1.0, 2.5)]
     assert said([b" caf", "é".encode()[:1], "é".encode()[1:], b" noir"], "fr") == [
         ("café", 0.0, 1.5),
         (" noir", 1.5, 2.0),
