@@ -43,6 +43,7 @@ from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
 from deployments.pipeline import serve_stages
+from deployments.replica.ending import Ending
 from deployments.replica.resources import assigned
 from deployments.settings import Settings
 from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
@@ -120,6 +121,7 @@ class Ingress:
         decoders = Decoders(settings.decoding, settings.requests.max_frames)
         self._audio = AudioReader(settings.requests, languages, decoders)
         self._streams = Streams(settings, self._answering, self._gate, self._telemetry, languages, emotions)
+        self._ending = Ending(self._streams.drain)
         self._readiness = Readiness(self._stages.describe)
         of_openai = Transcriptions(settings, self._answering, self._audio, self.recordings.recordings, languages)
         self.openai = Served(of_openai, self._readiness)
@@ -199,6 +201,7 @@ class Ingress:
 
     async def check_health(self) -> None:
         """Of the stages in this replica, where it is the fused profile; Ray asks for it."""
+        self._ending.asked()
         self._telemetry.check()
         self._metrics.refresh()
         self.recordings.start()  # here, where the event loop of the replica runs

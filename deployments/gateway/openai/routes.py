@@ -69,7 +69,7 @@ _FORM: Final = {
     "additionalProperties": False,
 }
 _BODY: Final = body(
-    f"A form with a `{FILE}` of up to {size(LIMITS.max_audio_bytes)} and 30 s, and what is wanted of it.",
+    f"A form with a `{FILE}` of up to {size(LIMITS.max_audio_bytes)} and what is wanted of it.",
     {FORM: {"schema": _FORM}},
 )
 _SHOWN: Final = {"text": f"{TEXT}\n", "srt": SUBRIP, "vtt": WEBVTT}
@@ -113,7 +113,7 @@ Here = Annotated[Served, Depends(_served)]
 
 @router.post(
     ROUTE,
-    summary="Words of an audio file of up to 30 s, and how they sound, as OpenAI answers",
+    summary="Words of an audio file, and how they sound, as OpenAI answers",
     response_model=None,
     responses={200: _TRANSCRIBED, **_PROBLEMS},
     openapi_extra=_BODY,

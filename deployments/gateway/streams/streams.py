@@ -65,8 +65,9 @@ class Streams:
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
-        """Tells every client to reconnect: this replica ends. New sockets are refused."""
+        """Tells every client to reconnect: this replica is about to end."""
         self._draining.set()
+        self._draining = asyncio.Event()  # those that come yet are of clients whom another replica was not there for
 
     async def serve(self, websocket: WebSocket) -> None:
         """A socket, from the handshake to its end."""
@@ -82,8 +83,6 @@ class Streams:
     def _one_of(self, caller: str) -> Iterator[None]:
         """Counts it. Raises Refusal."""
         wait_s = self._requests.retry_after_s
-        if self._draining.is_set():
-            raise refusal_of("not-ready", "this replica ends", None, wait_s)
         if self._sockets.total() >= self._settings.at_once:
             raise refusal_of("too-many-sockets", "this replica has as many sockets as it keeps", None, wait_s)
         if self._sockets[caller] >= self._settings.of_a_client:
