@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ from drills import MODELS, Link, actors, config_of_drills, kill, replicas, serve
 from fleet_of_spools import CLOSED, DEVICES, Fleet, clips, reasonless
 from nodes import another_cache
 from recordings import envelope_of
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from amser import wire
 from amser.client import delivery
@@ -250,14 +253,30 @@ def test_without_its_controller_the_cluster_answers_and_afterwards_it_repairs_it
     assert reasonless(tally) == Counter()
 
 
+def said_to_a_socket(url: str) -> list[str]:
+    """The kinds of messages that one gets on which nobody speaks, until it is closed."""
+    kinds: list[str] = []
+    with connect(f"ws{url.removeprefix('http')}/v1/stream") as socket, suppress(ConnectionClosed):
+        socket.send('{"type": "start", "format": "pcm16"}')
+        while True:
+            try:
+                kinds.append(json.loads(socket.recv(timeout=5))["type"])
+            except TimeoutError:
+                socket.send('{"type": "ping"}')
+    return kinds
+
+
 def test_an_upgrade_replaces_every_replica_and_no_client_notices(cluster: LocalCluster, tell: Tell) -> None:
     """Also none that sends once and takes what comes; and what is sent again gets the answer of the release before."""
     old = {process.pid for process in replicas(cluster)}
     # Few enough for two slow cores that start every stage anew meanwhile; benchmarks.drills has the usual load
-    with OpenLoop(cluster.url, rate=0.5) as load:
+    with ThreadPoolExecutor() as pool, OpenLoop(cluster.url, rate=0.5) as load:
+        socket = pool.submit(said_to_a_socket, cluster.url)
         time.sleep(2)
         cluster.deploy(released(cluster.config, "another"))
         took_s = serve_replaced(cluster, old, within_s=150)
+        assert set(socket.result(60)) <= {"ready", "pong", "reconnect"}
+        assert socket.result()[-1] == "reconnect"
     tell(f"Upgraded in {took_s:.1f} s: {load.sent} utterances, {outcomes(load.exchanges)}")
     assert old & {process.pid for process in replicas(cluster)} == set()
     assert len(load.exchanges) == load.sent > 10
