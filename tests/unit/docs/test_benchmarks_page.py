@@ -388,6 +388,20 @@ def test_emotion() -> None:
         ]
 
 
+def test_times_of_words() -> None:
+    *joined, recorded = rows("word_times.json")
+    (table,) = tables("Times of words")
+    for row, cells in zip(joined, table, strict=True):
+        near = ", ".join(f"{row[f'{edge}_near']:.1%}".replace("%", " %") for edge in ("begin", "end"))
+        off = [f"{row[f'{edge}_ms_{share}']:.0f}" for edge in ("begin", "end") for share in ("p50", "p90")]
+        assert cells == [row["part"], f"{row['said']}", f"{row['understood']}", *off, near]
+    low, high = recorded["auc_interval"]
+    text = prose("Times of words")
+    assert f"{recorded['auc']:.3f} ({low:.3f} to {high:.3f} over {recorded['speakers']} readers" in text
+    assert f"{recorded['wrong']} of {recorded['words']:,} words wrong" in text
+    assert f"{recorded['cost']:.2f} times the recogniser's CPU" in text
+
+
 def test_the_cost_of_emotion() -> None:
     (row,) = rows("fusion_cost.json")
     words_ms, voice_ms, fusion_ms = (f"{row[f'{part}_cpu_ms']:.0f}" for part in ("words", "voice", "fusion"))
