@@ -32,7 +32,7 @@ Language = Annotated[
 AUDIO_TYPES: Final = ("wav", "flac", "mpeg", "ogg", "mp4", "aac", "webm", "amr", "aiff", "x-caf", "basic")
 Words = Annotated[
     bool,
-    Query(description="Whether the answer has the words one by one, with their times. It takes a few per cent longer."),
+    Query(description="Whether the answer has the words one by one, with their times.", examples=[True]),
 ]
 
 HEADERS: Final = [

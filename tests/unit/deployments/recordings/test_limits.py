@@ -29,7 +29,7 @@ async def test_segments_wait_where_together_they_are_more_than_a_minute_may_have
     gate = Gate(AuthSettings(mode="none"), limits, CorsSettings(), None, client_of, OwnBuckets(lambda: now_s))
     visit = Visit(None, gate, "somebody", limits)
     monkeypatch.setattr(answering.asyncio, "sleep", sleep)
-    heard: Any = answering._within(visit)
+    heard: Any = answering.within(visit)
     for _ in range(6):
         await heard(30.0)
     assert sum(slept) == pytest.approx(120, abs=6)  # 180 s at 60 a minute, of which 60 are there at once
