@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ray.serve._private.http_util import parse_request_timeout_header
 from starlette.types import Message, Receive, Scope, Send
 
 from deployments.gateway.proxy import middlewares
@@ -11,7 +12,7 @@ from deployments.intake.serve_headers import WithoutServeHeaders
 GOOD = [(b"content-type", b"application/vnd.amser.v1"), (b"x-request-id", b"7e1f"), (b"prefer", b"handling=strict")]
 
 
-async def seen_behind(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+async def seen_behind(headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[tuple[bytes, bytes]]:
     seen: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -21,7 +22,7 @@ async def seen_behind(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, b
     async def nothing(message: Message | None = None) -> Message:
         return message or {"type": "http.disconnect"}
 
-    scope = {"type": "http", "method": "GET", "path": "/healthz", "headers": headers}
+    scope = {"type": kind, "method": "GET", "path": "/healthz", "headers": headers}
     await WithoutServeHeaders(app)(scope, nothing, nothing)  # type: ignore[arg-type]
     return list(seen[0]["headers"])
 
@@ -47,3 +48,10 @@ async def test_all_others_pass() -> None:
 
 def test_the_proxy_runs_it() -> None:
     assert WithoutServeHeaders in [each.cls for each in middlewares()]
+
+
+@pytest.mark.parametrize(("kind", "timeout_s"), [("http", 30.0), ("websocket", None)])
+async def test_a_socket_is_no_request_whose_answer_is_late(kind: str, timeout_s: float | None) -> None:
+    seen = await seen_behind([*GOOD, (b"X-Request-Timeout-Seconds", b"3")], kind)
+    assert seen[: len(GOOD)] == GOOD
+    assert parse_request_timeout_header(dict(seen), 30.0) == timeout_s
