@@ -5,11 +5,13 @@ Whoever reaches the port may load them. They say nothing about anybody, and what
 
 # No `from __future__ import annotations` here: FastAPI reads the types of the routes.
 
+import asyncio
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 WEB: Final = Path(__file__).resolve().parents[2] / "web"
@@ -48,5 +50,10 @@ async def file(path: str, request: Request) -> Response:
 
 async def _file(path: str, request: Request) -> Response:
     response = await _files().get_response(path, request.scope)
+    if isinstance(response, FileResponse):
+        # Whole, whatever Range says: Starlette refuses one that it cannot read in plain text
+        content = await asyncio.to_thread(Path(response.path).read_bytes)
+        headers = {name: value for name, value in response.headers.items() if name != "accept-ranges"}
+        response = Response(content, response.status_code, headers)
     response.headers.update(HEADERS)
     return response

@@ -97,7 +97,8 @@ class RequestRecord(Work):
     def received(self, codec: str, size: int) -> None:
         """Its body holds an utterance."""
         self.codec, self.size = codec, size
-        self.measured.body_bytes.inc(size, {"codec": codec})
+        if size:  # Ray's counters do not take 0
+            self.measured.body_bytes.inc(size, {"codec": codec})
 
     def recognized(self, emotion: str | None, uncertain: bool, seconds: float, missing: Sequence[str]) -> None:
         """Its answer was computed. An utterance in which nobody speaks has no emotion."""

@@ -167,6 +167,7 @@ def test_a_cancelled_job_ends(client: httpx.Client, recording: bytes) -> None:
 
 def test_what_cannot_be_used_is_refused_with_its_kind(client: httpx.Client, recording: bytes) -> None:
     assert assert_problem(client.post("/v1/recordings", content=b"no audio"), 415)["type"].endswith("unsupported-audio")
+    assert assert_problem(client.post("/v1/recordings", content=b""), 400)["type"].endswith("empty-body")
     form = client.post("/v1/recordings", files={"file": recording})
     assert assert_problem(form, 415)["type"].endswith("unsupported-media-type")
     words = client.post("/v1/recordings?words=maybe", content=recording)

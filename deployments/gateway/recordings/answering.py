@@ -158,6 +158,8 @@ class RecordingAnswering:
             client=client,
         )
         async with self._bodies.read(request, self._settings.max_bytes) as (audio, size):
+            if not size:
+                raise refusal_of("empty-body", "the body is empty", "an audio file")
             record.received(ANY_CODEC, size)
             if self._jobs is None:
                 return await self._at_once(audio, preferences, asked, visit, record)

@@ -23,6 +23,7 @@ FULL: Final = frozenset({429, 503})  # the cluster has no room: no fault, and no
 UTTERANCE_S: Final = 2.0
 LONGEST_LINE: Final = 65_535  # bytes of method and target that the parser takes
 LEARNING: Final = 30  # attempts to get the right answer, once, before anything is tried
+NO_HANDSHAKE: Final = b"Failed to open a WebSocket connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ class Site:
         wrong = no_problem(answer, method)
         if answer.status < 400 or not wrong:
             return
+        if answer.status == 400 and answer.body.startswith(NO_HANDSHAKE):
+            return  # the server's WebSocket library, before any application
         verdict: Verdict = "crash" if answer.status >= 500 else "refusal"
         if verdict == "crash" or is_http(data):
             self.find(verdict, f"{answer.status} {wrong}: {_plain(answer.body)}", f"{label}: {said}", data)
