@@ -13,6 +13,7 @@ from langcodes import Language
 
 from amser.errors import SignalError
 
+WITHOUT_SPACES: Final = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})  # between words, when written
 DETECT: Final = frozenset({"", "auto", "und"})  # `und` is ISO 639's code for a language that is not known
 
 # Whisper's codes that are not those of today's standard

@@ -29,7 +29,7 @@ class Mixer:
         self.is_lossy = self.is_damaged = False
         self._ready: list[Float32] = []
         self._held: list[Float32] = []  # (samples, channels), to be mixed together
-        self._held_samples = 0
+        self._held_samples = self._channels = 0
         self._setup: tuple[str, str, int] | None = None
         self._waiting_s = 0.0  # in the resampler
         self._resampler: AudioResampler | None = None
@@ -56,10 +56,8 @@ class Mixer:
     def silence(self, seconds: float) -> None:
         """In place of what was lost between two frames."""
         self._drain()
-        if not self._held:
-            return
-        channels = self._held[-1].shape[1]
-        self._hold(np.zeros((round(seconds * SAMPLE_RATE), channels), np.float32))
+        if self._channels:  # nothing was heard before it otherwise
+            self._hold(np.zeros((round(seconds * SAMPLE_RATE), self._channels), np.float32))
 
     def flush(self) -> None:
         """The end of a stream, or of frames that are alike."""
@@ -89,7 +87,8 @@ class Mixer:
         for piece in pieces:
             self._waiting_s -= piece.samples / SAMPLE_RATE
             samples = np.asarray(piece.to_ndarray(), np.float32)
-            self._hold(samples.reshape(-1, piece.layout.nb_channels))
+            self._channels = piece.layout.nb_channels
+            self._hold(samples.reshape(-1, self._channels))
         if self._held_samples >= MIXED_AT_ONCE:
             self._mix()
 

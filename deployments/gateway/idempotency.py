@@ -114,8 +114,8 @@ class Idempotency:
             return None
         digest = blake2b(self.scope, digest_size=32)
         fields = replace(envelope, payload=b"")
-        digest.update(repr((fields, preferences.strict, preferences.emotions)).encode())
-        digest.update(b"words" if preferences.words else b"")
+        asked = (fields, preferences.strict, preferences.emotions, *["words"] * bool(preferences.words))
+        digest.update(repr(asked).encode())
         digest.update(envelope.payload)
         return digest.digest()
 

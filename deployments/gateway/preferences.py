@@ -31,7 +31,7 @@ class Preferences:
     deadline: the same as a moment (`deployments.replica.deadline`).
     strict: whether an answer that leaves something out is refused.
     emotions: classes that the answer is restricted to; empty for all.
-    words: whether the answer is to have the words one by one, with their times.
+    words: whether the answer is to have the words one by one, with their times; None where the query does not say.
     starts_with_head: the client named the time, so it counts from its request's first byte. That of the settings is for
         the answer, and begins when the body is here: a slow link does not use it up.
     """
@@ -40,7 +40,7 @@ class Preferences:
     deadline: float
     strict: bool
     emotions: tuple[str, ...] = ()
-    words: bool = False
+    words: bool | None = None
     starts_with_head: bool = False
 
     def from_body(self) -> Preferences:
@@ -90,7 +90,7 @@ def with_fields(preferences: Preferences, fields: Mapping[str, str], classes: Se
     return replace(
         preferences,
         emotions=preferences.emotions or _emotions(fields.get(EMOTIONS), classes),
-        words=preferences.words or _flag(WORDS, fields.get(WORDS)),
+        words=_flag(WORDS, fields.get(WORDS)) if preferences.words is None else preferences.words,
     )
 
 
@@ -120,9 +120,11 @@ def read_language(written: str | None, known: Set[str]) -> str | None:
     raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, cause, limit, parameter=LANGUAGE, kind="unknown-language")
 
 
-def _flag(name: str, asked: str | None) -> bool:
-    if asked in (None, "", "true", "false"):
-        return asked == "true"
+def _flag(name: str, asked: str | None) -> bool | None:
+    if not asked:
+        return None
+    if asked.lower() in ("true", "false"):
+        return asked.lower() == "true"
     cause = f"{name} is {asked!r:.40}"
     raise Refusal(HTTPStatus.BAD_REQUEST, cause, "true or false", parameter=name, kind="bad-parameter")
 

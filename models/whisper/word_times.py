@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amser.features import FRAMES_PER_SECOND
+from amser.languages import WITHOUT_SPACES
 from models.messages import Word
 from models.whisper.engine import TokenTime
 
-# Codes of languages that are written without spaces between words: there each piece of the vocabulary is one
-WITHOUT_SPACES: Final = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 OPENING: Final = frozenset("([{«¿¡„「『（《")
 QUOTES: Final = frozenset({'"', "'", "“", "‘"})  # opening behind a space, closing otherwise
 QUIET: Final = 0.7  # of a word, below its loudest frame, in Whisper's scale: 28 dB
@@ -42,7 +41,7 @@ def words_of(
 
     Returns:
         In order, and none overlaps the next; their texts, with the spaces before them, join to the text. Punctuation
-        belongs to the word before it.
+        belongs to the word before it. In a language without spaces each piece of the vocabulary is a word.
     """
     pieces = _characters(tokens, text_of)
     groups = _grouped([text for text, _ in pieces], language not in WITHOUT_SPACES)

@@ -134,7 +134,7 @@ def _temperature(written: str) -> None:
 
 def _chunking(written: str) -> None:
     if written.strip('"') != "auto":
-        raise _refused("chunking_strategy", "a file is one piece here", "auto, or none")
+        raise _refused("chunking_strategy", "a recording is cut at its pauses here", "auto, or none")
 
 
 _CHECKS: Final[Mapping[str, Callable[[str], None]]] = {

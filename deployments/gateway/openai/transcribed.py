@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from amser.audio import AudioWarning
 from deployments.gateway.openai.documents import NOBODY, EmotionField, Piece, SpokenWord, Transcribed
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.recordings.documents import RecordingAnswer, Segment
 from deployments.pipeline import Recognition
-from models.messages import Emotion
-from models.whisper.word_times import WITHOUT_SPACES
+from models.messages import Emotion, Speech
+
+SPEECH: Final[tuple[Speech, ...]] = ("yes", "doubtful")  # the surest first
 
 
 def of_utterance(recognition: Recognition, warnings: Sequence[AudioWarning]) -> Transcribed:
@@ -42,10 +44,13 @@ def of_recording(answer: RecordingAnswer) -> Transcribed:
     """A recording; the whole is sure of its emotion where most of what is heard is sure of it.
 
     Raises:
-        Refusal: there was no time for the words of a segment.
+        Refusal: a segment has no words, since it failed or there was no time.
     """
-    if any("asr" in segment.degraded for segment in answer.segments):
-        raise _without_words()
+    for segment in answer.segments:
+        if problem := segment.problem:
+            raise refusal_of(problem.type.rpartition("/")[2], problem.detail, problem.limit, retry_after_s=1)
+        if "asr" in segment.degraded:
+            raise _without_words()
     heard = [segment for segment in answer.segments if segment.emotion is not None]
     sure_s = sum(each.seconds for each in heard if not each.uncertain and each.emotion == answer.emotion)
     doubts = dict.fromkeys(doubt for each in heard for doubt in each.doubts)
@@ -63,7 +68,7 @@ def of_recording(answer: RecordingAnswer) -> Transcribed:
         language=answer.language,
         pieces=tuple(map(_piece, heard)),
         emotion=emotion if heard else NOBODY,
-        speech="yes" if heard else "none",
+        speech=next((each for each in SPEECH if any(segment.speech == each for segment in heard)), "none"),
         degraded=tuple(dict.fromkeys(name for segment in answer.segments for name in segment.degraded)),
         warnings=tuple(answer.warnings),
     )
@@ -78,9 +83,14 @@ def _piece(segment: Segment) -> Piece:
         probabilities=segment.probabilities,
     )
     silence = 0.0 if segment.speech_probability is None else 1 - segment.speech_probability
-    blank = "" if segment.language in WITHOUT_SPACES else " "
-    words = tuple(SpokenWord(blank + each.text, each.start, each.end, each.confidence) for each in segment.words or ())
-    return Piece(segment.start, segment.end, segment.text, segment.average_log_probability, silence, emotion, words)
+    words, at = [], 0
+    for each in segment.words or ():  # without the blanks before them, which stand in the text
+        found = max(at, segment.text.find(each.text, at))
+        words.append(SpokenWord(segment.text[at:found] + each.text, each.start, each.end, each.confidence))
+        at = found + len(each.text)
+    return Piece(
+        segment.start, segment.end, segment.text, segment.average_log_probability, silence, emotion, tuple(words)
+    )
 
 
 def _without_words() -> Refusal:

@@ -20,7 +20,7 @@ from deployments.gateway.openai.parameters import ALIAS, Asked, read_parameters
 from deployments.gateway.openai.subtitles import srt, vtt
 from deployments.gateway.openai.transcribed import of_recording, of_utterance
 from deployments.gateway.preferences import Preferences, read_language
-from deployments.gateway.problems import refusal_of
+from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.recordings.answering import ANY_CODEC as RECORDING
 from deployments.gateway.recordings.answering import ROUTE as RECORDINGS
 from deployments.gateway.recordings.answering import within
@@ -45,6 +45,7 @@ MEDIA_TYPES: Final = {
     "vtt": "text/vtt; charset=utf-8",
 }
 EVENTS: Final = "text/event-stream"
+LONGEST_S: Final = 600.0  # of a recording; no machine was seen that recognises more by the deadline
 OVERHEAD: Final = 65_536  # bytes of a form beyond its file
 
 
@@ -83,21 +84,25 @@ class Transcriptions:
         check_encoding(request.headers)
         largest = self._audio.largest + OVERHEAD
         body = await self._answering.body(request, largest, preferences)
-        form, preferences = await read_upload(request, body, largest), preferences.from_body()
-        asked = read_parameters(form.fields, self.models)
-        preferences = replace(preferences, words=asked.words)
-        language = read_language(asked.language, self._languages)
+        preferences = preferences.from_body()
         visit = self._answering.visit()
         client, headers = visit.client or client_of(request), ids(record)
-        size = len(form.content)
         with self._answering.one_inside():
             try:
                 async with asyncio.timeout(remaining(preferences.deadline)):
+                    form = await read_upload(request, body, largest)
+                    size = len(form.content)
+                    asked = read_parameters(form.fields, self.models)
+                    preferences = replace(preferences, words=asked.words)
+                    language = read_language(asked.language, self._languages)
                     read = await self._audio.utterance(form.content, language)
             except AudioTooLong:
                 record.received(RECORDING, size)
-                await visit.hears(None, size, 0.0)
-                made = await self._recording(form.content, preferences, client, language, visit)
+                try:
+                    made = await self._recording(form.content, preferences, client, language, visit)
+                except TimeoutError:
+                    record.missed_deadline()
+                    raise _too_long(f"what is recognised within {preferences.within_s:g} s") from None
             else:
                 record.received(read.codec, size)
                 await visit.hears(None, size, read.envelope.seconds)
@@ -113,13 +118,22 @@ class Transcriptions:
         self, content: bytes, preferences: Preferences, client: str, language: str | None, visit: Visit
     ) -> Transcribed:
         """Of a recording that is cut at its pauses, within the deadline: OpenAI's API has no jobs."""
+        heard = within(visit, preferences.deadline)
         try:
             async with asyncio.timeout(remaining(preferences.deadline)):
-                answer = await self._recordings.recognize(content, preferences, client, language, heard=within(visit))
-        except TimeoutError:
-            cause = f"the recording takes longer than the answer may; {RECORDINGS} makes a job of it"
-            raise refusal_of("deadline", cause, f"{preferences.within_s:g} s") from None
+                answer = await self._recordings.recognize(
+                    content, preferences, client, language, heard=heard, longest_s=LONGEST_S
+                )
+        except AudioTooLong as error:
+            raise _too_long(error.limit) from None
         return of_recording(answer)
+
+
+def _too_long(limit: str | None) -> Refusal:
+    """Sent again, it would take as long again: of a kind that is not."""
+    return refusal_of(
+        "too-long", f"the recording takes longer than the answer may; {RECORDINGS} makes a job of it", limit
+    )
 
 
 def ids(record: RequestRecord) -> dict[str, str]:
@@ -145,15 +159,16 @@ def _response(made: Transcribed, asked: Asked, headers: dict[str, str]) -> Respo
 
 
 async def _events(made: Transcribed) -> AsyncIterator[str]:
-    """Server-sent events (WHATWG HTML); a delta is what a piece of the recording adds to the text."""
-    for delta in _deltas(made):
+    """Server-sent events (WHATWG HTML)."""
+    for delta in deltas(made):
         yield _event(Delta(delta=delta))
     yield _event(done(made))
 
 
-def _deltas(made: Transcribed) -> Iterator[str]:
-    for number, piece in enumerate(made.pieces):
-        yield f" {piece.text}" if number else piece.text
+def deltas(made: Transcribed) -> Iterator[str]:
+    """What each piece adds to the text; together they are the text."""
+    for number, text in enumerate(piece.text for piece in made.pieces if piece.text):
+        yield f" {text}" if number else text
 
 
 def _event(document: BaseModel) -> str:

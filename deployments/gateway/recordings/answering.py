@@ -33,7 +33,7 @@ from deployments.gateway.recordings.recognition import Recordings
 from deployments.gateway.recordings.store.base import Job, JobsFull
 from deployments.gateway.recordings.webhooks import WEBHOOK, Webhooks
 from deployments.gateway.utterances.answering import Answering, refused
-from deployments.replica.deadline import remaining
+from deployments.replica.deadline import NEVER, remaining
 from deployments.settings import Settings
 from deployments.telemetry.request_ids import REQUEST_ID_HEADER
 from deployments.telemetry.requests import RequestRecord, Telemetry
@@ -153,7 +153,7 @@ class RecordingAnswering:
             language=language,
             emotions=preferences.emotions,
             strict=preferences.strict,
-            words=preferences.words,
+            words=bool(preferences.words),
             webhook=webhook,
             client=client,
         )
@@ -176,7 +176,7 @@ class RecordingAnswering:
         """Where no jobs are kept."""
         async with asyncio.timeout(remaining(preferences.deadline)):
             answer = await self.recordings.recognize(
-                audio, asked.preferences(), asked.client, asked.language, heard=within(visit)
+                audio, asked.preferences(), asked.client, asked.language, heard=within(visit, preferences.deadline)
             )
         return _document(answer, record)
 
@@ -220,15 +220,20 @@ class RecordingAnswering:
         return self._jobs, job
 
 
-def within(visit: Visit) -> Callable[[float], Awaitable[None]]:
-    """Has a client keep its limit of speech: a recording is recognised no faster than that."""
+def within(visit: Visit, until: float = NEVER) -> Callable[[float], Awaitable[None]]:
+    """Has a client keep its limit of speech: a recording is recognised no faster than that.
+
+    Args:
+        visit: of the client.
+        until: the deadline; a wait beyond it is refused (`deployments.access.denied.Denied`).
+    """
 
     async def heard(seconds: float) -> None:
         while True:
             try:
                 await visit.goes_on(0, seconds)  # what earlier segments drew is not drawn again
             except Denied as denied:
-                if denied.retry_after_s is None:
+                if denied.retry_after_s is None or denied.retry_after_s >= remaining(until):
                     raise
                 await asyncio.sleep(denied.retry_after_s)
             else:

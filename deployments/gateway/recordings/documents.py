@@ -45,6 +45,7 @@ class Segment(_Document):
     degraded: list[str]
     average_log_probability: float = 0.0
     speech_probability: float | None = None
+    warnings: list[str] = Field(default_factory=list)
     words: list[WordAnswer] | None = Field(None, exclude_if=lambda words: words is None)
     problem: Problem | None = None
 
@@ -61,7 +62,8 @@ class RecordingAnswer(_Document):
     means of the segments', each weighted with its seconds; `emotion` is the most probable, and `confidence` its
     probability. Where nobody speaks, `emotion` is null.
 
-    `warnings` has what is wrong with the recording or its answer: `audio_damaged`, `audio_cut`, `segments_failed`.
+    `warnings` has what is wrong with the recording or its answer: `audio_damaged`, `audio_cut`, `segments_failed`, and
+    those of its segments.
     """
 
     text: str
@@ -124,6 +126,7 @@ def recognized(start: float, end: float, recognition: Recognition) -> Segment:
         degraded=list(recognition.left_out),
         average_log_probability=round(transcript.average_log_probability, 4) if transcript else 0.0,
         speech_probability=round(transcript.speech_probability, 4) if transcript else None,
+        warnings=list(transcript.warnings) if transcript else [],
         words=word_answers(transcript.words if transcript else (), start) if recognition.mel.word_times else None,
     )
 
@@ -171,7 +174,7 @@ def whole(
         confidence=mix[emotion] if emotion else 0.0,
         probabilities=mix,
         segments=list(segments),
-        warnings=[*warnings, *lost],
+        warnings=[*warnings, *lost, *dict.fromkeys(each for segment in segments for each in segment.warnings)],
     )
 
 

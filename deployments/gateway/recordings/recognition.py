@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from amser.audio import AudioTooLong
 from deployments.gateway.preferences import Preferences
 from deployments.gateway.problems import refusal_of
 from deployments.gateway.recordings.cutting import Cutting, Piece, cutting
@@ -23,7 +24,7 @@ from deployments.gateway.utterances.admission import Overloaded
 from deployments.gateway.utterances.answering import Answering
 from deployments.gateway.utterances.answers import refusal
 from deployments.replica.calls import OtherVersion
-from deployments.replica.deadline import after
+from deployments.replica.deadline import after, remaining
 from deployments.replica.faults import told
 from deployments.settings import Settings
 
@@ -69,18 +70,20 @@ class Recordings:
         *,
         heard: Heard = unlimited,
         known: Mapping[int, Segment] | None = None,
+        longest_s: float | None = None,
     ) -> RecordingAnswer:
         """Words and emotion of a recording. It takes as long as it takes: cancel it where nobody waits any more.
 
         Args:
             recording: an audio file: its bytes, its path, or an open file of the system.
-            preferences: for each segment; each has `requests.deadline_s`, whatever deadline they name.
+            preferences: for each segment; each has `requests.deadline_s`, and none more than their deadline leaves.
             client: for admission's fairness.
             language: that is spoken, a code that the recogniser knows; None has it detected segment by segment.
             progress: called for each segment that is ready, in whatever order.
             heard: awaited with the seconds of each segment before it is recognised: limits of a key slow a recording
                 down. What it raises ends the recording.
             known: segments that have been recognised before, by index.
+            longest_s: seconds, where less than the settings allow are wanted here.
 
         Raises:
             amser.errors.SignalError: the recording cannot be used.
@@ -88,6 +91,8 @@ class Recordings:
         """
         async with self._turns, _opened(recording) as file, cutting(file, self._settings) as under_way:
             await under_way.decode()
+            if longest_s is not None and under_way.seconds > longest_s:
+                raise AudioTooLong(f"the recording has {under_way.seconds:.0f} s", f"up to {longest_s:g} s")
 
             async def recognized_segment(index: int, piece: Piece) -> Segment:
                 if known and index in known:
@@ -139,7 +144,8 @@ class Recordings:
         while True:
             # An answer without words is none for a recording; only the last attempt takes what there is
             strict = preferences.strict or attempts + 1 < self._settings.attempts
-            wanted = replace(preferences, within_s=within_s, deadline=after(within_s), strict=strict)
+            deadline = min(after(within_s), preferences.deadline)
+            wanted = replace(preferences, within_s=within_s, deadline=deadline, strict=strict)
             try:
                 return recognized(piece.start, piece.end, await self._answering.recognize(envelope, wanted, client))
             except Exception as error:
@@ -150,9 +156,10 @@ class Recordings:
                     logger.error("a segment failed: %s", told(error))
                     known = refusal_of("internal", "the cluster failed; its log has the reason")
                 is_final = known.status.value < 500 and not away
-                if is_final or attempts >= self._settings.attempts or loop.time() > give_up:
-                    return failed(piece.start, piece.end, known.problem(None))
                 pause_s = min(LONGEST_PAUSE_S, known.retry_after_s or self._requests.retry_after_s)
+                is_late = loop.time() > give_up or pause_s >= remaining(preferences.deadline)
+                if is_final or attempts >= self._settings.attempts or is_late:
+                    return failed(piece.start, piece.end, known.problem(None))
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
 

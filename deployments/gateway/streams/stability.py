@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_WITHOUT_SPACES: Final = frozenset({"ja", "zh", "yue", "th", "lo", "my", "km", "bo"})
+from amser.languages import WITHOUT_SPACES
+
 _WORD: Final = re.compile(r"\S+\s*")
 _NO_LETTER: Final = re.compile(r"[\W_]+")
 
@@ -28,7 +29,7 @@ class StablePrefix:
             text: of everything so far.
             language: code; decides what a word is.
         """
-        words = list(text) if language in _WITHOUT_SPACES else _WORD.findall(text)
+        words = list(text) if language in WITHOUT_SPACES else _WORD.findall(text)
         known = agreed = len(self._stable)
         for one, other in zip(self._before[known:], words[known:-1], strict=False):
             if _spelt(one) != _spelt(other):

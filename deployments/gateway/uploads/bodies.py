@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -24,6 +25,7 @@ MOST_FIELDS: Final = 32
 LONGEST_FIELD: Final = 8_192  # bytes
 PIECE: Final = 131_072  # bytes of a form that are parsed at once
 GZIP: Final = frozenset({"gzip", "x-gzip"})
+CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii"})
 MOST_MEMBERS: Final = 16  # gzip streams one behind another
 WANTED: Final = f"an audio file ({FORMATS}), as the body or as a part of {FORM}"
 
@@ -35,12 +37,10 @@ _OF_GZIP: Final = 16 + zlib.MAX_WBITS
 class Upload:
     """Attributes:
     content: of the file.
-    name: that a form gives it.
     fields: the other parts of a form, by name, each with its values.
     """
 
     content: bytes
-    name: str | None = None
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -65,11 +65,15 @@ async def read_upload(request: Request, body: bytes, largest: int) -> Upload:
         body = await asyncio.to_thread(_unfolded, body, largest)
     if not body:
         raise refusal_of("empty-body", "the body is empty", WANTED)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    upload = await _read_form(request.headers, body) if media_type == FORM else Upload(body)
+    upload = await _read_form(request.headers, body) if media_type_of(request.headers) == FORM else Upload(body)
     if not upload.content:
         raise refusal_of("empty-body", "the file in the form is empty", WANTED)
     return upload
+
+
+def media_type_of(headers: Mapping[str, str]) -> str:
+    """Of the body, without parameters and in lower case; empty where the head does not say."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
@@ -105,8 +109,11 @@ async def _read_form(headers: Headers, body: bytes) -> Upload:
             yield body[begin : begin + PIECE]
             await asyncio.sleep(0)  # others have their turn on the event loop
 
+    _, options = parse_options_header(headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in CHARSETS:  # the names of others lead to any codec of Python's
+        raise refusal_of("bad-form", "the form is not in UTF-8", WANTED)
     parser = MultiPartParser(headers, pieces(), max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD)
-    parser.spool_max_size = len(body)  # what somebody said is not written to a disk
+    parser.spool_max_size = len(body)  # not written to a disk by the way
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:  # KeyError: the content type names no boundary
@@ -121,6 +128,6 @@ async def _read_form(headers: Headers, body: bytes) -> Upload:
         if file is None:
             hint = f"a part with a file name, as `curl -F {FILE}=@speech.wav` sends it"
             raise refusal_of("no-file", "the form has no file", hint)
-        return Upload(await file.read(), file.filename, fields)
+        return Upload(await file.read(), fields)
     finally:
         await form.close()

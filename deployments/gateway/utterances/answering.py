@@ -299,7 +299,7 @@ class Answering:
             deadline=preferences.deadline if self._flow.deadlines else NEVER,
             strict=strict,
             emotions=preferences.emotions,
-            word_times=preferences.words,
+            word_times=bool(preferences.words),
         )
         async with asyncio.timeout(remaining(preferences.deadline)):
             if self._flow.cancellation:

@@ -12,7 +12,7 @@ from amser import wire
 from amser.audio import AudioWarning
 from deployments.gateway.preferences import LANGUAGE, read_language
 from deployments.gateway.problems import refusal_of
-from deployments.gateway.uploads.bodies import check_encoding, read_upload
+from deployments.gateway.uploads.bodies import check_encoding, media_type_of, read_upload
 from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.uploads.envelopes import envelope_of
 from deployments.replica.execution import ModelThread
@@ -65,7 +65,7 @@ def check_media_type(request: Request, wanted: str, limit: str | None = None) ->
     Raises:
         deployments.gateway.problems.Refusal: 415.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request.headers)
     if media_type != wanted:
         raise refusal_of(
             "unsupported-media-type", f"the content type is {media_type or 'missing'!r:.100}", limit or wanted

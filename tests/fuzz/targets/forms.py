@@ -24,6 +24,8 @@ HEADS: Final = (  # an input is the number of one of them, in its first byte, an
     {"content-type": "multipart/form-data; boundary=x", "content-encoding": "gzip"},
     {"content-type": "multipart/form-data"},
     {"content-type": 'multipart/form-data; boundary="x y"; charset=utf-7', "content-encoding": "br"},
+    {"content-type": "multipart/form-data; boundary=x; charset=undefined"},
+    {"content-type": "multipart/form-data; boundary=x; charset=unicode_escape"},
 )
 
 

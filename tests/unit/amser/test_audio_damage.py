@@ -15,6 +15,7 @@ from recordings import Waveform, audio_file, speakers, waveform_of
 from amser import audio
 from amser.audio import AudioTooLong, Recording
 from amser.audio.matroska import damage_of
+from amser.audio.mixing import MIXED_AT_ONCE, Mixer
 from amser.features import SAMPLE_RATE
 
 MADE_WITH = {  # container, codec, sampling rate; those in which FFmpeg can tell that a frame is damaged
@@ -189,3 +190,16 @@ def test_blocks_are_what_is_decoded(clip: Waveform) -> None:
         assert max(block.size for block in blocks) < 32 * SAMPLE_RATE
         np.testing.assert_array_equal(np.concatenate(blocks), audio.decode(io.BytesIO(content)).waveform)
         assert sum(block.size for block in blocks) == pytest.approx(speech.size, abs=1100)
+
+
+def test_silence_for_what_was_lost_has_its_length_wherever_a_block_ends() -> None:
+    for samples in (SAMPLE_RATE, MIXED_AT_ONCE):
+        mixer = Mixer()
+        mixer.silence(1.0)  # before anything was heard
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), np.float32), format="flt", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        mixer.push(frame)
+        mixer.silence(1.0)
+        mixer.silence(0.5)
+        mixer.flush()
+        assert sum(block.size for block in mixer.blocks()) == pytest.approx(samples + 1.5 * SAMPLE_RATE, abs=32)

@@ -18,8 +18,12 @@ from deployments.gateway.openai.documents import (
 )
 from deployments.gateway.openai.parameters import ALIAS, FORMATS, Asked, read_parameters
 from deployments.gateway.openai.subtitles import captions, srt, vtt
+from deployments.gateway.openai.transcribed import of_recording
+from deployments.gateway.openai.transcriptions import deltas
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.problems.openai_error import is_for_openai
+from deployments.gateway.recordings.documents import Segment, failed, whole
+from deployments.gateway.utterances.answers import WordAnswer
 
 MODELS = ("whisper-base-short", ALIAS)
 SAD = EmotionField(label="sad", confidence=0.8, uncertain=False, doubts=[], probabilities={"sad": 0.8, "angry": 0.2})
@@ -33,6 +37,53 @@ WORDS = spoken((" Good", 0.5, 0.8), (" morning.", 0.8, 1.6), (" Is", 1.7, 1.9), 
 PIECE = Piece(0.25, 2.75, "Good morning. Is it late?", -0.25, 0.0123456, SAD, WORDS)
 ANSWER = Transcribed("Good morning. Is it late?", 3.0, "en", (PIECE,), SAD, "yes", ("text",))
 SILENCE = Transcribed("", 3.0, "en", (), NOBODY, "none")
+
+
+SEGMENT = Segment(
+    start=1.0, end=3.0, text="We have an iPhone 15", language="en", emotion="sad", confidence=0.8,
+    probabilities={"sad": 0.8, "angry": 0.2}, uncertain=False, doubts=[], speech="yes", degraded=[],
+    average_log_probability=-0.2, speech_probability=0.9,
+)  # fmt: skip
+
+
+# --- Recordings of several segments -----------------------------------------------------------------------------------
+
+
+def test_a_recording_is_the_sum_of_its_segments() -> None:
+    doubtful = SEGMENT.model_copy(
+        update={"start": 4.0, "end": 5.0, "text": "", "speech": "doubtful", "uncertain": True, "doubts": ["no_words"]}
+    )
+    made = of_recording(whole([SEGMENT, doubtful], 6.0, ["audio_cut"], None))
+    assert (made.text, made.speech, made.warnings) == ("We have an iPhone 15", "yes", ("audio_cut",))
+    assert (made.emotion.label, made.emotion.uncertain, made.emotion.doubts) == ("sad", False, [])
+    assert "".join(deltas(made)) == made.text
+    alone = of_recording(whole([doubtful], 6.0, [], None))
+    assert (alone.speech, alone.emotion.uncertain, alone.emotion.doubts) == ("doubtful", True, ["no_words"])
+    assert of_recording(whole([], 6.0, [], None)).speech == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("We have an iPhone 15", ["We", "have", "an", "iPhone", "15"]),
+        ("我们 有iPhone 15。", ["我们", "有", "iPhone", "15。"]),
+    ],
+)
+def test_the_words_of_a_segment_join_to_its_text(text: str, words: list[str]) -> None:
+    timed = [WordAnswer(text=word, start=number, end=number + 1, confidence=1) for number, word in enumerate(words)]
+    made = of_recording(whole([SEGMENT.model_copy(update={"text": text, "words": timed})], 6.0, [], None))
+    assert "".join(word.text for word in made.pieces[0].words) == text
+
+
+def test_a_transcription_with_a_hole_is_none() -> None:
+    problem = refusal_of("stage-unavailable", "a stage is down").problem(None)
+    for hole, kind in (
+        (failed(4.0, 5.0, problem), "stage-unavailable"),
+        (SEGMENT.model_copy(update={"text": "", "degraded": ["asr", "text"]}), "overloaded"),
+    ):
+        with pytest.raises(Refusal) as refused:
+            of_recording(whole([SEGMENT, hole], 6.0, [], None))
+        assert refused.value.kind.slug == kind
 
 
 # --- Parameters -------------------------------------------------------------------------------------------------------

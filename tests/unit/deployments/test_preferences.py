@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.gateway.preferences import Preferences, read_language, read_preferences
+from deployments.gateway.preferences import Preferences, read_language, read_preferences, with_fields
 from deployments.gateway.problems import Refusal
 from deployments.replica.deadline import remaining
 from models.weights import model_path
@@ -74,6 +74,21 @@ def test_emotions_that_leave_no_choice_or_are_not_known_are_refused(asked: str) 
     assert refused.value.cause == f"emotions is {asked!r}"
     assert refused.value.problem("id").parameter == "emotions"  # and not the body: another one fares no better
     assert refused.value.limit == "2 or more, each once, of angry, disgust, fear, happy, neutral, sad, surprise"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [(None, None), ("", None), ("true", True), ("True", True), ("false", False)]
+)
+def test_words_are_asked_for_in_the_query_and_then_in_the_form(asked: str | None, words: bool | None) -> None:
+    preferences = read({}, **({} if asked is None else {"words": asked}))
+    assert preferences.words is words
+    assert with_fields(preferences, {"words": "true"}, CLASSES).words is (True if words is None else words)
+
+
+def test_words_are_asked_for_or_not() -> None:
+    with pytest.raises(Refusal) as refused:
+        read({}, words="maybe")
+    assert (refused.value.status, refused.value.parameter, refused.value.limit) == (400, "words", "true or false")
 
 
 @pytest.mark.parametrize(
