@@ -143,7 +143,7 @@ class Ingress:
         responses=_ANSWERED | _PROBLEMS,
         openapi_extra=_ENVELOPE,
     )
-    async def emotion(self, request: Request, emotions: Emotions = None, words: Words = False) -> Response:
+    async def emotion(self, request: Request, emotions: Emotions = None, words: Words = None) -> Response:
         """What a device has compressed to log-Mel, a hundredth of the audio's bytes.
 
         The same envelope, sent again within 15 minutes, gets the first answer.
@@ -161,7 +161,7 @@ class Ingress:
         openapi_extra=_AUDIO,
     )
     async def emotion_of_audio(
-        self, request: Request, language: Language = None, emotions: Emotions = None, words: Words = False
+        self, request: Request, language: Language = None, emotions: Emotions = None, words: Words = None
     ) -> Response:
         """The same for clients without the codec."""
         del language, emotions, words  # read by `AudioReader` and `Answering`; named here for the documentation

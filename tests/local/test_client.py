@@ -50,7 +50,7 @@ def test_every_way_of_sending_gets_the_same_words_and_emotion(url: str) -> None:
 
 def test_words_have_their_times_where_they_are_asked_for(url: str) -> None:
     speech = waveform_of(speakers(1)[0]["path"])
-    settings = DeviceSettings(url=url, codec="mel-f16", words=True, **PATIENT)
+    settings = DeviceSettings(url=url, codec="mel-f16", frontend="numpy", words=True, **PATIENT)
     with Client(settings) as client, Client(DeviceSettings(url=url, codec="mel-f16", **PATIENT)) as plain:
         answers = [
             client.recognize(speech),

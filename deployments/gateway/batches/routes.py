@@ -44,7 +44,7 @@ async def emotion_batch(
     request: Request,
     batches: Annotated[BatchAnswering, Depends(_batches)],
     emotions: Emotions = None,
-    words: Words = False,
+    words: Words = None,
 ) -> Response:
     """Each envelope is answered or refused as `POST /v1/emotion` would have, and one that is bad spoils no other.
 

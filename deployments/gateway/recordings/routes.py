@@ -64,7 +64,7 @@ async def recording(
     answering: Here,
     language: Language = None,
     emotions: Emotions = None,
-    words: Words = False,
+    words: Words = None,
     webhook: Webhook = None,
 ) -> Response:
     """The recording is cut at its pauses; each segment has its times, words and emotion, and the whole has them too.

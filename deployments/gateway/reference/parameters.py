@@ -31,8 +31,11 @@ Language = Annotated[
 
 AUDIO_TYPES: Final = ("wav", "flac", "mpeg", "ogg", "mp4", "aac", "webm", "amr", "aiff", "x-caf", "basic")
 Words = Annotated[
-    bool,
-    Query(description="Whether the answer has the words one by one, with their times.", examples=[True]),
+    str | None,  # read by `preferences`, whose refusal says more than FastAPI's of a boolean
+    Query(
+        description="`true` for an answer that has the words one by one, with their times; `false` otherwise.",
+        examples=["true"],
+    ),
 ]
 
 HEADERS: Final = [
