@@ -433,6 +433,6 @@ def test_the_api_documents_itself(client: httpx.Client) -> None:
     route = paths["/v1/emotion"]["post"]
     assert set(route["requestBody"]["content"]) == {wire.MEDIA_TYPE}
     assert {each["name"] for each in route["parameters"]} == {
-        "emotions", "Amser-Deadline-Ms", "Amser-Request-Id", "Prefer",
+        "emotions", "words", "Amser-Deadline-Ms", "Amser-Request-Id", "Prefer",
     }  # fmt: skip
     assert {"200", "400", "408", "413", "415", "422", "429", "503", "504"} <= set(route["responses"])
