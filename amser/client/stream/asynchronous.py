@@ -283,7 +283,7 @@ class StreamClient:
                 self._read(json.loads(text))
         finally:
             writing.cancel()
-            await asyncio.wait([writing])
+            await asyncio.gather(writing, return_exceptions=True)  # it fails of the cut too, which is told below
         if connection.close_code not in (1000, 1001):
             raise ConnectionClosed(connection.protocol.close_rcvd, connection.protocol.close_sent)
 
