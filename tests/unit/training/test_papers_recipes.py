@@ -1,6 +1,6 @@
 """The recipes of the papers' tables from end to end: small trees of real recordings, small networks.
 
-The trees have their corpora's folders and file names. The recordings are bursts of ten people (EmoGator) or readings
+The trees have their corpora's folders and file names. The recordings are bursts of ten people (EmoGator) and readings
 (LibriSpeech); Whisper, word vectors and text encoder are those that are served, but for Chinese.
 """
 
@@ -58,24 +58,21 @@ def bursts() -> dict[str, dict[str, str]]:
     return people
 
 
-def write_sound(file: Path, waveform: recordings.Waveform) -> None:
+def write_sound(file: Path, recording: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(file, waveform, SAMPLE_RATE)
+    soundfile.write(file, recordings.waveform_of(recording), SAMPLE_RATE)
 
 
 def plant_iemocap(root: Path) -> None:
     """Two people a session; of each an angry and a sad turn of a script, and a happy and a neutral one improvised.
 
-    All are stretches of readings, since words are recognised in them: whoever laughs is heard twice, for long. There
-    is a frustrated turn, which the protocol leaves out, in each session.
+    The neutral turns are readings; there is a frustrated turn, which the protocol leaves out, in each session.
     """
-    for number, row in enumerate(recordings.speakers(10)):
+    people = list(bursts().values())
+    readings = [row["path"] for row in recordings.speakers(10)]
+    for number, (person, reading) in enumerate(zip(people, readings, strict=True)):
         session, actor = number // 2 + 1, "FM"[number % 2]
-        reading = recordings.waveform_of(row["path"])
-        recorded = {
-            emotion: reading[round(place * 0.5 * SAMPLE_RATE) :][: round(1.5 * SAMPLE_RATE)]
-            for place, emotion in enumerate(IEMOCAP_LABELS)
-        }
+        recorded = {**person, "neutral": reading}
         for kind, emotions in (("script01_1", ("angry", "sad")), ("impro01", ("happy", "neutral"))):
             dialogue = f"Ses0{session}F_{kind}"
             turns = [(f"{dialogue}_{actor}{turn:03d}", emotion) for turn, emotion in enumerate(emotions)]
@@ -105,7 +102,7 @@ def plant_vcemo(root: Path) -> None:
     lines = ["file,emotion,speaker,text"]
     for speaker, person in bursts().items():
         for emotion, text in CHINESE.items():
-            write_sound(root / "wav" / f"{speaker}-{emotion}.wav", recordings.waveform_of(person[emotion]))
+            write_sound(root / "wav" / f"{speaker}-{emotion}.wav", person[emotion])
             lines.append(f"{speaker}-{emotion}.wav,{emotion},{speaker},{text}")
     append(root / "labels.csv", lines)
 
