@@ -8,10 +8,12 @@ from typing import Final
 from amser.audio import AudioWarning
 from deployments.gateway.openai.documents import NOBODY, EmotionField, Piece, SpokenWord, Transcribed
 from deployments.gateway.problems import Refusal, refusal_of
+from deployments.gateway.problems.catalogue import KINDS, LATER
 from deployments.gateway.recordings.documents import RecordingAnswer, Segment
 from deployments.pipeline import Recognition
 from models.messages import Emotion, Speech
 
+RETRY_AFTER_S: Final = 1
 SPEECH: Final[tuple[Speech, ...]] = ("yes", "doubtful")  # the surest first
 
 
@@ -48,7 +50,9 @@ def of_recording(answer: RecordingAnswer) -> Transcribed:
     """
     for segment in answer.segments:
         if problem := segment.problem:
-            raise refusal_of(problem.type.rpartition("/")[2], problem.detail, problem.limit, retry_after_s=1)
+            slug = problem.type.rpartition("/")[2]
+            later = RETRY_AFTER_S if KINDS[slug].again == LATER else None
+            raise refusal_of(slug, problem.detail, problem.limit, later)
         if "asr" in segment.degraded:
             raise _without_words()
     heard = [segment for segment in answer.segments if segment.emotion is not None]
@@ -96,7 +100,7 @@ def _piece(segment: Segment) -> Piece:
 def _without_words() -> Refusal:
     """The emotion alone is no transcription."""
     cause = "there was no time for the words, or the recogniser is not available at the moment"
-    return refusal_of("overloaded", cause, retry_after_s=1)
+    return refusal_of("overloaded", cause, retry_after_s=RETRY_AFTER_S)
 
 
 def emotion_field(emotion: Emotion | None) -> EmotionField:

@@ -84,11 +84,6 @@ class RecordingAnswering:
         if self._jobs is not None:
             self._jobs.start()
 
-    async def stop(self) -> None:
-        """Leaves them to others."""
-        if self._jobs is not None:
-            await self._jobs.stop()
-
     async def respond(self, request: Request) -> Response:
         """The answer, or a job where the client asks for one or where the answer is not ready in time."""
         return await self._noted(request, ROUTE, self._submitted)

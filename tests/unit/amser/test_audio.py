@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from audio_bombs import film_without_sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import DATA, Waveform, audio_file, rows, speakers, waveform_of
@@ -377,15 +378,8 @@ def test_a_playlist_does_not_make_the_server_open_its_own_files(
 
 
 def test_a_film_without_sound_is_refused_as_unsupported() -> None:
-    content = io.BytesIO()
-    with av.open(content, "w", format="mp4") as output:
-        stream = output.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        for _ in range(5):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
-        output.mux(stream.encode(None))
     with pytest.raises(UnknownFormat, match="no audio in the M4A file"):
-        decode(content.getvalue())
+        decode(film_without_sound())
 
 
 def test_an_m4a_without_its_tables_is_refused_as_broken(uploads: dict[str, bytes]) -> None:

@@ -402,6 +402,19 @@ def test_times_of_words() -> None:
     assert f"{recorded['cost']:.2f} times the recogniser's CPU" in text
 
 
+def test_speech_over_a_socket() -> None:
+    *spoken, routes = rows("realtime.json")
+    (table,) = tables("Speech over a socket")
+    for row, cells in zip(spoken, table, strict=True):
+        same = f"{row['same_words']} of {row['utterances']}" if "same_words" in row else ""
+        times = [f"{row[f'final_ms_{share}']:,.0f}" for share in ("p50", "p95")]
+        counts = [str(row["sockets"]), str(row["utterances"])]
+        assert cells == [
+            row["part"], *counts, *times, f"{row['first_words_s_p50']:.2f}", f"{row['bytes_p50']:,}", same
+        ]  # fmt: skip
+    assert f"{routes['same']} of {routes['recordings']} recordings get the same" in prose("Speech over a socket")
+
+
 def test_the_cost_of_emotion() -> None:
     (row,) = rows("fusion_cost.json")
     words_ms, voice_ms, fusion_ms = (f"{row[f'{part}_cpu_ms']:.0f}" for part in ("words", "voice", "fusion"))
