@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-from amser.client.exchange.answer import Answer
+from amser.client.exchange.answer import Answer, Word
 
 APPLICATION_ID: Final = 0x414D5350  # "AMSP", in the header of the file: another program's database is not touched
 VERSION: Final = 2
@@ -234,4 +234,5 @@ def _answer(stored: str | None) -> Answer | None:
     if "confidence" not in fields:  # stored by version 0.4, whose cluster raised no doubts
         fields |= {"confidence": fields["probabilities"].get(fields["emotion"], 0.0), "doubts": []}
     lists = {name: tuple(fields.get(name, ())) for name in ("doubts", "degraded", "warnings")}
-    return Answer(**fields | lists)
+    words = tuple(Word(**word) for word in fields.get("words", ()))
+    return Answer(**fields | lists | {"words": words})

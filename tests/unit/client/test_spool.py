@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 from stand_in import ANSWER
 
-from amser.client.exchange.answer import Answer
+from amser.client.exchange.answer import Answer, Word
 from amser.client.exchange.utterances import Utterance
 from amser.client.spool import Spool, SpoolLimits
 from amser.client.spool_clock import Uptime
@@ -29,7 +29,7 @@ from amser.client.spool_view import SpoolDamaged, SpoolError, SpoolInUse, SpoolV
 NOW = datetime(2025, 11, 22, 1, 2, 3, tzinfo=UTC).timestamp()
 THE_ANSWER = Answer(
     "happy", {"happy": 0.85}, 0.85, ("short",), "Good morning.", "en", 100, 32_000, 1.5, 40.25, 1, {"asr": 31.0},
-    ("text",), ANSWER,
+    ("text",), ANSWER, words=(Word("Good", 0.1, 0.4, 0.98), Word("morning.", 0.4, 0.9, 0.7)),
 )  # fmt: skip
 
 
@@ -164,10 +164,10 @@ def test_a_result_that_does_not_say_whether_somebody_speaks_is_read(spool: Spool
     (spoken,) = fill(spool, 100)
     spool.settle(spoken.utterance_id, THE_ANSWER)
     with sqlite3.connect(path) as database:
-        added = "'$.speech', '$.speech_probability', '$.warnings'"
+        added = "'$.speech', '$.speech_probability', '$.warnings', '$.words'"
         database.execute(f"UPDATE results SET answer = json_remove(answer, {added})")
     (result,) = spool.results()
-    assert result.answer == THE_ANSWER
+    assert result.answer == replace(THE_ANSWER, words=())
 
 
 def test_one_that_is_refused_for_good_is_kept_with_the_reason(spool: Spool) -> None:
