@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATA ?= $(AMSER_DATA)
 RESULTS ?= benchmarks/results
 
-.PHONY: help setup weights demo test lint bench train data clean
+.PHONY: help setup weights demo test test-all lint bench train data clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,12 @@ demo: setup ## Start a cluster, let eight devices talk to it, show what it under
 ALONE = tests/local/test_sick_stages.py tests/unit/load_tests/test_generator.py tests/unit/load_tests/test_load_run.py tests/e2e \
         tests/cluster
 
-test: setup ## Run every test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%)
-	@$(BIN)/python -m pytest $(ALONE)
+test: TESTS = -m "not slow"
+test: setup ## Run the tests that take seconds each, a real cluster's among them
+test-all: setup ## Run every test: whole trainings too, and clusters that are broken and upgraded
+test test-all:
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS) $(ALONE:%=--ignore=%)
+	@$(BIN)/python -m pytest $(TESTS) $(ALONE)
 
 lint: $(VENV)/.installed ## Check style and types
 	@$(BIN)/ruff check .

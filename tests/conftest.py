@@ -52,7 +52,14 @@ FOLDERS = ("unit", "local", "e2e", "cluster")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is quick to fail comes first, and no idle cluster slows it down."""
-    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+    def place(item: pytest.Item) -> int:
+        return FOLDERS.index(item.path.relative_to(Path(__file__).parent).parts[0])
+
+    items.sort(key=place)
+    for item in items:
+        if FOLDERS[place(item)] == "cluster":
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 STARTED_OR_NOT_WITHIN_S = 40.0
 FOLLOWS_WITHIN_S = 5.0  # a change of the file of keys; a replica looks once a second
 
+pytestmark = pytest.mark.slow  # a cluster of its own, which has keys and TLS
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -74,6 +74,7 @@ def checked(command: Command, done: subprocess.CompletedProcess[str]) -> None:
             assert "klt" in done.stdout, shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", QUICK_STARTS)
 def test_commands_of_a_page_do_what_it_says(page: str, run: Run, folder: Path) -> None:
     for command in commands(page):

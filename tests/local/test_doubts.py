@@ -33,6 +33,7 @@ def test_noise_is_never_sure(recognizer: WhisperRecognizer, language: str | None
     assert all(doubts(recognizer, mels))
 
 
+@pytest.mark.slow
 def test_hardly_a_laugh_or_a_sob_is_sure(recognizer: WhisperRecognizer) -> None:
     """The recogniser writes some as words, such as "Oh."."""
     mels = [mel_of(waveform_of(row["path"])) for row in rows("emotion/emogator.tsv")[::2]]

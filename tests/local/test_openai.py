@@ -73,6 +73,7 @@ def test_json_has_the_words_and_the_emotion(client: openai.OpenAI, whole: dict[s
     assert answer._request_id
 
 
+@pytest.mark.slow
 def test_every_recording_gets_the_words_and_the_emotion_of_an_upload(
     client: openai.OpenAI, url: str, tokens: dict[str, str]
 ) -> None:

@@ -108,6 +108,7 @@ def four_corpora() -> list[LabelledUtterance]:
     return made
 
 
+@pytest.mark.slow
 def test_left_out_corpora_have_rows_of_the_network_and_the_probe_and_readings_of_other_readers(tmp_path: Path) -> None:
     data, config = TrainingData(four_corpora()), RECIPE.network_config(synthetic_corpus.CONTEXT_WIDTH)
     rows = cross_rows(Console(quiet=True), RECIPE, config, data, tmp_path / "networks", 1)

@@ -122,6 +122,7 @@ def test_what_is_outside_a_subset_is_in_no_utterance(read: tuple[str, ...]) -> N
     assert [len(drawn.words), len(drawn.context)] == [4 * ("words" in read), 6 * ("context" in read)]
 
 
+@pytest.mark.slow
 def test_the_published_network_learns_from_the_modality_that_tells_the_class(tmp_path: Path) -> None:
     recipe, sentences = recipe_of_pairs(replace(RECIPE, training=RECIPE.training | {"epochs": 10})), bank("words")
     pairs, splits = judged(recipe, sentences)

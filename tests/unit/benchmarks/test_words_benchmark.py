@@ -350,6 +350,7 @@ def test_a_missing_manifest_and_unknown_weights_are_said_in_a_line(
     assert "'babble-5db'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_recordings_and_agreement_are_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,7 +126,7 @@ def test_a_program_accepts_the_arguments_that_a_page_gives_it(command: Command, 
 
 @pytest.mark.parametrize("command", [command for command in ALL if command.words[0] == "make"], ids=str)
 def test_make_knows_the_target_that_a_page_names(command: Command) -> None:
-    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert command.words[1] in targets
 
 

@@ -135,6 +135,7 @@ def test_a_tighter_objective_takes_more() -> None:
     assert (tight.nodes, tight.replicas["WhisperASR"]) > (loose.nodes, loose.replicas["WhisperASR"])
 
 
+@pytest.mark.slow
 def test_a_large_cluster_is_planned_in_cells_and_grows_in_proportion() -> None:
     slow = synthetic(asr_ms=400.0)
     small, large = (plan(demand(rate, 3000.0), Offer(cores_per_node=4), slow) for rate in (40.0, 320.0))

@@ -67,6 +67,7 @@ def test_nothing_is_invented_in_white_noise(recognizer: WhisperRecognizer, seed:
     assert transcript.speech_probability < 0.5
 
 
+@pytest.mark.slow
 def test_nothing_is_invented_in_recorded_sounds_and_their_compressed_copies(recognizer: WhisperRecognizer) -> None:
     mels: list[Mel] = []
     for row in rows("noise/esc10.tsv"):

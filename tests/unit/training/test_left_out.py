@@ -234,6 +234,7 @@ def test_several_corpora_are_left_out_in_turn_and_the_checkpoint_has_the_calibra
     assert {"ua, a, none", "ua, b, none", "ua, c, none"} <= info.metrics.keys()
 
 
+@pytest.mark.slow
 def test_the_folds_of_one_of_several_corpora_are_the_second_protocol(command: list[str], tmp_path: Path) -> None:
     assert train.main([*command, "--protocol", "folds", "--folds-of", "b"]) == 0
     (row,) = json.loads((tmp_path / "rows.json").read_text())
@@ -247,6 +248,7 @@ def test_folds_of_an_unknown_corpus_are_refused(command: list[str], capsys: pyte
     assert "--folds-of d: the corpora are a, b, c, readings" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_no_words_of_the_corpora_are_read_voices_are_left_out_and_the_text_joins_the_final_one(
     command: list[str], tmp_path: Path
 ) -> None:

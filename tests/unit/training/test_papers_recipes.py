@@ -145,6 +145,7 @@ def test_copies_of_the_papers_recipe_have_noise_at_30_db_and_nothing_louder() ->
     assert ratios == pytest.approx([30] * len(ratios), abs=0.5)
 
 
+@pytest.mark.slow
 def test_amser_plus_on_iemocap_leaves_one_session_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant_iemocap(tmp_path / "release")
     recipe = quick(tmp_path, "iemocap-amser-plus", judged=["none", "svd-f16:0.125"], views=["none"])
@@ -166,6 +167,7 @@ def test_amser_plus_on_iemocap_leaves_one_session_out(tmp_path: Path, capsys: py
     assert all(f"fold {session}," in printed for session in range(1, 6))
 
 
+@pytest.mark.slow
 def test_ours_on_improvised_iemocap(tmp_path: Path) -> None:
     plant_iemocap(tmp_path / "release")
     write_sentences(tmp_path / "sentences")
@@ -181,6 +183,7 @@ def test_ours_on_improvised_iemocap(tmp_path: Path) -> None:
     assert len(row["confusion"]) == 4  # outputs
 
 
+@pytest.mark.slow
 def test_amser_plus_on_vcemo_reads_chinese_words_and_its_checkpoint_says_so(tmp_path: Path) -> None:
     plant_vcemo(tmp_path / "vcemo")
     texts = list(CHINESE.values())

@@ -286,6 +286,7 @@ def test_only_a_likely_text_of_speech_is_believed(lesson: Lesson, expected: bool
     assert believed(lesson) is expected
 
 
+@pytest.mark.slow
 def test_a_recording_that_cannot_be_used_has_no_lesson(tmp_path: Path) -> None:
     """Too short, no sound at all, or not a recording: the teacher goes on with the next one."""
     put_waveform(tmp_path / "short.wav", 0.001)

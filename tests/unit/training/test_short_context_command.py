@@ -77,6 +77,7 @@ def run(manifest: Path, output: Path, *more: str) -> int:
     return command.main([*common, *more])
 
 
+@pytest.mark.slow
 def test_the_command_teaches_and_fits_a_judge(
     asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_command_teaches_and_fits_a_judge(
     assert ".verified.json" not in lines
 
 
+@pytest.mark.slow
 def test_the_judge_of_weights_as_they_are_is_fitted_alone(
     asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ def small_command(folder: Path, labels: list[str] = LABELS, **changes: Any) -> l
     return ["--corpus", str(manifest), "--config", str(folder / "recipe.yaml"), "--workers", "1"]
 
 
+@pytest.mark.slow
 def test_the_final_network_goes_to_runs_and_never_over_a_file_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
