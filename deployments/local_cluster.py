@@ -299,9 +299,13 @@ class LocalCluster:
         self._nodes = dict.fromkeys(self._nodes)
 
     def _keep_replica_logs(self, folder: Path) -> None:
-        """Add what replicas and controller wrote to the log, before Ray's own folder goes."""
+        """Add what replicas and controller wrote to the log, before Ray's own folder goes.
+
+        A process that dies of a signal says where on standard error.
+        """
+        logs = folder.glob("session_*/logs/serve/*.log"), folder.glob("session_*/logs/worker-*.err")
         with self.log.open("ab") as output:
-            for part in sorted(folder.glob("session_*/logs/serve/*.log")):
+            for part in (each for kind in logs for each in sorted(kind)):
                 if content := part.read_bytes()[-LARGEST_REPLICA_LOG:]:
                     output.write(f"\n--- {part.name}\n".encode() + content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import threading
@@ -158,6 +159,14 @@ def test_words_have_the_times_of_the_recording(client: httpx.Client, recording: 
         assert segment["words"][-1]["end"] <= segment["end"] + 0.05
 
 
+def test_a_recording_may_come_in_a_form_and_compressed(client: httpx.Client, recording: bytes) -> None:
+    request = client.build_request("POST", "/v1/recordings", files={"file": recording}, data={"words": "true"})
+    headers = {"Content-Type": request.headers["content-type"], "Content-Encoding": "gzip"}
+    answer = client.post("/v1/recordings", content=gzip.compress(request.read()), headers=headers).json()
+    assert_is_answer(answer)
+    assert all(segment["words"] for segment in answer["segments"] if segment["text"])
+
+
 def test_a_cancelled_job_ends(client: httpx.Client, recording: bytes) -> None:
     response = client.post("/v1/recordings", content=recording, headers={"Prefer": "respond-async"})
     location = response.headers["location"]
@@ -168,8 +177,10 @@ def test_a_cancelled_job_ends(client: httpx.Client, recording: bytes) -> None:
 def test_what_cannot_be_used_is_refused_with_its_kind(client: httpx.Client, recording: bytes) -> None:
     assert assert_problem(client.post("/v1/recordings", content=b"no audio"), 415)["type"].endswith("unsupported-audio")
     assert assert_problem(client.post("/v1/recordings", content=b""), 400)["type"].endswith("empty-body")
-    form = client.post("/v1/recordings", files={"file": recording})
-    assert assert_problem(form, 415)["type"].endswith("unsupported-media-type")
+    form = client.post("/v1/recordings", files={"file": recording}, data={"language": "nobody's"})
+    assert assert_problem(form, 422)["parameter"] == "language"
+    encoded = client.post("/v1/recordings", content=recording, headers={"Content-Encoding": "br"})
+    assert assert_problem(encoded, 415)["type"].endswith("unsupported-encoding")
     words = client.post("/v1/recordings?words=maybe", content=recording)
     assert assert_problem(words, 400)["parameter"] == "words"
     hook = client.post("/v1/recordings?webhook=ftp://localhost/", content=recording)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse
+from starlette.websockets import WebSocketDisconnect
 
 from amser import wire
+from amser.features import FRAMES_PER_SECOND
 from deployments.access.headers import SecurityHeaders
 from deployments.gateway.playground import router
 
@@ -79,12 +84,68 @@ class Site:
         received: envelopes.
         keys: the Authorization header of each request, or None.
         refuse: status of the next answers, before one that succeeds.
+        has_sockets: whether there is a route for speech while it is spoken.
+        cuts: numbers of messages after which the link of a socket is cut.
+        connections: sockets that were opened.
     """
 
     url: str = ""
     received: list[wire.Envelope] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     refuse: list[int] = field(default_factory=list)
+    has_sockets: bool = True
+    cuts: list[int] = field(default_factory=list)
+    connections: int = 0
+
+
+class Speaker:
+    """Speaks docs/stream.md from the side of the cluster, of one session; its answers are made up."""
+
+    def __init__(self, state: Site) -> None:
+        self._state = state
+        self._messages: list[bytes] = []  # of all utterances
+        self._first = 0  # of the one under way
+        self._utterance = 0
+
+    async def serve(self, socket: WebSocket) -> None:
+        """A socket, until the client closes it or it is cut."""
+        start = await socket.receive_json()
+        if "session" not in start:
+            self._messages, self._first, self._utterance = [], 0, 0
+        ready = {"type": "ready", "session": "one", "next": len(self._messages), "utterance": self._utterance}
+        await socket.send_json(ready)
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("bytes") is None:
+                said = json.loads(message["text"])
+                if said["type"] == "end":
+                    await self._end(socket, said, bytes.fromhex(start["header"]), start.get("language"))
+                continue
+            self._messages.append(message["bytes"])
+            if self._state.cuts and len(self._messages) >= self._state.cuts[0]:
+                self._state.cuts.pop(0)
+                await socket.close(1012)
+                return
+            await socket.send_json({"type": "ack", "next": len(self._messages), "first": self._first})
+            heard = {"stable": "So it ", "text": "So it was", "emotion": "happy", "confidence": 0.4, "uncertain": True}
+            await socket.send_json({"type": "partial", "utterance": self._utterance, **heard})
+
+    async def _end(self, socket: WebSocket, said: dict[str, Any], header: bytes, language: str | None) -> None:
+        if said["at"] <= self._first:
+            return
+        payload = header + b"".join(self._messages[self._first : said["at"]])
+        envelope = wire.Envelope(
+            codec="klt", profile="whisper80", frames=said["frames"], seconds=said["frames"] / FRAMES_PER_SECOND,
+            language=language, device_id="stream", utterance_id=uuid.uuid4(), captured_at=datetime.now(UTC),
+            payload=payload, unclamped=True,
+        )  # fmt: skip
+        self._state.received.append(envelope)
+        answer = answer_of(envelope, len(self._state.received))
+        final = {"type": "final", "utterance": self._utterance, "reason": "client", "next": said["at"]}
+        self._first, self._utterance = said["at"], self._utterance + 1
+        await socket.send_json({**final, "answer": answer})
 
 
 @contextmanager
@@ -105,6 +166,19 @@ def site(extra: Sequence[Any] = ()) -> Iterator[Site]:
         state.received.append(envelope)
         timing = ", ".join(f"{name};dur={value:g}" for name, value in STAGES.items())
         return JSONResponse(answer_of(envelope, len(state.received)), headers={"Server-Timing": timing})
+
+    speaker = Speaker(state)
+
+    @app.websocket("/v1/stream")
+    async def stream(socket: WebSocket) -> None:
+        state.keys += [each for each in socket.scope["subprotocols"] if each.startswith("bearer.")]
+        if not state.has_sockets:
+            await socket.close()
+            return
+        state.connections += 1
+        await socket.accept("amser.v1")
+        with suppress(WebSocketDisconnect):
+            await speaker.serve(socket)
 
     config = uvicorn.Config(SecurityHeaders(app), "127.0.0.1", 0, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)

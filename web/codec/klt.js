@@ -335,7 +335,7 @@ function checked(logMel) {
 }
 
 /** Two typed arrays of one type, one after the other. */
-function joined(first, second) {
+export function joined(first, second) {
   const both = new first.constructor(first.length + second.length);
   both.set(first);
   both.set(second, first.length);

@@ -1,6 +1,6 @@
 // The playground: what is heard goes to the worker, what the worker makes of it to the cluster, the answers onto the page.
 
-import { Cluster, Refused } from "./cluster.js";
+import { Cluster, Refused, stagesOf } from "./cluster.js";
 import { EmotionChart } from "./emotions.js";
 import { Listener } from "./listener.js";
 import { Words, showSent, showTimings, showTotals } from "./panels.js";
@@ -12,13 +12,32 @@ const find = (id) => document.getElementById(id);
 const deviceId = `web-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16).padStart(8, "0")}`;
 const chart = new EmotionChart(find("emotions"), find("legend"));
 const words = new Words();
-const cluster = new Cluster(() => find("key").value.trim());
-const totals = { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: true, refused: false };
+const key = () => find("key").value.trim();
+const cluster = new Cluster(key);
+// `spoken` and `live`: seconds that went out whole, and while they were spoken; `posted` and `streamed`: without an answer
+const NOTHING = { bytes: 0, frames: 0, spoken: 0, live: 0, posted: 0, streamed: 0, ended: true, refused: false };
+const totals = { ...NOTHING };
 let round = 0; // of recordings: what is late for an earlier one is not shown
 
 const listener = new Listener(settings, [find("original"), find("rebuilt")], {
   progress: ({ frames, round: of }) => heard(frames, of),
   utterance: (utterance) => send(utterance, utterance.round),
+  partial: (partial) => {
+    if (partial.round === round) words.saying(partial.start / FRAMES_PER_SECOND, partial);
+  },
+  waiting: ({ count, spoken, round: of }) => {
+    if (of !== round) return;
+    totals.live = spoken;
+    if (count > totals.streamed) recognising();
+    totals.streamed = count;
+    done();
+  },
+  answer: ({ utterance, answer, round: of }) => {
+    if (of === round) show(utterance, answer, Object.entries(answer.timings_ms));
+  },
+  failed: ({ start, problem, round: of }) => {
+    if (of === round) words.failed(start / FRAMES_PER_SECOND, problem.detail ?? problem.title);
+  },
   end: ({ frames, round: of }) => {
     if (of === round) totals.ended = true;
     heard(frames, of);
@@ -31,7 +50,7 @@ const listener = new Listener(settings, [find("original"), find("rebuilt")], {
 });
 
 function settings() {
-  return { step: find("step").value, language: find("language").value || null, deviceId, round };
+  return { step: find("step").value, language: find("language").value || null, deviceId, key: key(), round };
 }
 
 function heard(frames, of) {
@@ -42,7 +61,7 @@ function heard(frames, of) {
 
 function begin() {
   round += 1;
-  Object.assign(totals, { bytes: 0, frames: 0, spoken: 0, waiting: 0, ended: false, refused: false });
+  Object.assign(totals, NOTHING, { ended: false });
   words.clear();
   chart.clear();
   update();
@@ -50,31 +69,41 @@ function begin() {
 
 async function send(utterance, mine) {
   if (mine !== round) return;
-  const start = utterance.start / FRAMES_PER_SECOND;
-  totals.waiting += 1;
+  totals.posted += 1;
   totals.spoken += utterance.seconds;
-  if (!listener.listening && !totals.refused) say("The cluster recognises what was said…");
+  recognising();
   try {
     const { answer, serverTiming, milliseconds } = await cluster.recognise(utterance.envelope);
     if (mine !== round) return;
-    totals.bytes += utterance.envelope.length;
-    words.answered({ ...utterance, start }, answer);
-    chart.add(start, utterance.seconds, answer);
-    showTimings(utterance.timings, serverTiming, milliseconds);
-    showSent(utterance, Math.max(0, totals.frames / FRAMES_PER_SECOND - totals.spoken), Boolean(find("key").value.trim()));
-    totals.waiting -= 1;
+    totals.posted -= 1;
+    const { length } = utterance.envelope;
+    show({ ...utterance, bytes: length, sent: length, milliseconds }, answer, stagesOf(serverTiming));
     done();
   } catch (error) {
     if (mine !== round) return;
-    totals.waiting -= 1;
-    words.add(start, "not recognised", { quiet: true, details: [error.message] });
+    totals.posted -= 1;
+    words.failed(utterance.start / FRAMES_PER_SECOND, error.message);
     refused(error);
   }
+}
+
+function recognising() {
+  if (!listener.listening && !totals.refused) say("The cluster recognises what was said…");
+}
+
+function show(utterance, answer, stages) {
+  const start = utterance.start / FRAMES_PER_SECOND;
+  totals.bytes += utterance.sent;
+  words.answered({ ...utterance, start }, answer);
+  chart.add(start, utterance.seconds, answer);
+  showTimings(utterance.timings, stages, utterance.milliseconds);
+  const pauses = totals.frames / FRAMES_PER_SECOND - totals.spoken - totals.live;
+  showSent(utterance, Math.max(0, pauses), Boolean(key()));
   update();
 }
 
 function done() {
-  if (!totals.ended || totals.waiting || totals.refused) return; // why stays to be read
+  if (!totals.ended || totals.posted || totals.streamed || totals.refused) return; // why stays to be read
   say(words.isEmpty ? "Nobody was heard to speak: nothing was sent." : "Done.");
 }
 

@@ -42,7 +42,8 @@ export class Listener {
       await context.audioWorklet.addModule(new URL("./microphone-worklet.js", import.meta.url));
       const node = new AudioWorkletNode(context, "amser-microphone", { numberOfOutputs: 0 });
       const { port1, port2 } = new MessageChannel();
-      this.#worker.postMessage({ type: "begin", rate: context.sampleRate, settings: this.#settings() });
+      const settings = { ...this.#settings(), live: true };
+      this.#worker.postMessage({ type: "begin", rate: context.sampleRate, settings });
       this.#worker.postMessage({ type: "port", port: port2 }, [port2]);
       node.port.postMessage({ port: port1 }, [port1]);
       context.createMediaStreamSource(stream).connect(node);

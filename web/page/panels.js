@@ -1,7 +1,6 @@
 // The panels around an answer: bytes, words, stages, and what was sent.
 
 import { HEADER_BYTES } from "../codec/envelope.js";
-import { stagesOf } from "./cluster.js";
 import { inWords } from "./emotions.js";
 
 const WAV_HEADER = 44; // bytes
@@ -41,12 +40,14 @@ export function showTotals(sent, seconds) {
 /** An utterance in the list of words, which is in order of time. */
 export class Words {
   #list = find("words");
+  #saying = null; // the row of what is said now
 
   get isEmpty() {
     return !this.#list.childElementCount;
   }
 
   clear() {
+    this.#saying = null;
     this.#list.replaceChildren();
     find("no-words").hidden = false;
   }
@@ -54,6 +55,8 @@ export class Words {
   /** `text` at a second, with what the chip says; `name` is the class of its colour. */
   add(start, text, { chip = "", name = "", unsure = false, quiet = false, details = [] } = {}) {
     find("no-words").hidden = true;
+    this.#saying?.remove();
+    this.#saying = null;
     const item = document.createElement("li");
     const time = item.appendChild(document.createElement("time"));
     time.textContent = clock(start);
@@ -72,8 +75,30 @@ export class Words {
     this.#list.parentElement.scrollTop = this.#list.scrollHeight;
   }
 
+  /** What is said at a second, so far; the part behind `stable` may still change, so that nobody is read to from it. */
+  saying(start, { stable, text, emotion, confidence, uncertain }) {
+    if (!this.#saying) {
+      this.add(start, "", { chip: "…" });
+      this.#saying = this.#list.lastElementChild;
+      this.#saying.setAttribute("aria-hidden", "true");
+      this.#saying.className = "saying";
+    }
+    const [, words, what] = this.#saying.children;
+    const may = document.createElement("span");
+    may.className = "quiet";
+    may.textContent = text.slice(stable.length);
+    words.replaceChildren(stable, may);
+    what.firstElementChild.textContent = emotion ? `${inWords({ emotion, confidence, uncertain })}…` : "…";
+    this.#list.parentElement.scrollTop = this.#list.scrollHeight;
+  }
+
+  /** Why an utterance has no answer. */
+  failed(start, why) {
+    this.add(start, "not recognised", { quiet: true, details: [why] });
+  }
+
   /** The answer to an utterance. */
-  answered({ start, seconds, envelope }, answer) {
+  answered({ start, seconds, bytes }, answer) {
     const silent = answer.speech === "none";
     const doubtful = answer.speech === "doubtful" ? ["words in doubt"] : [];
     const left = answer.degraded.map((stage) => `without ${TITLES[stage] ?? stage}`);
@@ -82,14 +107,13 @@ export class Words {
       name: answer.emotion ?? "",
       unsure: answer.uncertain,
       quiet: silent || !answer.transcript.text,
-      details: [`${inBytes(envelope.length)} for ${seconds.toFixed(1)} s`, ...doubtful, ...left],
+      details: [`${inBytes(bytes)} for ${seconds.toFixed(1)} s`, ...doubtful, ...left],
     });
   }
 }
 
-/** The stages of an utterance: on this device, on the way, on the cluster. */
-export function showTimings(here, serverTiming, milliseconds) {
-  const timed = stagesOf(serverTiming);
+/** The stages of an utterance, [name, milliseconds] each: on this device, on the way, on the cluster. */
+export function showTimings(here, timed, milliseconds) {
   const total = timed.find(([stage]) => stage === "total")?.[1] ?? 0;
   const waits = timed.filter(([stage]) => stage.endsWith(BEFORE_A_STAGE));
   const waiting = waits.reduce((sum, [, duration]) => sum + duration, 0);
@@ -116,19 +140,31 @@ export function showTimings(here, serverTiming, milliseconds) {
   );
 }
 
-/** What the latest envelope held, and what stayed. `pauses` are seconds of which nothing was sent. */
-export function showSent({ envelope, payloadBytes, frames, seconds, step, deviceId, utteranceId, capturedAt, language }, pauses, hasKey) {
-  const around = envelope.length - payloadBytes;
-  list("sent", [
-    ["Envelope", `${inBytes(envelope.length)}, once`],
-    ["Spectrogram, compressed", `${inBytes(payloadBytes)} (klt ${step}, ${frames} frames)`],
-    ["Header and checksum", `${inBytes(around)} (${HEADER_BYTES} + ${around - HEADER_BYTES - 4} + 4)`],
-    ["Device", `${deviceId}, new on every visit`],
-    ["Utterance", utteranceId],
-    ["Begin", capturedAt.toISOString()],
-    ["Language", language ?? "not said"],
-    ["Key", hasKey ? "yours, as a header" : "none"],
-  ]);
+/** What went out for the latest utterance, and what stayed. `pauses` are seconds of which nothing was sent. */
+export function showSent(utterance, pauses, hasKey) {
+  const { envelope, payload, frames, seconds, step, deviceId, utteranceId, capturedAt, language } = utterance;
+  const spectrogram = `${inBytes(payload.length)} (klt ${step}, ${frames} frames)`;
+  const languageRow = ["Language", language ?? "not said"];
+  if (envelope) {
+    const around = envelope.length - payload.length;
+    list("sent", [
+      ["Envelope", `${inBytes(envelope.length)}, once`],
+      ["Spectrogram, compressed", spectrogram],
+      ["Header and checksum", `${inBytes(around)} (${HEADER_BYTES} + ${around - HEADER_BYTES - 4} + 4)`],
+      ["Device", `${deviceId}, new on every visit`],
+      ["Utterance", utteranceId],
+      ["Begin", capturedAt.toISOString()],
+      languageRow,
+      ["Key", hasKey ? "yours, as a header" : "none"],
+    ]);
+  } else {
+    list("sent", [
+      ["Spectrogram, compressed", `${spectrogram}, over a socket while you spoke`],
+      ["Device", "not said"],
+      languageRow,
+      ["Key", hasKey ? "yours, once a connection" : "none"],
+    ]);
+  }
   list("kept", [
     ["The sound itself", `${inBytes(wavBytes(seconds))} as WAV: not sent`],
     ["Phase, and the detail between 80 bands", "not sent"],
@@ -138,7 +174,7 @@ export function showSent({ envelope, payloadBytes, frames, seconds, step, device
   ]);
   const hex = find("hex");
   hex.hidden = false;
-  hex.textContent = hexOf(envelope);
+  hex.textContent = hexOf(envelope ?? payload);
 }
 
 function list(id, rows) {

@@ -1,12 +1,15 @@
 // Samples → spectrogram, utterances, envelopes: all of the computing, off the page's own thread.
 //
 // In:  {type: "canvases", heard, rebuilt}  to draw on
-//      {type: "begin", rate, settings}     a recording of any sample rate; settings: {step, language, deviceId, round}
+//      {type: "begin", rate, settings}     a recording of any sample rate; settings: {step, language, deviceId, key,
+//                                          round}, and `live` where it is spoken now and may go over a socket
 //      {type: "port", port}                where the microphone's samples will come from
 //      {type: "samples", samples}, {type: "end"}
 //      {type: "file", buffer, settings}    a whole file; {type: "decoded", rate, channels, settings} where it is no WAV
 // Out: {type: "progress", frames}          heard so far
-//      {type: "utterance", …}              see `send`
+//      {type: "utterance", …}              an envelope for the cluster, see `send`
+//      {type: "partial", start, …}, {type: "answer", …}, {type: "failed", start, problem}, {type: "waiting", count}
+//                                          of the socket, see `live.js`
 //      {type: "end", frames}, {type: "undecoded", buffer}, {type: "trouble", message}
 // Each has the `round` of the settings that came with its recording.
 
@@ -14,6 +17,7 @@ import {
   BANDS, HOP_LENGTH, Resampler, SAMPLE_RATE, StreamingLogMel, clampToFloor, decode, encode, pack,
 } from "../amser-codec.js";
 import { pixelsOf } from "./colours.js";
+import { Live } from "./live.js";
 import { Spectrogram } from "./spectrogram.js";
 import { Utterances } from "./utterances.js";
 import { readWav } from "./wav.js";
@@ -64,16 +68,40 @@ const handlers = {
 
 function begin(rate, settings, frames) {
   spectrogram.begin(frames);
+  const startedAt = Date.now();
   recording = {
     settings,
     resampler: new Resampler(rate),
     logMel: new StreamingLogMel(),
-    utterances: new Utterances(),
+    live: settings.live ? live(settings, startedAt) : null,
+    utterances: new Utterances(settings.live),
     frames: 0,
     loudest: FAINTEST_PEAK,
     spent: 0, // ms for the log-Mel since the last utterance
-    startedAt: Date.now(),
+    startedAt,
   };
+}
+
+/** Where its answers go: told of with the recording's round, also when another one has begun. */
+function live(settings, startedAt) {
+  const { round } = settings;
+  const tellOf = (message) => self.postMessage({ ...message, round });
+  return new Live(settings, {
+    partial: (start, { stable, text, emotion, confidence, uncertain }) =>
+      tellOf({ type: "partial", start, stable, text, emotion, confidence, uncertain }),
+    answer: ({ start, frames, ...spoken }, answer) =>
+      tellOf({ type: "answer", utterance: { ...about(settings, startedAt, start, frames), ...spoken }, answer }),
+    failed: (start, problem) => tellOf({ type: "failed", start, problem }),
+    waiting: (count, frames) => tellOf({ type: "waiting", count, spoken: frames / FRAMES_PER_SECOND }),
+    rebuilt: (frame, logMel) => {
+      if (recording?.settings === settings) rebuilt(frame, logMel);
+    },
+    lost: (utterances) => utterances.forEach((utterance) => post(settings, startedAt, utterance)),
+  });
+}
+
+function rebuilt(frame, logMel) {
+  if (logMel.length) spectrogram.sent(frame, logMel.length / BANDS, pixelsOf(logMel, recording.loudest));
 }
 
 function whole({ rate, channels }, settings) {
@@ -93,7 +121,8 @@ function end() {
   const started = performance.now();
   show(recording.logMel.push(recording.resampler.finish()), started);
   show(recording.logMel.finish(), performance.now());
-  recording.utterances.finish().forEach(send);
+  recording.utterances.finish().forEach(ended);
+  recording.live?.finish();
   tell({ type: "end", frames: recording.frames });
   recording = null;
 }
@@ -108,30 +137,36 @@ function show(frames, started) {
   if (Math.floor(recording.frames / TOLD_EVERY) > Math.floor((recording.frames - count) / TOLD_EVERY)) {
     tell({ type: "progress", frames: recording.frames });
   }
-  recording.utterances.push(frames).forEach(send);
+  recording.utterances.push(frames).forEach(ended);
+  const more = recording.live?.isOpen ? recording.utterances.live() : null;
+  if (more) recording.live.push(more);
 }
 
-/** An utterance: its envelope for the cluster; beside the spectrogram, what the cluster will see of it. */
-function send({ start, frames: unclamped }) {
-  const { settings, startedAt, spent, loudest } = recording;
-  const frames = unclamped.length / BANDS;
-  const seconds = frames / FRAMES_PER_SECOND;
-  const clock = [performance.now()];
-  const payload = encode(clampToFloor(unclamped), settings.step);
-  const utteranceId = uuid();
-  const capturedAt = new Date(startedAt + (1000 * start) / FRAMES_PER_SECOND);
-  const { deviceId, language } = settings;
-  const envelope = pack({ payload, frames, seconds, deviceId, language, utteranceId, capturedAt });
-  clock.push(performance.now());
-  spectrogram.sent(start, frames, pixelsOf(decode(payload, frames), loudest));
-  tell(
-    {
-      type: "utterance", start, frames, seconds, utteranceId, capturedAt, deviceId, language, step: settings.step,
-      payloadBytes: payload.length, envelope, timings: { "log-mel": spent, klt: clock[1] - clock[0] },
-    },
-    [envelope.buffer],
-  );
+/** An utterance is over: the socket has most of it, or it goes whole. */
+function ended(utterance) {
+  const { live, settings, startedAt, spent } = recording;
   recording.spent = 0;
+  if (live?.isOpen && live.end({ ...utterance, spent })) return;
+  const payload = post(settings, startedAt, { ...utterance, spent });
+  rebuilt(utterance.start, decode(payload, utterance.frames.length / BANDS));
+}
+
+/** Its envelope, for the cluster; returns the payload. */
+function post(settings, startedAt, { start, frames: unclamped, timings, spent = timings["log-mel"] }) {
+  const started = performance.now();
+  const payload = encode(clampToFloor(unclamped), settings.step);
+  const utterance = about(settings, startedAt, start, unclamped);
+  const envelope = pack({ ...utterance, payload });
+  const took = { "log-mel": spent, klt: performance.now() - started };
+  const message = { type: "utterance", ...utterance, payload, envelope, timings: took, round: settings.round };
+  self.postMessage(message, [envelope.buffer]);
+  return payload;
+}
+
+function about({ deviceId, language, step }, startedAt, start, logMel) {
+  const frames = logMel.length / BANDS;
+  const capturedAt = new Date(startedAt + (1000 * start) / FRAMES_PER_SECOND);
+  return { start, frames, seconds: frames / FRAMES_PER_SECOND, deviceId, language, step, capturedAt, utteranceId: uuid() };
 }
 
 /** The mean of the channels, or the loudest where they cancel each other. */

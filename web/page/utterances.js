@@ -15,9 +15,16 @@ const PAUSE = 80; // frames, 0.8 s, end it
 const PADDING = 20; // frames kept around it
 const LEAST_SPEECH = 15; // loud frames; less is a click
 const LONGEST = 1500; // frames, 15 s; longer ones are cut at their quietest frame
+const LONG = 1000; // live: from 10 s on the next gap between words ends it, since what is quietest is not known yet
+const GAP = 15;
 
-/** Cuts the frames of one recording. `push` and `finish` return utterances: {start, frames} with frame-major log-Mel. */
+/**
+ * Cuts the frames of one recording. `push` and `finish` return utterances: {start, frames, rest}, with frame-major log-Mel
+ * in `frames`; `rest` are those of them that `live` has not returned. `isLive`: what was returned is not taken back.
+ */
 export class Utterances {
+  #isLive;
+  #live = 0; // number of the frame that `live` returns next
   #frames = []; // Float32Array(80) each, from frame `#first` on
   #first = 0;
   #loudness = []; // of the frames held
@@ -28,6 +35,10 @@ export class Utterances {
   #quiet = 0; // frames since the last loud one
   #peak = -Infinity;
   #noise = -Infinity;
+
+  constructor(isLive = false) {
+    this.#isLive = isLive;
+  }
 
   /** Whether an utterance is under way. */
   get speaking() {
@@ -41,6 +52,16 @@ export class Utterances {
       if (utterance) found.push(utterance);
     }
     return found;
+  }
+
+  /** {start, frames} that an utterance under way has got for sure since the last call; null where there are none. */
+  live() {
+    if (!this.speaking || this.#loud < LEAST_SPEECH) return null;
+    const until = this.#first + this.#frames.length - Math.max(0, this.#quiet - PADDING);
+    if (until <= this.#live) return null;
+    const frames = this.#between(this.#live, until);
+    this.#live = until;
+    return { start: this.#start, frames };
   }
 
   finish() {
@@ -59,6 +80,7 @@ export class Utterances {
       const recent = this.#flags.slice(-BEGIN_OF).filter(Boolean).length;
       if (recent >= BEGIN) {
         this.#start = Math.max(this.#first, now - BEGIN_OF - PADDING);
+        this.#live = this.#start;
         this.#loud = recent;
         this.#quiet = 0;
       } else {
@@ -73,10 +95,11 @@ export class Utterances {
       this.#end();
       return utterance;
     }
-    if (now - this.#start < LONGEST) return null;
-    const utterance = this.#cut(this.#quietest(now));
+    const length = now - this.#start;
+    if (length < LONGEST && !(this.#isLive && length >= LONG && this.#quiet >= GAP)) return null;
+    const utterance = this.#cut(this.#isLive ? now : this.#quietest(now));
     this.#start = utterance.start + utterance.frames.length / BANDS;
-    this.#loud = LEAST_SPEECH;
+    this.#loud = this.#flags.filter(Boolean).length; // what is left of them
     return utterance;
   }
 
@@ -91,13 +114,19 @@ export class Utterances {
   }
 
   #cut(end) {
-    const from = this.#start - this.#first;
-    const frames = this.#frames.slice(from, end - this.#first);
-    const logMel = new Float32Array(frames.length * BANDS);
-    frames.forEach((frame, at) => logMel.set(frame, at * BANDS));
-    const utterance = { start: this.#start, frames: logMel };
+    const frames = this.#between(this.#start, end);
+    const rest = this.#between(this.#live, end);
+    const utterance = { start: this.#start, frames, rest };
+    this.#live = end;
     this.#forget(end);
     return utterance;
+  }
+
+  #between(begin, end) {
+    const frames = this.#frames.slice(begin - this.#first, end - this.#first);
+    const logMel = new Float32Array(frames.length * BANDS);
+    frames.forEach((frame, at) => logMel.set(frame, at * BANDS));
+    return logMel;
   }
 
   #quietest(now) {

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,74 +20,28 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from amser.client.credentials import bearer
 from amser.client.frontend import StreamingLogMel
-from amser.codecs.klt import DEFAULT_PROFILE, HEADER, STREAM, USUAL_LEVEL, StreamEncoder, step_index
+from amser.client.stream.messages import (
+    Busy,
+    End,
+    Event,
+    StreamFailed,
+    StreamSettings,
+    ended,
+    event_of,
+    given_up,
+    refused,
+)
+from amser.codecs.klt import HEADER, STREAM, USUAL_LEVEL, StreamEncoder, step_index
 from amser.codecs.klt_tables import BASIS_VERSION, level_index
 from amser.features import AudioError
 
 PROTOCOL: Final = "amser.v1"
 MESSAGE_SAMPLES: Final = 5120  # 320 ms: fewer messages cost fewer bytes, and words come a little later
-LONGEST_PAUSE_S: Final = 5.0  # between two attempts to connect
+FIRST_PAUSE_S: Final = 0.1  # between two attempts to connect; twice as long each time
+LONGEST_PAUSE_S: Final = 5.0
 LIVES_S: Final = 10.0  # between two signs of life, also in a pause
+WINDOW: Final = 32  # messages that may be on their way: more would only fill buffers of a proxy
 FULL_SCALE: Final = 32767
-
-Ends = Literal["client", "cluster"]
-
-
-class StreamFailed(Exception):  # noqa: N818 - an error by its base class
-    """The cluster has ended the stream, or cannot be reached. `problem` is what it said, if it did."""
-
-    def __init__(self, text: str, problem: dict[str, Any] | None = None) -> None:
-        super().__init__(text)
-        self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """How a stream is sent.
-
-    Attributes:
-        url: of the cluster, such as `http://localhost:8000`.
-        key: of the operator's.
-        format: `klt` sends about 3 kbit/s, `pcm16` 256.
-        step: of klt: a name or an index, see `amser.codecs.klt`.
-        ends: who says that an utterance has ended; the cluster does after a pause.
-        language: that is spoken; None has it detected.
-        emotions: classes that answers are restricted to.
-        words: whether answers have the words one by one, with their times.
-        frontend: of the log-Mel, see `amser.client.frontend`.
-        give_up_s: without a connection, after which the stream fails.
-        trusted: certificates of a cluster with TLS.
-    """
-
-    url: str = "http://localhost:8000"
-    key: str | None = None
-    format: Literal["klt", "pcm16"] = "klt"
-    step: int | str = DEFAULT_PROFILE
-    ends: Ends = "client"
-    language: str | None = None
-    emotions: str | None = None
-    words: bool = False
-    frontend: str = "asrfront"
-    give_up_s: float = 60.0
-    trusted: ssl.SSLContext | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What the cluster says."""
-
-    type: str  # `partial`, `final` or `failed` (an utterance that cannot be used)
-    utterance: int
-    text: str  # so far, or of the whole utterance
-    stable: str  # the part of a partial text that does not change any more
-    emotion: str | None  # None where it is not known, or nobody speaks
-    confidence: float  # calibrated probability that it is right
-    document: dict[str, Any]  # everything; of a final, `answer` is that of the upload route
-
-
-class _End(NamedTuple):
-    at: int
-    frames: int | None
 
 
 class StreamClient:
@@ -104,8 +56,9 @@ class StreamClient:
         self._kept: deque[bytes] = deque()  # messages that may be wanted again
         self._first = 0  # number of the first of them
         self._sent = 0  # number of the next message that goes out over this connection
-        self._ends: deque[_End] = deque()  # of utterances without an answer
-        self._ends_sent = 0
+        self._acknowledged = 0  # number of the first message that may still be on its way
+        self._ends: deque[End] = deque()  # of utterances without an answer
+        self._end_sent = False  # that of the first; a second one would hide it where there was no room for the first
         self._ended_at = 0
         self._utterance = 0  # whose answer comes next
         self._session: str | None = None
@@ -115,6 +68,7 @@ class StreamClient:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._goes_on = False  # something was taken over this connection
         self.bytes_sent = 0
         self.connections = 0
 
@@ -159,7 +113,7 @@ class StreamClient:
         if at == self._ended_at:
             return False
         self._ended_at = at
-        self._ends.append(_End(at, frames))
+        self._ends.append(End(at, frames))
         self._wake.set()
         return True
 
@@ -218,9 +172,10 @@ class StreamClient:
 
     async def _connected(self) -> None:
         loop = asyncio.get_running_loop()
-        pause_s, lost_at = 0.1, loop.time()
+        pause_s, lost_at = FIRST_PAUSE_S, loop.time()
         while not self._closing:
             error: Exception
+            again_s, began, self._goes_on = 0.0, False, False
             try:
                 async with connect(
                     self._address(),
@@ -232,23 +187,24 @@ class StreamClient:
                 ) as self._connection:
                     self.connections += 1
                     await self._started(self._connection)
-                    pause_s, lost_at = 0.1, loop.time()
+                    began = True
                     await self._exchange(self._connection)
-                    self.last_cut = f"closed with {self._connection.close_code}"
-                    lost_at = loop.time()
-                    continue
-            except InvalidStatus as refused:
-                again = refused.response.headers.get("Retry-After")
-                if again is None and refused.response.status_code < 500:
-                    self._events.put_nowait(_refused(refused))
+            except InvalidStatus as denied:
+                again = denied.response.headers.get("Retry-After")
+                if again is None and denied.response.status_code < 500:
+                    self._events.put_nowait(refused(denied))
                     return
-                error, pause_s = refused, max(pause_s, float(again or 0))
+                error, again_s = denied, float(again or 0)
+            except Busy as busy:
+                error, self.last_cut, again_s, began = busy, str(busy), busy.again_s, self._goes_on
             except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError) as cut:
                 error, self.last_cut = cut, f"{type(cut).__name__}: {cut}"
-            if loop.time() - lost_at > self._settings.give_up_s:
-                self._events.put_nowait(StreamFailed(f"the cluster cannot be reached: {type(error).__name__}"))
+            if began:
+                pause_s, lost_at = FIRST_PAUSE_S, loop.time()
+            if loop.time() + again_s - lost_at > self._settings.give_up_s:
+                self._events.put_nowait(given_up(error))
                 return
-            await asyncio.sleep(min(pause_s, LONGEST_PAUSE_S))
+            await asyncio.sleep(max(again_s, min(pause_s, LONGEST_PAUSE_S)))
             pause_s *= 2
         self._events.put_nowait(None)
 
@@ -272,11 +228,12 @@ class StreamClient:
         await self._write(connection, json.dumps(start, separators=(",", ":")))
         ready = json.loads(await asyncio.wait_for(connection.recv(), self._settings.give_up_s))
         if ready["type"] == "error":
-            raise _ended(ready)
-        self._session, self._sent, self._ends_sent = ready["session"], ready["next"], 0
+            raise ended(ready)
+        self._session, self._sent, self._end_sent = ready["session"], ready["next"], False
+        self._acknowledged = self._sent
 
-    async def _exchange(self, connection: ClientConnection) -> None:
-        """Until the connection ends; raises ConnectionClosed where it is cut."""
+    async def _exchange(self, connection: ClientConnection) -> NoReturn:
+        """Until the connection ends; raises ConnectionClosed then."""
         writing = asyncio.create_task(self._write_on(connection))
         try:
             async for text in connection:
@@ -284,21 +241,20 @@ class StreamClient:
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)  # it fails of the cut too, which is told below
-        if connection.close_code not in (1000, 1001):
-            raise ConnectionClosed(connection.protocol.close_rcvd, connection.protocol.close_sent)
+        raise ConnectionClosed(connection.protocol.close_rcvd, connection.protocol.close_sent)
 
     async def _write_on(self, connection: ClientConnection) -> None:
         while True:
             self._wake.clear()
             while self._next_due() is not None:
                 due = self._next_due()
-                if isinstance(due, _End):
+                if isinstance(due, End):
                     end: dict[str, Any] = {"type": "end", "at": due.at}
                     await self._write(
                         connection,
                         json.dumps(end | ({"frames": due.frames} if due.frames else {}), separators=(",", ":")),
                     )
-                    self._ends_sent += 1
+                    self._end_sent = True
                 elif due is not None:
                     self._sent += 1
                     await self._write(connection, due)
@@ -307,9 +263,11 @@ class StreamClient:
             except TimeoutError:
                 await self._write(connection, '{"type":"ping"}')
 
-    def _next_due(self) -> bytes | _End | None:
-        if self._ends_sent < len(self._ends) and self._ends[self._ends_sent].at <= self._sent:
-            return self._ends[self._ends_sent]
+    def _next_due(self) -> bytes | End | None:
+        if self._ends and not self._end_sent and self._ends[0].at <= self._sent:
+            return self._ends[0]
+        if self._sent >= self._acknowledged + WINDOW:
+            return None
         at = self._sent - self._first
         return self._kept[at] if 0 <= at < len(self._kept) else None
 
@@ -320,48 +278,33 @@ class StreamClient:
     def _read(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "ack":
+            self._acknowledged, self._goes_on = message["next"], True
             self._drop(message["first"])
+            self._wake.set()
         elif kind == "partial":
-            self._events.put_nowait(_event(message, message["text"], message["stable"], message))
+            self._events.put_nowait(event_of(message, message["text"], message["stable"], message))
         elif kind in ("final", "failed"):
             if message["utterance"] != self._utterance:
                 return
             self._utterance += 1
+            self._goes_on = True
             while self._ends and self._ends[0].at <= message["next"]:
                 self._ends.popleft()
-                self._ends_sent = max(0, self._ends_sent - 1)
             self._drop(message["next"])
+            self._end_again()
             answer = message.get("answer", {})
             text = answer.get("transcript", {}).get("text", "")
-            self._events.put_nowait(_event(message, text, text, answer))
+            self._events.put_nowait(event_of(message, text, text, answer))
         elif kind == "refused":
             asyncio.get_running_loop().call_later(message["again_s"], self._end_again)
         elif kind == "error":
-            raise _ended(message)
+            raise ended(message)
 
     def _end_again(self) -> None:
-        self._ends_sent = 0
+        self._end_sent = False
         self._wake.set()
 
     def _drop(self, first: int) -> None:
         while self._kept and self._first < first:
             self._kept.popleft()
             self._first += 1
-
-
-def _event(message: dict[str, Any], text: str, stable: str, of: dict[str, Any]) -> Event:
-    return Event(
-        message["type"], message["utterance"], text, stable, of.get("emotion"), of.get("confidence", 0.0), message
-    )
-
-
-def _ended(message: dict[str, Any]) -> StreamFailed:
-    problem = message["problem"]
-    return StreamFailed(f"{problem['title']}: {problem['detail']}", problem)
-
-
-def _refused(error: InvalidStatus) -> StreamFailed:
-    try:
-        return _ended({"problem": json.loads(error.response.body or b"")})
-    except (ValueError, KeyError, TypeError):
-        return StreamFailed(f"the cluster answered {error.response.status_code}")

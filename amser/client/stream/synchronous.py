@@ -10,7 +10,8 @@ from contextlib import suppress
 
 from numpy.typing import ArrayLike
 
-from amser.client.stream.asynchronous import Event, StreamClient, StreamSettings
+from amser.client.stream.asynchronous import StreamClient
+from amser.client.stream.messages import Event, StreamSettings
 
 
 def stream(pieces: Iterable[ArrayLike], settings: StreamSettings = StreamSettings()) -> Iterator[Event]:  # noqa: B008

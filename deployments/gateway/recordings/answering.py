@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from contextlib import asynccontextmanager, nullcontext, suppress
 from http import HTTPStatus
 from typing import BinaryIO, Final
 
@@ -26,12 +26,14 @@ from deployments.gateway.preferences import (
     Preferences,
     read_language,
     read_preferences,
+    with_fields,
 )
 from deployments.gateway.problems import Refusal, refusal_of
 from deployments.gateway.recordings.jobs import Asked, Jobs, job_store
 from deployments.gateway.recordings.recognition import Recordings
 from deployments.gateway.recordings.store.base import Job, JobsFull
 from deployments.gateway.recordings.webhooks import WEBHOOK, Webhooks
+from deployments.gateway.uploads.bodies import check_encoding, is_folded, read_recording
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.replica.deadline import NEVER, remaining
 from deployments.settings import Settings
@@ -41,7 +43,6 @@ from deployments.telemetry.requests import RequestRecord, Telemetry
 ROUTE: Final = "/v1/recordings"
 LATER: Final = "respond-async"  # RFC 7240, 4.1
 POLL_AFTER_S: Final = 2
-MULTIPART: Final = "multipart/"
 ANY_CODEC: Final = "recording"  # in metrics; its format is known later
 RESERVE_S: Final = 1.0  # of the deadline, to say that it will be a job
 
@@ -74,6 +75,7 @@ class RecordingAnswering:
         self._answering, self._languages, self._emotions = answering, languages, emotions
         self._gate, self._telemetry = gate, telemetry
         self._bodies = RecordingBodies(settings.recordings.bodies)
+        self._unfolding = asyncio.Semaphore(settings.recordings.at_once)
         self._webhooks = Webhooks(settings.recordings.webhook)
         self.recordings = Recordings(settings, answering)
         store = job_store(settings)
@@ -139,23 +141,25 @@ class RecordingAnswering:
         )
         language = read_language(request.query_params.get(LANGUAGE), self._languages)
         webhook = self._webhooks.check(request.query_params.get(WEBHOOK))
-        media_type = request.headers.get("content-type", "")
-        if media_type.lower().startswith(MULTIPART):
-            raise refusal_of("unsupported-media-type", "a recording is no form", "the file itself as the body")
+        check_encoding(request.headers)
         visit = self._gate.visit()
         client = visit.client or client_of(request)
-        asked = Asked(
-            language=language,
-            emotions=preferences.emotions,
-            strict=preferences.strict,
-            words=bool(preferences.words),
-            webhook=webhook,
-            client=client,
-        )
-        async with self._bodies.read(request, self._settings.max_bytes) as (audio, size):
-            if not size:
-                raise refusal_of("empty-body", "the body is empty", "an audio file")
+        async with (
+            self._bodies.read(request, self._settings.max_bytes) as (body, size),
+            self._file(request, body) as (audio, fields),
+        ):
             record.received(ANY_CODEC, size)
+            preferences = with_fields(preferences, fields, self._emotions)
+            if fields.get(LANGUAGE) and LANGUAGE not in request.query_params:
+                language = read_language(fields[LANGUAGE], self._languages)
+            asked = Asked(
+                language=language,
+                emotions=preferences.emotions,
+                strict=preferences.strict,
+                words=bool(preferences.words),
+                webhook=webhook,
+                client=client,
+            )
             if self._jobs is None:
                 return await self._at_once(audio, preferences, asked, visit, record)
             self._jobs.start()
@@ -164,6 +168,15 @@ class RecordingAnswering:
         if LATER in wanted:
             return await self._accepted(self._jobs, job, record, LATER)
         return await self._awaited(self._jobs, job, asked, preferences, record)
+
+    @asynccontextmanager
+    async def _file(self, request: Request, body: BinaryIO) -> AsyncIterator[tuple[BinaryIO, dict[str, str]]]:
+        """The recording in a body, and the other fields of a form. Few are unfolded at once: each takes disk anew."""
+        async with (
+            self._unfolding if is_folded(request.headers) else nullcontext(),
+            read_recording(request, body, self._settings.max_bytes) as (file, fields),
+        ):
+            yield file, {name: values[-1] for name, values in fields.items()}
 
     async def _at_once(
         self, audio: BinaryIO, preferences: Preferences, asked: Asked, visit: Visit, record: RequestRecord

@@ -15,7 +15,7 @@ from deployments.gateway.recordings.documents import JobAnswer, RecordingAnswer
 from deployments.gateway.reference.api import KEY, SPEECH
 from deployments.gateway.reference.examples import JOB as JOB_EXAMPLE
 from deployments.gateway.reference.examples import RECORDING, answered, with_status
-from deployments.gateway.reference.parameters import Emotions, Language, Words, binary, body, size
+from deployments.gateway.reference.parameters import IN_A_FORM, Emotions, Language, Words, binary, body, size
 from deployments.recording_settings import RecordingSettings
 
 _PROBLEMS: Final = documented(
@@ -25,8 +25,9 @@ _OF_JOBS: Final = documented(HTTPStatus(status) for status in (401, 403, 404, 42
 _LIMITS: Final = RecordingSettings()  # an operator may set others
 _BODY: Final = body(
     f"An audio file of up to {size(_LIMITS.max_bytes)} and up to {_LIMITS.max_seconds / 3600:g} h; its first bytes "
-    "tell which format it has. `Prefer: respond-async` makes a job of it.",
-    binary("application/octet-stream"),
+    "tell which format it has. It is the body or a part of a form; either may be compressed with gzip. "
+    "`Prefer: respond-async` makes a job of it.",
+    binary("application/octet-stream") | IN_A_FORM,
 )
 _ACCEPTED: Final = with_status(
     202, "A job, under `Location`: it was asked for, or the answer was not ready in time.", job=JOB_EXAMPLE

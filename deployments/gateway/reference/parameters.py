@@ -88,10 +88,8 @@ _FORM: Final[dict[str, Any]] = {
         "words": {"type": "boolean"},
     },
 }
-UPLOAD: Final = {
-    **binary(*(f"audio/{name}" for name in AUDIO_TYPES)),
-    FORM: {"schema": _FORM},
-}
+IN_A_FORM: Final[dict[str, Any]] = {FORM: {"schema": _FORM}}
+UPLOAD: Final = binary(*(f"audio/{name}" for name in AUDIO_TYPES)) | IN_A_FORM
 
 
 def size(count: int) -> str:

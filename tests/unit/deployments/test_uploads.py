@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import time
+import tracemalloc
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ from recordings import audio_file, noise
 from starlette.requests import Request
 
 from deployments.gateway.problems import Refusal
-from deployments.gateway.uploads.bodies import MOST_MEMBERS, Upload, read_upload
+from deployments.gateway.uploads.bodies import MOST_MEMBERS, Upload, read_recording, read_upload
 
 WAV = audio_file(noise(0.5), "wav", "pcm_s16le")
 LARGEST = 1 << 20
@@ -102,3 +104,17 @@ async def test_what_is_wrong_with_a_form_is_told(options: dict[str, object], kin
         await uploaded(body, content_type=media_type)
     assert refused.value.kind.slug == kind
     assert "file" in str(refused.value.limit)
+
+
+async def test_a_recording_in_a_form_is_not_held_in_memory() -> None:
+    body, media_type = form(files={"file": ("long.wav", io.BytesIO(bytes(8 << 20)))}, data={"language": "en"})
+    headers = [(b"content-type", media_type.encode()), (b"content-encoding", b"gzip")]
+    request = Request({"type": "http", "headers": headers})
+    tracemalloc.start()
+    async with read_recording(request, io.BytesIO(gzip.compress(body)), 16 << 20) as (file, fields):
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert fields == {"language": ["en"]}
+        assert os.fstat(file.fileno()).st_size == 8 << 20
+        assert file.tell() == 0
+    assert most < 4 << 20

@@ -83,3 +83,19 @@ def test_the_example_of_the_page_prints_the_words(served: Site, tmp_path: Path, 
     (tmp_path / "example.mjs").write_text(f"import {{ readFileSync }} from 'node:fs';\n{read}{example}")
     done = subprocess.run(["node", "example.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "Utterance 1 was heard. happy\n"
+
+
+def test_the_example_of_a_stream_prints_the_words(served: Site, tmp_path: Path, speech: list[Waveform]) -> None:
+    node = ["node", "--experimental-websocket"]  # which Node 20 wants, and later ones take
+    if subprocess.run([*node, "-e", "WebSocket"], capture_output=True).returncode:
+        pytest.skip("this node has no WebSocket: 20.10 or later has one")
+    examples = [block.content for block in blocks("docs/browser.md") if block.language == "javascript"]
+    (example,) = [each for each in examples if "amser-stream.js" in each]
+    for name in ("amser-codec.js", "amser-stream.js"):
+        example = example.replace(f"./{name}", (ROOT / "web" / name).as_uri())
+    example = example.replace("http://localhost:8000/", served.url)
+    (tmp_path / "samples").write_bytes(resample(speech[0], SAMPLE_RATE, 48_000).astype("<f4").tobytes())
+    read = "const samples = new Float32Array(new Uint8Array(readFileSync('samples')).buffer);\n"
+    (tmp_path / "example.mjs").write_text(f"import {{ readFileSync }} from 'node:fs';\n{read}{example}")
+    done = subprocess.run([*node, "example.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "Utterance 1 was heard. happy"

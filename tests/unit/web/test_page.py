@@ -19,6 +19,7 @@ from javascript import CALLS, from_javascript, to_javascript_call
 from recordings import Waveform
 from starlette.routing import Route
 
+from amser import wire
 from amser.codecs import encode
 from amser.features import SAMPLE_RATE, log_mel
 
@@ -59,6 +60,8 @@ def page(browser: Any, served: Site) -> Iterator[Any]:
     served.received.clear()
     served.keys.clear()
     served.refuse.clear()
+    served.cuts.clear()
+    served.has_sockets, served.connections = True, 0
     context = browser.new_context(permissions=["microphone"], base_url=served.url)
     opened = context.new_page()
     trouble: list[str] = []
@@ -127,7 +130,11 @@ def test_the_microphone_is_heard_until_it_is_stopped(page: Any, served: Site) ->
     stop = page.get_by_role("button", name="Stop")
     stop.wait_for(timeout=PATIENCE_MS)
     before = script_s()
-    page.locator("#words li").first.wait_for(timeout=PATIENCE_MS)  # while it listens
+    saying = page.locator("#words .saying")
+    saying.get_by_text("So it was").wait_for(timeout=PATIENCE_MS)  # while it is said
+    assert "unsure (happy?), 40%…" in saying.inner_text()
+    assert saying.get_attribute("aria-hidden") == "true"  # it may change yet: the answer is read out
+    page.get_by_text("Utterance 1 was heard.").wait_for(timeout=PATIENCE_MS)
     page.wait_for_timeout(6000)
     spent_ms = 1000 * (script_s() - before)
     stop.click()
@@ -136,6 +143,50 @@ def test_the_microphone_is_heard_until_it_is_stopped(page: Any, served: Site) ->
     assert len(served.received) >= 2
     assert spent_ms / heard_s <= SCRIPT_MS
     assert page.get_by_role("button", name="Speak").is_visible()
+    assert served.connections == 1
+    assert saying.count() == 0
+    assert page.locator("#words li").count() == len(served.received)
+    for each in served.received:
+        assert is_streamed(each)
+        assert wire.decode_mel(each).shape == (80, each.frames)
+    assert sum(each.seconds for each in served.received) < heard_s - 1  # pauses stay here
+    assert 0.3 < float(page.inner_text("#bytes-share").removesuffix(" %")) < 2
+    assert "while you spoke" in page.inner_text("#sent")
+
+
+def speak(page: Any, utterances: int) -> None:
+    page.get_by_role("button", name="Speak").click()
+    page.get_by_text(f"Utterance {utterances} was heard.").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Stop").click()
+    finished(page)
+
+
+def is_streamed(envelope: wire.Envelope) -> bool:
+    return bool(envelope.payload[0] & 0x80)
+
+
+def test_after_a_cut_the_stream_goes_on_and_no_block_is_lost_or_doubled(page: Any, served: Site) -> None:
+    served.cuts += [3, 7]
+    speak(page, 2)
+    assert served.connections == 3
+    for each in served.received[:2]:
+        assert is_streamed(each)
+        assert wire.decode_mel(each).shape == (80, each.frames)  # raises where a block is missing, or there twice
+    assert page.locator("#words li").count() == len(served.received)
+
+
+def test_where_no_socket_is_to_be_had_utterances_go_whole(page: Any, served: Site) -> None:
+    served.has_sockets = False
+    speak(page, 1)
+    assert served.connections == 0
+    assert not any(map(is_streamed, served.received))
+
+
+def test_a_key_goes_to_the_socket_as_a_protocol(page: Any, served: Site) -> None:
+    page.locator("summary").click()
+    page.get_by_label("Key").fill("amser_secret")
+    speak(page, 1)
+    assert served.keys == ["bearer.amser_secret"]
 
 
 def test_what_the_browser_decodes_is_sent_too(page: Any, served: Site, tmp_path: Path, speech: list[Waveform]) -> None:
