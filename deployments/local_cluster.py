@@ -303,7 +303,7 @@ class LocalCluster:
 
         A process that dies of a signal says where on standard error.
         """
-        logs = folder.glob("session_*/logs/serve/*.log"), folder.glob("session_*/logs/worker-*.err")
+        logs = folder.glob("session_2*/logs/serve/*.log"), folder.glob("session_2*/logs/worker-*.err")
         with self.log.open("ab") as output:
             for part in (each for kind in logs for each in sorted(kind)):
                 if content := part.read_bytes()[-LARGEST_REPLICA_LOG:]:

@@ -104,12 +104,15 @@ class Cutting:
             raise refused
         return document, content
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Kills the process."""
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close()  # here and not in a thread: a transport belongs to its event loop, and uvloop's crashes
         else:
             self._connection.close()
+        await asyncio.to_thread(self._kill)
+
+    def _kill(self) -> None:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDS_WITHIN_S)
@@ -131,7 +134,7 @@ async def cutting(recording: BinaryIO, settings: RecordingSettings) -> AsyncIter
         try:
             yield under_way
         finally:
-            await asyncio.shield(asyncio.to_thread(under_way.end))
+            await asyncio.shield(under_way.end())
 
 
 def _start(recording: BinaryIO, samples: BinaryIO, settings: RecordingSettings) -> Cutting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_speech_without_a_pause_does_not_wait_for_its_end(waveform: Float32, mon
     spoken = SpeechDetector(default_model()).utterances(waveform, PAUSES)
     assert all(end - start <= PAUSES.longest_s for start, end in spoken)
     assert all(earlier[1] <= later[0] for earlier, later in zip(spoken, spoken[1:], strict=False))
+
+
+async def test_no_thread_touches_the_event_loop(waveform: Float32, tmp_path: Path) -> None:
+    """uvloop, which Serve runs, crashed of a transport that was closed in a thread; asyncio says so where it debugs."""
+    asyncio.get_running_loop().set_debug(True)
+    with file_of(waveform, tmp_path).open("rb") as file:
+        async with cutting(file, SETTINGS) as under_way:
+            await under_way.decode()
 
 
 async def test_a_recording_becomes_envelopes_in_order(waveform: Float32, tmp_path: Path) -> None:
