@@ -107,7 +107,7 @@ class Cutting:
     async def end(self) -> None:
         """Kills the process."""
         if self._writer is not None:
-            self._writer.close()  # here and not in a thread: a transport belongs to its event loop, and uvloop's crashes
+            self._writer.close()  # not in a thread: a transport belongs to its event loop, and uvloop's crashes
         else:
             self._connection.close()
         await asyncio.to_thread(self._kill)
