@@ -33,6 +33,7 @@ logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its f
 # A stage without room, or that is being replaced: it costs patience and no attempt
 AWAY: Final = (Overloaded, BackPressureError, RayActorError, DeploymentUnavailableError, OtherVersion)
 LONGEST_PAUSE_S: Final = 5.0
+CHARGED_S: Final = 30.0  # at a time
 GIVE_UP_AFTER_S: Final = 600.0  # of waiting for room for one segment
 
 Progress = Callable[[Share], Awaitable[None]]
@@ -41,6 +42,13 @@ Heard = Callable[[float], Awaitable[None]]
 
 async def _unheard(share: Share) -> None:
     """Nobody asks how far it is."""
+
+
+async def charge(heard: Heard, seconds: float) -> None:
+    """Has a client pay for speech and silence alike, as in an upload; in parts, since a limit may be of less."""
+    while seconds > 0:
+        await heard(min(seconds, CHARGED_S))
+        seconds -= CHARGED_S
 
 
 async def unlimited(seconds: float) -> None:
@@ -80,8 +88,8 @@ class Recordings:
             client: for admission's fairness.
             language: that is spoken, a code that the recogniser knows; None has it detected segment by segment.
             progress: called for each segment that is ready, in whatever order.
-            heard: awaited with the seconds of each segment before it is recognised: limits of a key slow a recording
-                down. What it raises ends the recording.
+            heard: awaited with the seconds of each segment, and of the silence before it, before it is recognised:
+                limits of a key slow a recording down. What it raises ends the recording.
             known: segments that have been recognised before, by index.
             longest_s: seconds, where less than the settings allow are wanted here.
 
@@ -94,27 +102,31 @@ class Recordings:
             if longest_s is not None and under_way.seconds > longest_s:
                 raise AudioTooLong(f"the recording has {under_way.seconds:.0f} s", f"up to {longest_s:g} s")
 
-            async def recognized_segment(index: int, piece: Piece) -> Segment:
+            async def recognized_segment(index: int, piece: Piece, silence_s: float) -> Segment:
                 if known and index in known:
                     return known[index]
-                await heard(piece.end - piece.start)
+                await charge(heard, silence_s + piece.end - piece.start)
                 return await self._segment(piece, preferences, client, language)
 
-            segments = await self._segments(under_way, recognized_segment, progress)
+            segments = await self._segments(under_way, recognized_segment, progress, heard)
         return whole(segments, under_way.seconds, under_way.warnings, language)
 
     async def _segments(
-        self, under_way: Cutting, recognize: Callable[[int, Piece], Awaitable[Segment]], progress: Progress
+        self,
+        under_way: Cutting,
+        recognize: Callable[[int, Piece, float], Awaitable[Segment]],
+        progress: Progress,
+        heard: Heard,
     ) -> list[Segment]:
         """Of all pieces; as many envelopes are in memory as are recognised at once, and one."""
         room = asyncio.Semaphore(self._settings.segments_at_once)
         ready: dict[int, Segment] = {}
         without_gap = 0  # segments from the begin that are ready
 
-        async def one(index: int, piece: Piece) -> None:
+        async def one(index: int, piece: Piece, silence_s: float) -> None:
             nonlocal without_gap
             try:
-                segment = await recognize(index, piece)
+                segment = await recognize(index, piece, silence_s)
             finally:
                 room.release()
             ready[index] = segment
@@ -123,14 +135,15 @@ class Recordings:
             end = ready[without_gap - 1].end if without_gap else 0.0
             await progress(Share(index, segment, min(1.0, end / under_way.seconds)))
 
-        index = 0
+        index, spoken_until_s = 0, 0.0
         try:
             async with asyncio.TaskGroup() as group:
                 await room.acquire()
                 async for piece in under_way.pieces():
-                    group.create_task(one(index, piece))
-                    index += 1
+                    group.create_task(one(index, piece, piece.start - spoken_until_s))
+                    index, spoken_until_s = index + 1, piece.end
                     await room.acquire()
+                await charge(heard, under_way.seconds - spoken_until_s)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [ready[each] for each in range(index)]
