@@ -77,7 +77,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.generator --devices 5000 --json $(RESULTS)/generator.json
 	$(BIN)/python -m benchmarks.telemetry --manifest $(SPEECH) --limit 8 --rounds 8 --json $(RESULTS)/telemetry.json
 	$(BIN)/python -m benchmarks.drills --json $(RESULTS)/drills.json
-	$(BIN)/python -m benchmarks.drills.soak --minutes 30 --json $(RESULTS)/soak.json
+	$(BIN)/python -m benchmarks.drills.soak --minutes 30 --rate 2 --json $(RESULTS)/soak.json
 	$(BIN)/python -m benchmarks.emotion --only cross --json $(RESULTS)/emotion_cross.json
 	$(BIN)/python -m training.train --protocol folds --folds-of ravdess --json $(RESULTS)/emotion_ravdess.json
 	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 4 --transports pcm --noise $(DATA)/noise/esc10.tsv \
