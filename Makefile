@@ -67,6 +67,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.realtime.word_times --manifest $(SPEECH) --json $(RESULTS)/word_times.json
 	$(BIN)/python -m benchmarks.realtime --clips 10 --cuts 100 --equal 24 --sockets 5 10 20 50 \
 		--json $(RESULTS)/realtime.json
+	$(BIN)/python -m benchmarks.recordings --manifest $(SPEECH) --minutes 6 60 --json $(RESULTS)/recordings.json
 	$(BIN)/python -m benchmarks.serving --manifest $(SPEECH) --limit 60 --clients 8 --rounds 3 --arrangement 2x1 \
 		--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json

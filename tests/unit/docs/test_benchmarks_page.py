@@ -415,6 +415,15 @@ def test_speech_over_a_socket() -> None:
     assert f"{routes['same']} of {routes['recordings']} recordings get the same" in prose("Speech over a socket")
 
 
+def test_recordings() -> None:
+    (table,) = tables("Recordings")
+    for row, cells in zip(rows("recordings.json"), table, strict=True):
+        sizes = [f"{row[f'{name}_mb_before']:,} → {row[f'{name}_mb']:,}" for name in ("gateway", "proxy")]
+        counts = [f"{row['minutes']:g}", str(row["segments"]), str(row["failed"])]
+        shares = [f"{row['times_real_time']:.1f}", f"{100 * row['wer']:.1f}"]
+        assert cells == [*counts, *shares, *sizes, f"{row['cutting_mb']:,}"]
+
+
 def test_the_cost_of_emotion() -> None:
     (row,) = rows("fusion_cost.json")
     words_ms, voice_ms, fusion_ms = (f"{row[f'{part}_cpu_ms']:.0f}" for part in ("words", "voice", "fusion"))
