@@ -20,6 +20,7 @@ from deployments.replica.health import HealthLimits
 from deployments.telemetry.settings import TelemetrySettings
 from models.emotion import prior
 from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.resolve import IN_PACKAGE, PACKAGE
 from models.whisper.engines import EngineName
 from models.whisper.recognizer import BATCH_SIZE
 
@@ -58,7 +59,7 @@ class RecognizerSettings(_Settings):
 class TextEncoderSettings(_Settings):
     """Words in their context (RoBERTa in the papers)."""
 
-    model: str = "all-mpnet-base-v2"
+    model: str = "all-minilm-l6-v2"
     """Name in the weight catalogue, a folder, or a Hugging Face id that is in the local cache already."""
     batch_size: int = Field(8, ge=1, le=128)
     """Texts that one forward pass takes."""
@@ -265,7 +266,8 @@ class Settings(_Settings):
     """Name in the weight catalogue, or a folder that spaCy loads; 300 wide."""
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     fusion_checkpoint: Path = DEFAULT_CHECKPOINT
-    """The trained network; it must have been trained with the encoders above."""
+    """The trained network; it must have been trained with the encoders above. `models:` begins the name of one that comes
+    with this package."""
     emotion_prior: prior.Setting | dict[str, float] = "balanced"
     """How often each emotion is to be expected: `balanced`, as the training has it; `acted`, the same; `conversation`,
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
@@ -279,6 +281,12 @@ class Settings(_Settings):
     telemetry: TelemetrySettings = TelemetrySettings()
     streams: StreamSettings = StreamSettings()
     """Sockets on which somebody speaks."""
+
+    @field_validator("fusion_checkpoint", mode="before")
+    @classmethod
+    def _in_package(cls, value: object) -> object:
+        named = isinstance(value, str) and value.startswith(IN_PACKAGE)
+        return PACKAGE / str(value).removeprefix(IN_PACKAGE) if named else value
 
     @field_validator("emotion_prior")
     @classmethod

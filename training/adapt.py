@@ -55,7 +55,7 @@ CAPTIONS = {
 }
 EXAMPLES = """
 examples:
-  python -m training.adapt --text-encoder all-minilm-l6-v2 --corpus corpora/ravdess.tsv --sentences goemotions/
+  python -m training.adapt --text-encoder all-mpnet-base-v2 --corpus corpora/ravdess.tsv --sentences goemotions/
   python -m training.adapt --text-encoder /models/roberta-base --corpus ravdess=/data/RAVDESS --sentences goemotions/
   python -m training.adapt --whisper whisper-tiny.en --corpus corpora/ravdess.tsv --sentences goemotions/
 

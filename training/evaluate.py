@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--whisper", default=RECOGNISER, metavar="MODEL", help=f"the recogniser (default: {RECOGNISER})"
     )
-    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-mpnet-base-v2)")
+    parser.add_argument("--text-encoder", metavar="MODEL", help="name, folder or id (default: all-minilm-l6-v2)")
     parser.add_argument("--word-vectors", metavar="MODEL", help="name, or folder of spaCy's (default: English)")
     parser.add_argument(
         "--codec",

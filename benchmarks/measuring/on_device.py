@@ -31,7 +31,7 @@ TEXTS: Final = (
     "",
     "The train leaves at ten.",
 )
-WHISPER, HEARS_SHORT, CONTEXT, FUSION_STATES = "whisper-base", "whisper-base-short", "all-mpnet-base-v2", 1536
+WHISPER, HEARS_SHORT, CONTEXT, FUSION_STATES = "whisper-base", "whisper-base-short", "all-minilm-l6-v2", 1536
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from models.weights import model_path
 
 SECOND: Final = "second"
 WEIGHTS: Final = "spacy-en-core-web-md"
-NOT_THERE: Final = "all-mpnet-base-v2"  # not on the second node
+NOT_THERE: Final = "all-minilm-l6-v2"  # not on the second node
 WITHIN_S: Final = 5.0
 CLIENTS: Final = 4
 

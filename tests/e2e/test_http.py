@@ -388,7 +388,7 @@ def test_the_models_are_named(client: httpx.Client) -> None:
     assert [each["id"] for each in listed["data"]] == ["whisper-base-short", "whisper-1"]
     models = listed["stages"]
     assert set(models) == {"mel", "asr", "text_embedding", "text_encoder", "fusion"}
-    assert models["text_encoder"]["model"] == "all-mpnet-base-v2"
+    assert models["text_encoder"]["model"] == "all-minilm-l6-v2"
     assert all(model["device"] in ("cpu", "cuda") for model in models.values())
 
 

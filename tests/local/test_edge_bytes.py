@@ -86,7 +86,7 @@ def test_word_vectors_cross_at_1200_bytes_a_word(transcript: Transcript) -> None
 
 
 def test_token_states_cross_at_3072_bytes_a_token(transcript: Transcript) -> None:
-    (features,) = ContextEncoder(model_path("all-mpnet-base-v2")).encode([transcript.text])
+    (features,) = ContextEncoder(model_path("all-minilm-l6-v2")).encode([transcript.text])
     assert 3 < len(features.tokens) < 60
     assert carried(Timed(features, 1.0)) < (3072 + 30) * len(features.tokens) + AROUND
 
@@ -101,7 +101,7 @@ def test_what_the_classifier_is_given_for_30_s_stays_below_the_limits() -> None:
     """Of throughput mode; and of what a Ray that is set up as docs/operations.md says sends with the call."""
     mel = Mel(np.zeros((80, 3000), np.float16), -1.5, 30.0, "en", "svd-f16", 10)
     words = TokenFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
-    context = TokenFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 768), np.float32))
+    context = TokenFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 384), np.float32))
     call = Call([to_plain(mel), to_plain(TextFeatures("en", words, context))], 1e9)
     assert carried(call) < 0.4 * LARGEST_RESULT
     assert carried(call) < 0.8 * LARGEST_INLINE

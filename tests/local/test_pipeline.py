@@ -35,7 +35,7 @@ from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 
-MODELS = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-mpnet-base-v2")
+MODELS = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def application(settings: Settings) -> Any:
 @pytest.fixture(scope="module")
 def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
     """The pipeline over the models themselves, with no deployment around them."""
-    whisper, hears_short, vectors, mpnet = (model_path(name) for name in MODELS)
+    whisper, hears_short, vectors, minilm = (model_path(name) for name in MODELS)
     recognizer, voice = WhisperRecognizer(CTranslate2Engine(hears_short)), VoiceEncoder(whisper)
-    words, context = WordVectors(vectors), ContextEncoder(mpnet)
+    words, context = WordVectors(vectors), ContextEncoder(minilm)
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
 
     async def describe() -> dict[str, dict[str, str]]:

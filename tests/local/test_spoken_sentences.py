@@ -36,7 +36,7 @@ def answers() -> dict[str, tuple[Transcript, Emotion]]:
     whisper = model_path("whisper-base-short")
     recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper)
     words = WordVectors(model_path("spacy-en-core-web-md"))
-    context = ContextEncoder(model_path("all-mpnet-base-v2"))
+    context = ContextEncoder(model_path("all-minilm-l6-v2"))
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
     recognised = {}
     for name, sentence in SENTENCES.items():

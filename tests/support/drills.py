@@ -21,7 +21,7 @@ from benchmarks.drills.processes import actors, kill, replicas
 from deployments.local_cluster import DEFAULT_CONFIG, LocalCluster
 from models.weights import model_path
 
-MODELS: Final = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-mpnet-base-v2")
+MODELS: Final = ("whisper-base", "whisper-base-short", "spacy-en-core-web-md", "all-minilm-l6-v2")
 POLL_S: Final = 0.05
 __all__ = ["Link", "actors", "config_of_drills", "kill", "replicas", "serves_again", "until"]
 PIECE: Final = 65_536  # bytes

@@ -18,7 +18,7 @@ from models.weights import cache_folder
 from training.source_digest import TEXT_FEATURES, source_digest
 
 WORD_VECTORS = "spacy-en-core-web-md"  # English; recipes and commands may name others
-TEXT_ENCODER = "all-mpnet-base-v2"
+TEXT_ENCODER = "all-minilm-l6-v2"
 TEXTS_AT_ONCE = 32  # alike in length
 KEPT_FROM = 1000  # different texts; fewer are encoded anew each time
 

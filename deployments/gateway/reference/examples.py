@@ -32,7 +32,7 @@ ANSWER: Final = {
     "models": {
         "asr": "whisper-base-short (ctranslate2)",
         "text_embedding": "spacy-en-core-web-md",
-        "text_encoder": "all-mpnet-base-v2",
+        "text_encoder": "all-minilm-l6-v2",
         "fusion": "amser-states",
     },
     "degraded": [],
@@ -124,7 +124,7 @@ STAGES: Final = {
     "mel": {"model": "mel-f16, svd-f16, svd-i8, interpolation, klt", "device": "cpu"},
     "asr": {"model": "whisper-base-short (ctranslate2)", "device": "cpu"},
     "text_embedding": {"model": "spacy-en-core-web-md", "device": "cpu"},
-    "text_encoder": {"model": "all-mpnet-base-v2", "device": "cpu"},
+    "text_encoder": {"model": "all-minilm-l6-v2", "device": "cpu"},
     "fusion": {"model": "amser-states", "device": "cpu"},
 }
 MODEL: Final = {"id": "whisper-1", "object": "model", "created": 1663718400, "owned_by": "amser"}

@@ -208,7 +208,7 @@ def test_where_nothing_is_said_no_words_count() -> None:
 
 
 def test_the_reference_server_answers_a_file_with_words_and_emotion_and_refuses_other_bytes() -> None:
-    for name in ("whisper-base", "all-mpnet-base-v2", "spacy-en-core-web-md"):
+    for name in ("whisper-base", "all-minilm-l6-v2", "spacy-en-core-web-md"):
         model_path(name)
     clip = speakers(2)[1]
     content = audio_file(waveform_of(clip["path"]), "flac", "flac")

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from deployments.settings import Settings
 from deployments.stages.assembly import emotion_classes, stage_arguments
+from models.emotion.checkpoint import describe
 from models.emotion.prior import PriorError
+from models.weights import fingerprint
 
 EVEN = dict.fromkeys(("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), 0.143)
 
@@ -45,3 +47,15 @@ def test_a_prior_for_other_classes_stops_before_any_replica_starts() -> None:
     fewer = dict.fromkeys(("angry", "disgust", "happy", "neutral", "sad"), 0.2)
     with pytest.raises(PriorError, match="no share for fear, surprise; the network knows angry, disgust"):
         stage_arguments(Settings(emotion_prior=fewer), gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "encoder"),
+    [
+        ({}, "all-minilm-l6-v2"),
+        ({"fusion_checkpoint": "models:emotion/checkpoints/amser-states-mpnet.safetensors"}, "all-mpnet-base-v2"),
+    ],
+)
+def test_a_network_comes_with_the_package_for_each_text_encoder(args: dict[str, Any], encoder: str) -> None:
+    settings = Settings.model_validate(args)
+    assert describe(settings.fusion_checkpoint).encoders["context"] == fingerprint(encoder)

@@ -107,7 +107,7 @@ def test_computing_in_bfloat16_moves_a_probability_by_less_than_0_02(monkeypatch
     for narrowed in (False, True):
         monkeypatch.setattr(classifier_module, "has_bfloat16", lambda narrowed=narrowed: narrowed)
         voice = VoiceEncoder(model_path("whisper-base"), narrow=narrowed)
-        context = ContextEncoder(model_path("all-mpnet-base-v2"), narrow=narrowed)
+        context = ContextEncoder(model_path("all-minilm-l6-v2"), narrow=narrowed)
         classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
         for text, mel in zip(("I am so glad that you came.", "", "It is over."), mels, strict=True):
             read = TextFeatures("en", vectors.embed(text), context.encode([text])[0])

@@ -399,7 +399,7 @@ def test_a_fingerprint_names_the_contents_and_not_the_source(shelf: Shelf) -> No
 def test_the_default_set_is_what_the_cluster_and_the_demo_need() -> None:
     assert {name for name, model in load().items() if model.default} == {
         "whisper-base", "whisper-base-short",
-        "spacy-en-core-web-md", "all-mpnet-base-v2", "silero-vad", "sample-conversation"
+        "spacy-en-core-web-md", "all-minilm-l6-v2", "silero-vad", "sample-conversation"
     }  # fmt: skip
 
 

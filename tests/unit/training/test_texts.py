@@ -80,7 +80,7 @@ def test_models_are_loaded_when_a_text_is_first_encoded(monkeypatch: pytest.Monk
     extractor = TextFeatureExtractor(cache_root=tmp_path)
     assert extractor.fingerprints == {
         "words": "fingerprint of spacy-en-core-web-md",
-        "context": "fingerprint of all-mpnet-base-v2",
+        "context": "fingerprint of all-minilm-l6-v2",
     }
     assert TextFeatureExtractor("another", "vectors").fingerprints == {
         "words": "fingerprint of vectors",
@@ -95,14 +95,14 @@ def test_the_width_is_that_of_the_encoder(extractor: TextFeatureExtractor) -> No
 
 
 def test_the_served_models_describe_a_text_and_no_text() -> None:
-    for name in ("spacy-en-core-web-md", "all-mpnet-base-v2"):
+    for name in ("spacy-en-core-web-md", "all-minilm-l6-v2"):
         model_path(name)
     extractor = TextFeatureExtractor()
     features = extractor.extract(["Kids are talking by the door.", ""])
     spoken, silent = features["Kids are talking by the door."], features[""]
     assert spoken.words.shape[1] == 300
     assert len(spoken.words) >= 6
-    assert spoken.context.shape[1] == extractor.context_width == 768
+    assert spoken.context.shape[1] == extractor.context_width == 384
     assert silent.words.shape == (0, 300)
     assert len(silent.context) == 2  # the special tokens
     assert np.isfinite(spoken.context).all()
