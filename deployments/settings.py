@@ -266,8 +266,8 @@ class Settings(_Settings):
     """Name in the weight catalogue, or a folder that spaCy loads; 300 wide."""
     text_encoder: TextEncoderSettings = TextEncoderSettings()
     fusion_checkpoint: Path = DEFAULT_CHECKPOINT
-    """The trained network; it must have been trained with the encoders above. `models:` begins the name of one that comes
-    with this package."""
+    """The trained network; it must have been trained with the encoders above. `models:` begins the name of one that
+    comes with this package."""
     emotion_prior: prior.Setting | dict[str, float] = "balanced"
     """How often each emotion is to be expected: `balanced`, as the training has it; `acted`, the same; `conversation`,
     where almost half of what is said is neutral; or a share for each class of the network, together 1."""
