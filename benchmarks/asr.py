@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import jiwer
 from rich.table import Table
@@ -28,13 +28,11 @@ from benchmarks.measuring.report import write_rows
 from load_tests.commands import count
 from models.messages import Mel
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.engine import Engine
-from models.whisper.openai_engine import OpenAIEngine
+from models.whisper.engines import EngineName, load_engine
 from models.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
 from training.data.extraction import CodecSetting, compressed_mel
 
-ENGINES = ("ctranslate2", "openai-whisper")
+ENGINES: Final = get_args(EngineName)
 CODECS = ("none", "svd-f16:0.125")
 Row = dict[str, Any]
 AT_ONCE = 16  # utterances handed to the recogniser together, as a replica under load would see them
@@ -75,12 +73,6 @@ def measure(recognizer: WhisperRecognizer, clips: Sequence[Clip], setting: str, 
     return 100 * jiwer.wer([pair[0] for pair in pairs], [pair[1] for pair in pairs]), seconds
 
 
-def load_engine(name: str, weights: str, threads: int) -> Engine:
-    if name == "ctranslate2":
-        return CTranslate2Engine(model_path(weights), threads=threads)
-    return OpenAIEngine(model_path(weights), threads=threads)
-
-
 def rows_table(rows: Sequence[Row], title: str) -> Table:
     """The rows as they are printed."""
     made = table(title, ("weights", "engine", "context", "codec", "WER %", "CPU s", "speech s\nper CPU s"), words=4)
@@ -118,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     audio_seconds = sum(clip.seconds for clip in clips)
     rows: list[Row] = []
     for weights, name in product(options.weights, options.engine):
-        engine = load_engine(name, weights, options.threads)
+        engine = load_engine(name, model_path(weights), threads=options.threads)
         for context in options.context:
             recognizer = WhisperRecognizer(engine, context, options.batch_size)
             for setting in options.codec:

@@ -50,8 +50,8 @@ from models.messages import Mel, TextFeatures, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.engine import Decoded, States, TokenTime
+from models.whisper.engine import Decoded, Engine, States, TokenTime
+from models.whisper.engines import load_engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 
@@ -73,7 +73,7 @@ class Row:
 class TimedEngine:
     """An engine that notes what its calls cost."""
 
-    def __init__(self, engine: CTranslate2Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.bands, self.width, self.multilingual = engine.bands, engine.width, engine.multilingual
         self.hears_short, self.model = engine.hears_short, engine.model
@@ -90,8 +90,10 @@ class TimedEngine:
         self._detected_ms, probabilities = timed(lambda: self._engine.language_probabilities(states))
         return probabilities
 
-    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
-        milliseconds, texts = timed(lambda: self._engine.decode(states, languages, maximum_tokens))
+    def decode(
+        self, states: States, languages: Sequence[str], maximum_tokens: int, draft: Sequence[int] = ()
+    ) -> list[Decoded]:
+        milliseconds, texts = timed(lambda: self._engine.decode(states, languages, maximum_tokens, draft))
         self.decoded.append((self._detected_ms + milliseconds, tuple(len(text.tokens) for text in texts)))
         return texts
 
@@ -146,7 +148,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
     mels = [mel for _, mel in rebuilt]
 
     whisper = model_path(settings.recognizer.weights)
-    engine = TimedEngine(CTranslate2Engine(whisper))
+    engine = TimedEngine(load_engine(settings.recognizer.engine, whisper))
     recognizer = WhisperRecognizer(engine, settings.recognizer.context, max(BATCH_SIZES))
     asr, encoded, decoded, tokens, transcripts = transcribe(recognizer, engine, mels)
 
@@ -246,7 +248,7 @@ def contention(cores: int) -> float:
 
 def _recognise() -> float:
     """Median CPU milliseconds of a second of noise, over and over."""
-    recognizer = CTranslate2Engine(model_path(Settings().recognizer.weights))
+    recognizer = load_engine("ctranslate2", model_path(Settings().recognizer.weights))
     noise = np.random.default_rng(1).normal(0, 0.3, (recognizer.bands, 500)).astype(np.float32)
     measured: list[float] = []
     ends = time.perf_counter() + CONTENTION_S

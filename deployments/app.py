@@ -24,7 +24,7 @@ def build(settings: Settings) -> serve.Application:
     start.check(settings.auth)
     gpus = cluster_has_gpus(settings.accelerator)
     # Models are looked for before any replica starts: what is missing is one message, not six
-    models = models_of(settings)
+    models = models_of(settings, gpus)
     stages = stage_arguments(settings, gpus, models)
     ingress: Any = Ingress  # a deployment, which its decorator's type does not say
     if settings.profile == "fused":

@@ -127,6 +127,7 @@ async def recognize(
     strict: bool = False,
     emotions: tuple[str, ...] = (),
     word_times: bool = False,
+    draft: tuple[int, ...] = (),
 ) -> Recognition:
     """Words and emotion of one utterance; the two text branches run side by side.
 
@@ -142,6 +143,7 @@ async def recognize(
         strict: what cannot be done fails in place of being left out.
         emotions: classes that the answer is restricted to; empty for all.
         word_times: whether the words are to have their times.
+        draft: tokens of a transcript of the first part of the utterance, which the recogniser verifies at once.
 
     Raises:
         amser.wire.WireError: the payload cannot be used.
@@ -150,7 +152,8 @@ async def recognize(
     """
     timer = _StageTimer()
     optional = _OptionalStages(strict, deadline)
-    mel = replace(await timer.over("mel", stages.reconstruct(envelope)), word_times=word_times)
+    mel = await timer.over("mel", stages.reconstruct(envelope))
+    mel = replace(mel, word_times=word_times, draft=draft)
     transcript = text_features = None
     if effort >= Effort.WORDS:
         words_by = optional.until(RESERVE_AFTER_WORDS)

@@ -34,10 +34,11 @@ class _Settings(BaseModel):
 class RecognizerSettings(_Settings):
     """Speech to words."""
 
-    engine: EngineName = "ctranslate2"
-    """Who runs the networks: CTranslate2 (int8 on a CPU), or the reference implementation."""
+    engine: EngineName = "onnxruntime"
+    """Who decodes: ONNX Runtime (int8, on a CPU; on a GPU CTranslate2 does), CTranslate2, or the reference
+    implementation. CTranslate2 encodes for both."""
     weights: str = "whisper-base-short"
-    """Name in the weight catalogue, in CTranslate2's format; both engines read it."""
+    """Name in the weight catalogue, in CTranslate2's format; all engines read it."""
     context: Literal["short", "padded"] = "short"
     """Encode the speech alone, or 30 s always as Whisper's authors do."""
     batch_size: int = Field(BATCH_SIZE, ge=1, le=64)

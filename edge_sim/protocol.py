@@ -63,7 +63,7 @@ ANSWER_BODY: Final = (
     b'"transcript":{"text":"Kids are talking by the door.","language":"en","average_log_probability":-0.3112},'
     b'"input":{"codec":"svd-f16","bytes":9855,"seconds":4.104,"rank":10},'
     b'"timings_ms":{"queue":33.52,"mel":0.31,"asr":190.91,"text_embedding":0.22,"text_encoder":59.81,"fusion":4.93,'
-    b'"total":290.1},"models":{"asr":"whisper-base (ctranslate2)","text_embedding":"spacy-en-core-web-md",'
+    b'"total":290.1},"models":{"asr":"whisper-base (onnxruntime)","text_embedding":"spacy-en-core-web-md",'
     b'"text_encoder":"all-minilm-l6-v2","fusion":"amser-states"},"degraded":[],"warnings":[]}'
 )
 ANSWER_DATAGRAM: Final = 8  # bytes a gateway passes on: the label, and seven probabilities of a byte each

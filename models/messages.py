@@ -35,6 +35,7 @@ class Mel:
         codec: name of the codec that carried it.
         rank: rank of the codec's factors; None where the codec has none.
         word_times: whether the answer is to say when each word was spoken.
+        draft: tokens of what was heard in the first part of it, while it was spoken.
     """
 
     values: NDArray[np.float16]
@@ -44,6 +45,7 @@ class Mel:
     codec: str
     rank: int | None
     word_times: bool = False
+    draft: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -79,6 +81,7 @@ class Transcript:
         speech_probability: that somebody speaks, 0 to 1, calibrated.
         warnings: what was done otherwise than asked.
         words: the words in order; empty unless `Mel.word_times` asked for them.
+        tokens: of the text, as the recogniser's vocabulary numbers them: a draft for more of the same speech.
     """
 
     text: str
@@ -88,6 +91,7 @@ class Transcript:
     speech_probability: float = 1.0
     warnings: tuple[TranscriptWarning, ...] = ()
     words: tuple[Word, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,8 @@ def realtime_table(rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _same_words(one: Sequence[Spoken], other: Sequence[Spoken]) -> int:
-    return sum(a.answer.get("transcript") == b.answer.get("transcript") for a, b in zip(one, other, strict=True))
+    texts = [[each.answer.get("transcript", {}).get("text") for each in spoken] for spoken in (one, other)]
+    return sum(a == b for a, b in zip(*texts, strict=True))
 
 
 def _rounded(waveform: Float32) -> Float32:

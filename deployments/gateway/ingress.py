@@ -107,7 +107,7 @@ class Ingress:
         shared = buckets(settings.idempotency.redis_url)
         self._gate = Gate(settings.auth, settings.limits, settings.cors, settings.hosts, client_of, shared)
         self._telemetry = telemetry(settings.telemetry)
-        names = dict(models.names) if models else model_names(settings)
+        names = dict(models.names) if models else model_names(settings, gpu)
         languages = models.languages if models else spoken_languages(settings)
         emotions = models.emotions if models else emotion_classes(settings)
         self._stages = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)

@@ -38,8 +38,8 @@ class Models:
     emotions: tuple[str, ...]
 
 
-def models_of(settings: Settings) -> Models:
-    """What these settings name, as this node has it.
+def models_of(settings: Settings, gpu: bool = False) -> Models:
+    """What these settings name, as this node has it; `gpu` says whether replicas are given shares of one.
 
     Raises:
         models.weights.WeightsMissing: a model is not on this machine; the text has the command that brings it.
@@ -53,7 +53,7 @@ def models_of(settings: Settings) -> Models:
     }
     return Models(
         {role: wanted(name) for role, name in weights.items()},
-        model_names(settings),
+        model_names(settings, gpu),
         spoken_languages(settings),
         emotion_classes(settings),
     )
@@ -81,7 +81,7 @@ def stage_arguments(
         models.emotion.prior.PriorError: the prior does not fit the classes of the network.
         models.weights.WeightsMissing: `models` is None, and one is not here.
     """
-    models = models or models_of(settings)
+    models = models or models_of(settings, gpu)
     weights, names = models.weights, models.names
     encoders = {"asr": weights["voice"], "words": weights["words"], "context": weights["context"]}
     fingerprints = {role: model.fingerprint for role, model in encoders.items()}
@@ -98,11 +98,11 @@ def stage_arguments(
     }
 
 
-def model_names(settings: Settings) -> dict[str, str]:
+def model_names(settings: Settings, gpu: bool = False) -> dict[str, str]:
     """The models that answers name, by role: the keys of `stage_arguments` but for `mel`, which has no model."""
     recognizer = settings.recognizer
     return {
-        "asr": served_name(resolve(recognizer.weights).name, recognizer.engine),
+        "asr": served_name(resolve(recognizer.weights).name, recognizer.engine, gpu),
         "text_embedding": resolve(settings.word_vectors).name,
         "text_encoder": resolve(settings.text_encoder.model).name,
         "fusion": checkpoint.describe(settings.fusion_checkpoint).name,

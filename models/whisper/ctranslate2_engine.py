@@ -1,4 +1,4 @@
-"""Whisper on CTranslate2: 8-bit integers on a CPU, half precision on a GPU. The default engine."""
+"""Whisper on CTranslate2: 8-bit integers on a CPU, half precision on a GPU. The default engine on a GPU."""
 
 from __future__ import annotations
 
@@ -65,7 +65,13 @@ class CTranslate2Engine:
         answers = self._model.detect_language(_view(states))
         return [{token.strip("<|>"): float(probability) for token, probability in ranked} for ranked in answers]
 
-    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+    def decode(
+        self,
+        states: States,
+        languages: Sequence[str],
+        maximum_tokens: int,
+        draft: Sequence[int] = (),  # noqa: ARG002 - it can verify none at once
+    ) -> list[Decoded]:
         """See `Engine.decode`."""
         results = self._model.generate(
             _view(states),

@@ -79,8 +79,14 @@ class Engine(Protocol):
         """(B, n, width) → the probability of each language, by Whisper's code, for each utterance."""
         ...
 
-    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
-        """(B, n, width) → the greedily decoded text of each, in its language; it may be empty."""
+    def decode(
+        self, states: States, languages: Sequence[str], maximum_tokens: int, draft: Sequence[int] = ()
+    ) -> list[Decoded]:
+        """(B, n, width) → the greedily decoded text of each, in its language; it may be empty.
+
+        A draft, tokens of what a text probably begins with, saves time with an engine that verifies it at once. It
+        changes no text, and is for a single one.
+        """
         ...
 
     def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:

@@ -63,7 +63,13 @@ class OpenAIEngine:
         return [dict(zip(codes, row.tolist(), strict=True)) for row in logits.float().softmax(dim=-1)]
 
     @torch.inference_mode()
-    def decode(self, states: States, languages: Sequence[str], maximum_tokens: int) -> list[Decoded]:
+    def decode(
+        self,
+        states: States,
+        languages: Sequence[str],
+        maximum_tokens: int,
+        draft: Sequence[int] = (),  # noqa: ARG002 - it can verify none at once
+    ) -> list[Decoded]:
         """See `Engine.decode`. One call of the library decodes one language, so a batch is split by it."""
         by_language: dict[str, list[int]] = defaultdict(list)
         for position, language in enumerate(languages):

@@ -156,7 +156,9 @@ class WhisperRecognizer:
         states = self._encode(mels, context)
         languages = self._languages(mels, states)
         seconds = [mel.seconds for mel in mels]
-        decoded = self._engine.decode(states, [spoken.code for spoken in languages], most_tokens(max(seconds)))
+        draft = mels[0].draft if len(mels) == 1 else ()
+        codes = [spoken.code for spoken in languages]
+        decoded = self._engine.decode(states, codes, most_tokens(max(seconds)), draft)
         words = [self._words(*parts) for parts in zip(mels, states, decoded, languages, strict=True)]
         return [self._judged(*parts) for parts in zip(decoded, languages, seconds, words, strict=True)]
 
@@ -202,6 +204,7 @@ class WhisperRecognizer:
             speech_probability=heard.probability,
             warnings=heard.warnings,
             words=heard.words if text else (),
+            tokens=heard.decoded.tokens if text else (),
         )
 
 

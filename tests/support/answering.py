@@ -44,7 +44,7 @@ ANSWER = json.dumps(
             "total": 290.1,
         },
         "models": {
-            "asr": "whisper-base (ctranslate2)",
+            "asr": "whisper-base (onnxruntime)",
             "text_embedding": "spacy-en-core-web-md",
             "fusion": "amser-states",
         },

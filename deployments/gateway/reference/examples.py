@@ -30,7 +30,7 @@ ANSWER: Final = {
         "total": 290.1,
     },
     "models": {
-        "asr": "whisper-base-short (ctranslate2)",
+        "asr": "whisper-base-short (onnxruntime)",
         "text_embedding": "spacy-en-core-web-md",
         "text_encoder": "all-minilm-l6-v2",
         "fusion": "amser-states",
@@ -122,7 +122,7 @@ WEBVTT: Final = f"WEBVTT\n\n00:00:00.520 --> 00:00:02.180\n{TEXT}\n\n"
 
 STAGES: Final = {
     "mel": {"model": "mel-f16, svd-f16, svd-i8, interpolation, klt", "device": "cpu"},
-    "asr": {"model": "whisper-base-short (ctranslate2)", "device": "cpu"},
+    "asr": {"model": "whisper-base-short (onnxruntime)", "device": "cpu"},
     "text_embedding": {"model": "spacy-en-core-web-md", "device": "cpu"},
     "text_encoder": {"model": "all-minilm-l6-v2", "device": "cpu"},
     "fusion": {"model": "amser-states", "device": "cpu"},

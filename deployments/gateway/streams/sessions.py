@@ -33,6 +33,7 @@ class Session:
         utterance: its number.
         speech: of it.
         pauses, stable: of it.
+        draft: tokens of what the last look at it heard.
         paused_at: messages of it before a pause that still lasts; None while somebody speaks.
         answers: of the last utterances, by number.
         task: that serves it; None after a cut.
@@ -48,6 +49,7 @@ class Session:
     speech: Speech
     pauses: Pauses = field(default_factory=Pauses)
     stable: StablePrefix = field(default_factory=StablePrefix)
+    draft: tuple[int, ...] = ()
     paused_at: int | None = None
     answers: OrderedDict[int, Sent] = field(default_factory=OrderedDict)
     task: asyncio.Task[None] | None = None
@@ -78,6 +80,7 @@ class Session:
         rest = self.speech.messages[count:]
         self.first += count
         self.speech, self.pauses, self.stable, self.paused_at = self.new_speech(), Pauses(), StablePrefix(), None
+        self.draft = ()
         for message in rest:
             self.take(message)
 

@@ -221,7 +221,9 @@ class Socket:
                 with self._visit.item(is_first=self._is_first) as counted:
                     await counted.hears(None, 0, 0.0)
                 self._is_first = False
-                recognition = heard or await self._answering.recognize(envelope, preferences, self._client, mel)
+                recognition = heard or await self._answering.recognize(
+                    envelope, preferences, self._client, mel, session.draft
+                )
                 reply = self._answering.reply_of(
                     recognition, Read(envelope, session.speech.codec), size, preferences, record
                 )
@@ -252,13 +254,15 @@ class Socket:
 
     async def _recognize(self, count: int) -> Recognition:
         envelope, mel = await self._session.speech.until(count, None, self._language)
-        return await self._answering.recognize(envelope, self._preferences.from_body(), self._client, mel)
+        preferences, draft = self._preferences.from_body(), self._session.draft
+        return await self._answering.recognize(envelope, preferences, self._client, mel, draft)
 
     async def _show(self, recognition: Recognition) -> None:
         transcript, emotion = recognition.transcript, recognition.emotion
         session = self._session
         if transcript is None or transcript.speech == "none":
             return
+        session.draft = transcript.tokens
         stable, text = session.stable.look(transcript.text, transcript.language)
         shown: Sent = {"type": "partial", "utterance": session.utterance, "stable": stable, "text": text}
         if emotion is not None:

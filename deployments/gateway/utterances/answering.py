@@ -206,7 +206,12 @@ class Answering:
         return Reply(document.model_dump_json().encode(), headers)
 
     async def recognize(
-        self, envelope: wire.Envelope, preferences: Preferences, client: str, mel: Timed[Mel] | None = None
+        self,
+        envelope: wire.Envelope,
+        preferences: Preferences,
+        client: str,
+        mel: Timed[Mel] | None = None,
+        draft: tuple[int, ...] = (),
     ) -> Recognition:
         """Words and emotion of an utterance, under admission and until its deadline.
 
@@ -215,6 +220,7 @@ class Answering:
             preferences: of the request.
             client: for admission's fairness.
             mel: of the envelope, where it was decoded while it came.
+            draft: see `deployments.pipeline.recognize`.
 
         Raises:
             deployments.gateway.utterances.admission.Overloaded: there is no room for it.
@@ -226,14 +232,14 @@ class Answering:
         strict = preferences.strict or not self._flow.degrade
         if not self._flow.admission:
             with self.metrics.inside():
-                return await self._run(envelope, Effort.WHOLE, preferences, strict, mel)
+                return await self._run(envelope, Effort.WHOLE, preferences, strict, mel, draft)
         try:
             admitted = self._admission.admit(envelope.seconds, remaining(preferences.deadline), strict, client)
         except Overloaded as refused:
             self.metrics.refuse(refused)
             raise
         with self.metrics.running(admitted) as running:
-            recognition = await self._run(envelope, admitted.effort, preferences, strict, mel)
+            recognition = await self._run(envelope, admitted.effort, preferences, strict, mel, draft)
             running.fell_short = admitted.effort >= Effort.WORDS and recognition.transcript is None
         return recognition
 
@@ -284,6 +290,7 @@ class Answering:
         preferences: Preferences,
         strict: bool,
         mel: Timed[Mel] | None,
+        draft: tuple[int, ...],
     ) -> Recognition:
         """The pipeline, until the deadline: admission learns that it passed, apart from a client that left."""
 
@@ -300,6 +307,7 @@ class Answering:
             strict=strict,
             emotions=preferences.emotions,
             word_times=bool(preferences.words),
+            draft=draft,
         )
         async with asyncio.timeout(remaining(preferences.deadline)):
             if self._flow.cancellation:

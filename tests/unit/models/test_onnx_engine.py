@@ -1,0 +1,105 @@
+"""ONNX Runtime decodes what CTranslate2 encodes: the same texts, and a draft changes none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from recordings import mel_of, speakers, waveform_of
+
+from models.messages import Mel
+from models.weights import model_path
+from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.engine import States
+from models.whisper.onnx_engine import OnnxEngine
+from models.whisper.recognizer import WhisperRecognizer
+
+CLIPS = 6
+
+
+@pytest.fixture(scope="module")
+def engine() -> OnnxEngine:
+    return OnnxEngine(model_path("whisper-base-short"))
+
+
+@pytest.fixture(scope="module")
+def exact() -> CTranslate2Engine:
+    return CTranslate2Engine(model_path("whisper-base-short"), compute_type="float32")
+
+
+@pytest.fixture(scope="module")
+def mels() -> list[Mel]:
+    return [mel_of(waveform_of(row["path"])) for row in speakers(CLIPS)]
+
+
+def states_of(engine: CTranslate2Engine, mel: Mel) -> States:
+    """Of the speech and half a second of silence: (1, n, width)."""
+    whole = np.pad(mel.values, ((0, 0), (0, 50 + mel.frames % 2)), constant_values=mel.silence)
+    return engine.encode(whole.astype(np.float32))[None]
+
+
+def test_it_writes_and_believes_what_ctranslate2_does_in_32_bits(
+    engine: OnnxEngine, exact: CTranslate2Engine, mels: list[Mel]
+) -> None:
+    for mel in mels:
+        each = states_of(exact, mel)
+        (ours,), (theirs,) = (decoder.decode(each, ["en"], 100) for decoder in (engine, exact))
+        assert ours.tokens == theirs.tokens
+        assert ours.text == theirs.text
+        assert ours.average_log_probability == pytest.approx(theirs.average_log_probability, abs=0.02)
+        assert ours.no_speech_probability == pytest.approx(theirs.no_speech_probability, abs=0.01)
+        (heard,), (known,) = (decoder.language_probabilities(each) for decoder in (engine, exact))
+        assert heard == pytest.approx(known, abs=0.01)
+
+
+def test_texts_of_a_batch_are_those_of_each_alone(engine: OnnxEngine, mels: list[Mel]) -> None:
+    """Rows end at different times and leave the batch."""
+    recognizer = WhisperRecognizer(engine, batch_size=CLIPS)
+    like = [replace(mel, values=mel.values[:, :300], seconds=3.0) for mel in mels]
+    together = recognizer.first_pass(like)
+    assert [heard.decoded.text for heard in together] == [recognizer.first_pass([mel])[0].decoded.text for mel in like]
+    assert len({len(heard.decoded.tokens) for heard in together}) > 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
+def test_a_draft_changes_no_text(engine: OnnxEngine, mels: list[Mel], share: float) -> None:
+    recognizer = WhisperRecognizer(engine)
+    for mel in mels:
+        frames = int(share * mel.frames)
+        part = replace(mel, values=mel.values[:, :frames], seconds=frames / 100)
+        draft = recognizer.transcribe([part])[0].tokens
+        plain, drafted = (recognizer.transcribe([replace(mel, draft=each)])[0] for each in ((), draft))
+        assert (drafted.text, drafted.tokens) == (plain.text, plain.tokens)
+        assert drafted.average_log_probability == pytest.approx(plain.average_log_probability, abs=0.02)
+
+
+def test_a_draft_of_something_else_changes_no_text(engine: OnnxEngine, mels: list[Mel]) -> None:
+    recognizer = WhisperRecognizer(engine)
+    first, other = mels[0], recognizer.transcribe([mels[1]])[0]
+    plain = recognizer.transcribe([first])[0]
+    assert recognizer.transcribe([replace(first, draft=other.tokens * 20)])[0].text == plain.text
+
+
+def test_a_draft_saves_steps_of_the_decoder(
+    engine: OnnxEngine, mels: list[Mel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer, plain_step = WhisperRecognizer(engine), engine._next
+    steps: list[int] = []
+
+    def counted(*asked: Any, **named: Any) -> Any:
+        steps.append(1)
+        return plain_step(*asked, **named)
+
+    monkeypatch.setattr(engine, "_next", counted)
+    tokens = recognizer.transcribe([mels[0]])[0].tokens
+    without = len(steps)
+    steps.clear()
+    recognizer.transcribe([replace(mels[0], draft=tokens)])
+    assert without > len(tokens)
+    assert len(steps) < without / 2
+
+
+def test_a_text_without_an_end_is_cut(engine: OnnxEngine, mels: list[Mel]) -> None:
+    assert len(engine.decode(states_of(engine, mels[0]), ["en"], 3)[0].tokens) == 3
