@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps openai-whisper
 	@touch $@
 
-weights: $(VENV)/.installed ## Fetch the models (0.6 GB, checked by SHA-256; nothing the second time)
+weights: $(VENV)/.installed ## Fetch the models (0.3 GB, checked by SHA-256; nothing the second time)
 	@$(BIN)/python -m models.weights fetch
 
 setup: weights ## Make .venv with all packages and fetch the models

@@ -3,9 +3,9 @@
 Two graphs. `cross` makes keys and values of the encoder's states, once an utterance. `step` takes tokens, what was
 kept of those before them, and these keys and values; it gives logits and what is to be kept.
 
-Weights have a scale for each block of 128 and activations another for each row's block (ONNX Runtime's `MatMulNBits`):
-so a row's answer does not depend on the rows beside it, and a text that is verified at once is the text that is
-written token by token. Keys and values of the states stay in 32 bits: they are made once, and as rows of one matrix.
+Weights have a scale for each block of 128 and activations another for each row's block (ONNX Runtime's `MatMulNBits`),
+so that no row sets the scale of the rows beside it; that many rows are computed by another kernel than one still shows
+in the last digits. Keys and values of the states stay in 32 bits: they are made once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.whisper.arrays import Arrays, layers_of
 
-BLOCK: Final = 128  # weights that share a scale
+BLOCK: Final = 128  # weights that share a scale; every Whisper's width is a multiple
+HEAD_WIDTH: Final = 64  # of every attention head, in every size of Whisper
 _OPSET, _IR = 21, 10
 _FLOAT, _INTEGER = TensorProto.FLOAT, TensorProto.INT64
 
@@ -148,7 +149,8 @@ class _Graph:
     def attention(self, queries: str, keys: str, values: str, heads: int, mask: str | None) -> str:
         """softmax(q kᵀ / √d) v, joined: (B, n, width)."""
         split = self.add("Transpose", self.heads(queries, heads), perm=[0, 2, 1, 3])
-        scores = self.add("Mul", self.add("MatMul", split, keys), self.constant(np.array(0.125, np.float32)))
+        scale = self.constant(np.array(HEAD_WIDTH**-0.5, np.float32))
+        scores = self.add("Mul", self.add("MatMul", split, keys), scale)
         scores = scores if mask is None else self.add("Add", scores, mask)
         heard = self.add("MatMul", self.add("Softmax", scores, axis=-1), values)
         joined = self.add("Transpose", heard, perm=[0, 2, 1, 3])

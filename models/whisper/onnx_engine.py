@@ -86,6 +86,7 @@ class OnnxEngine(CTranslate2Engine):
         no_speech = np.exp(_log_softmax(begun.logits))[:, self._no_speech]
         prompts = np.array([[self._number(token) for token in self._prompt(language)[1:]] for language in languages])
         texts = self._texts(begun, prompts, maximum_tokens, list(draft)[: maximum_tokens - 1])
+        self._kept.bound()
         return [
             Decoded(
                 self._tokenizer.decode(tokens).strip(),
