@@ -20,7 +20,7 @@ from models.messages import Mel, Transcript
 from models.resolve import Wanted
 from models.sample import SECOND, sample_mel
 from models.whisper.engine import CONTEXT_FRAMES
-from models.whisper.engines import load_engine
+from models.whisper.engines import load_engine, served_by
 from models.whisper.recognizer import Heard, WhisperRecognizer
 
 
@@ -56,7 +56,8 @@ class WhisperASR(RemoteStage):
     ) -> None:
         self._device = device(gpu)
         batches = settings.batches + (settings.express_frames is not None)
-        loaded = load_engine(settings.engine, Path(on_this_node(model)), self._device, settings.threads, batches)
+        engine, weights = served_by(settings.engine, gpu), Path(on_this_node(model))
+        loaded = load_engine(engine, weights, self._device, settings.threads, batches)
         on_gpu = self._device == "cuda"  # False too where Ray gave a GPU that CUDA does not see
         batch_size = settings.gpu_batch_size if on_gpu else settings.batch_size
         batch_frames = settings.gpu_batch_frames if on_gpu else settings.batch_frames

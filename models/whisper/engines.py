@@ -14,17 +14,23 @@ EngineName = Literal["onnxruntime", "ctranslate2", "openai-whisper"]
 
 
 def load_engine(name: EngineName, model: Path, device: str = "cpu", threads: int = 1, batches: int = 1) -> Engine:
-    """The engine of that name, with weights in CTranslate2's format, for so many batches at once.
-
-    ONNX Runtime decodes on a CPU; on a GPU CTranslate2 does.
-    """
-    if name == "onnxruntime" and device == "cpu":
+    """The engine of that name, with weights in CTranslate2's format, for so many batches at once."""
+    if name == "onnxruntime":
         return OnnxEngine(model, threads, batches)
-    if name != "openai-whisper":
+    if name == "ctranslate2":
         return CTranslate2Engine(model, device, threads=threads, batches=batches)
     return OpenAIEngine(model, device, threads)
 
 
+def served_by(name: EngineName, gpu: bool) -> EngineName:
+    """Who computes in a replica that is, or is not, given a share of a GPU: ONNX Runtime decodes on CPUs alone.
+
+    It is the share that counts, not the device: answers name the engine, and where they are written only shares are
+    known.
+    """
+    return "ctranslate2" if gpu and name == "onnxruntime" else name
+
+
 def served_name(weights: str, engine: EngineName, gpu: bool) -> str:
-    """Of a recogniser: what it has learnt, and who decodes."""
-    return f"{weights} ({'ctranslate2' if gpu and engine == 'onnxruntime' else engine})"
+    """Of a recogniser: what it has learnt, and who computes."""
+    return f"{weights} ({served_by(engine, gpu)})"
