@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATA ?= $(AMSER_DATA)
 RESULTS ?= benchmarks/results
 
-.PHONY: help setup weights demo test test-all lint bench train data clean
+.PHONY: help setup weights demo test test-all lint bench bench-serving train data clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +51,10 @@ lint: $(VENV)/.installed ## Check style and types
 # The commands of docs/benchmarks.md, one for one; a test compares them.
 SPEECH = $(DATA)/speech/librispeech.tsv
 EMOTION = --corpus $(DATA)/emotion/ravdess.tsv --sentences $(DATA)/text/goemotions_ekman --noise $(DATA)/noise/esc10
-bench train: export AMSER_DATA = $(DATA)
+SERVING = $(BIN)/python -m benchmarks.serving --manifest $(SPEECH) --also $(DATA)/emotion/ravdess.tsv --limit 32 \
+	--clients 1 8 32 --rounds 2 --arrangement 2x1 \
+	--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json
+bench bench-serving train: export AMSER_DATA = $(DATA)
 
 bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESULTS=where rows go); hours on two cores
 	$(BIN)/python -m benchmarks.codec --manifest $(SPEECH) --limit 72 --conditions clean --json $(RESULTS)/codec.json
@@ -68,8 +71,7 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.realtime --clips 10 --cuts 100 --equal 24 --sockets 5 10 20 50 \
 		--json $(RESULTS)/realtime.json
 	$(BIN)/python -m benchmarks.recordings --manifest $(SPEECH) --minutes 6 60 --json $(RESULTS)/recordings.json
-	$(BIN)/python -m benchmarks.serving --manifest $(SPEECH) --limit 60 --clients 8 --rounds 3 --arrangement 2x1 \
-		--systems openai-whisper-monolith faster-whisper-monolith distributed fused --json $(RESULTS)/serving.json
+	$(SERVING)
 	$(BIN)/python -m benchmarks.composition --seconds 12 --json $(RESULTS)/composition.json
 	$(BIN)/python -m benchmarks.flow --rates 4 8 12 22 --overload 16 --seconds 25 --json $(RESULTS)/flow.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service_times --manifest $(SPEECH) \
@@ -88,6 +90,9 @@ bench: data setup ## Measure docs/benchmarks.md (DATA=folder of manifests, RESUL
 	$(BIN)/python -m benchmarks.emotion --only pairs four --json $(RESULTS)/emotion_folds.json
 	$(BIN)/python -m benchmarks.emotion $(EMOTION) --only baselines --json $(RESULTS)/emotion.json
 	$(BIN)/python -m benchmarks.fusion_cost --corpus $(DATA)/emotion/ravdess.tsv --json $(RESULTS)/fusion_cost.json
+
+bench-serving: data setup ## Measure both profiles beside one-process servers, on long and short speech (half an hour)
+	$(SERVING)
 
 train: data setup ## Train the emotion network that ships, into runs/ (DATA=folder of manifests)
 	$(BIN)/python -m training.train --final --checkpoint runs/amser-states.safetensors

@@ -191,9 +191,14 @@ def trim_pauses(log_mel: NDArray[np.floating]) -> NDArray[np.floating]:
         A view (bands, T′), from the first to the last frame whose loudest band is within 35 dB of the utterance's
         loudest, and 0.1 s around them.
     """
+    return log_mel[:, between_pauses(log_mel)]
+
+
+def between_pauses(log_mel: NDArray[np.floating]) -> slice:
+    """The frames that `trim_pauses` keeps."""
     loudness = log_mel.max(axis=0).astype(np.float32)
     speech = np.flatnonzero(loudness >= loudness.max() - SPEECH_BELOW_PEAK)
-    return log_mel[:, max(0, int(speech[0]) - PAUSE_KEPT) : int(speech[-1]) + 1 + PAUSE_KEPT]
+    return slice(max(0, int(speech[0]) - PAUSE_KEPT), min(log_mel.shape[1], int(speech[-1]) + 1 + PAUSE_KEPT))
 
 
 def validate(waveform: ArrayLike) -> Float32:

@@ -28,8 +28,10 @@ from benchmarks.measuring.report import write_rows
 from load_tests.commands import count
 from models.messages import Mel
 from models.weights import model_path
-from models.whisper.engines import EngineName, load_engine
-from models.whisper.recognizer import BATCH_SIZE, Context, WhisperRecognizer
+from models.whisper.engine import BATCH_SIZE
+from models.whisper.engines import load_engine
+from models.whisper.recognizer import Context, WhisperRecognizer
+from models.whisper.served import EngineName
 from training.data.extraction import CodecSetting, compressed_mel
 
 ENGINES: Final = get_args(EngineName)

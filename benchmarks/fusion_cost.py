@@ -1,4 +1,7 @@
-"""CPU milliseconds an utterance of voice encoding and fusion, beside those of recognising the words; one thread.
+"""CPU milliseconds an utterance of the emotion, beside those of recognising the words; one thread.
+
+The voice comes with the words. What it takes where it is encoded alone, as without a recogniser, is measured too, and
+what difference that makes to the answers of the shipped network.
 
 python -m benchmarks.fusion_cost --corpus FILE --json FILE
 """
@@ -19,15 +22,16 @@ from amser.features import FRAMES_PER_SECOND, trim_pauses
 from benchmarks.measuring import command
 from benchmarks.measuring.console import output, progress, table
 from benchmarks.measuring.report import write_rows
+from deployments.settings import Settings
 from load_tests.commands import count
 from models.device import has_bfloat16
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
-from models.messages import TextFeatures
+from models.messages import TextFeatures, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
-from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.weights import adapted_from, model_path
+from models.whisper.engines import load_engine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 from training.corpora.catalogue import open_corpus
@@ -38,7 +42,7 @@ from training.data_folder import in_data_folder
 
 Result = TypeVar("Result")
 CORPUS = "emotion/ravdess.tsv"
-STAGES = ("words", "voice", "fusion")
+STAGES = ("words", "text", "fusion", "voice_alone")
 
 
 @command.benchmark("fusion_cost")
@@ -46,21 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = command.parse(_parser(), arguments)
     records = screen(open_corpus(options.corpus)).records
-    whisper = model_path("whisper-base")
-    recognizer, voice = WhisperRecognizer(CTranslate2Engine(whisper)), VoiceEncoder(whisper, narrow=has_bfloat16())
+    settings = Settings().recognizer
+    recognizer = WhisperRecognizer(load_engine(settings.engine, model_path(settings.weights)))
+    voice = VoiceEncoder(model_path(adapted_from(settings.weights)), narrow=has_bfloat16())
     vectors = WordVectors(model_path(WORD_VECTORS))
-    context = ContextEncoder(model_path(TEXT_ENCODER), narrow=has_bfloat16())
+    context = ContextEncoder(model_path(TEXT_ENCODER))
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
     chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
     seconds: list[float] = []
     milliseconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    same: list[bool] = []
+    moved: list[float] = []
     for record in progress(chosen, "utterances"):
         mel = compressed_mel(waveform_of(record), CodecSetting.parse("svd-f16:0.125"), record.language)
         (transcript,) = _timed(milliseconds["words"], partial(recognizer.transcribe, [mel]))
-        states = _timed(milliseconds["voice"], partial(voice.encode, mel))
-        (tokens,) = context.encode([transcript.text])
-        text_features = TextFeatures(transcript.language, vectors.embed(transcript.text), tokens)
-        _timed(milliseconds["fusion"], partial(classifier.classify, mel, states, text_features))
+        text_features = _timed(milliseconds["text"], partial(_text_features, transcript, vectors, context))
+        alone = _timed(milliseconds["voice_alone"], partial(voice.encode, mel))
+        shared = alone if transcript.voice is None else transcript.voice
+        emotion = _timed(milliseconds["fusion"], partial(classifier.classify, mel, shared, text_features))
+        other = classifier.classify(mel, alone, text_features)
+        same.append(emotion.label == other.label)
+        moved.append(max(abs(emotion.probabilities[name] - other.probabilities[name]) for name in other.probabilities))
         seconds.append(trim_pauses(mel.values).shape[1] / FRAMES_PER_SECOND)
     row: dict[str, Any] = {
         "corpus": Path(options.corpus).stem,
@@ -69,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     row |= {f"{stage}_cpu_ms": round(float(np.median(values)), 1) for stage, values in milliseconds.items()}
     row |= {f"{stage}_cpu_ms_p95": round(float(np.percentile(values, 95)), 1) for stage, values in milliseconds.items()}
+    row |= {"same_label": round(float(np.mean(same)), 3), "probability_moved": round(float(np.mean(moved)), 3)}
     write_rows(options.json, [row], bfloat16=has_bfloat16())
     output().print(stages_table(row))
 
@@ -78,8 +89,17 @@ def stages_table(row: dict[str, Any]) -> Table:
     title = f"{row['corpus']}, {row['n']} utterances, {row['median_seconds_of_speech']:g} s of speech in the median"
     made = table(title, ("stage", "median CPU ms", "p95 CPU ms"))
     for stage in STAGES:
-        made.add_row(stage, f"{row[f'{stage}_cpu_ms']:.1f}", f"{row[f'{stage}_cpu_ms_p95']:.1f}")
+        made.add_row(stage.replace("_", " "), f"{row[f'{stage}_cpu_ms']:.1f}", f"{row[f'{stage}_cpu_ms_p95']:.1f}")
+    made.caption = (
+        f"voice with the words or alone: {row['same_label']:.0%} have the same label, "
+        f"the probability that moves most moves by {row['probability_moved']:.3f} in the mean"
+    )
     return made
+
+
+def _text_features(transcript: Transcript, vectors: WordVectors, context: ContextEncoder) -> TextFeatures:
+    (tokens,) = context.encode([transcript.text])
+    return TextFeatures(transcript.language, vectors.embed(transcript.text), tokens)
 
 
 def _timed(into: list[float], call: Callable[[], Result]) -> Result:

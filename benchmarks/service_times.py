@@ -43,17 +43,15 @@ from load_tests.simulation.service_times import (
     Serving,
     load,
 )
-from models.device import has_bfloat16
 from models.emotion.classifier import EmotionClassifier
 from models.mel import reconstruct
 from models.messages import Mel, TextFeatures, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
-from models.whisper.engine import Decoded, Engine, States, TokenTime
+from models.whisper.engine import Decoded, Encoded, Engine, States, TokenTime
 from models.whisper.engines import load_engine
 from models.whisper.recognizer import WhisperRecognizer
-from models.whisper.voice import VoiceEncoder
 
 BATCH_SIZES: Final = (1, 2, 4, 8)
 QUANTILES: Final = 41  # of the residuals, 0 and 1 among them
@@ -81,10 +79,10 @@ class TimedEngine:
         self.encoded_ms: list[float] = []
         self.decoded: list[tuple[float, tuple[int, ...]]] = []  # milliseconds, and the tokens of each text
 
-    def encode(self, log_mel: Float32) -> States:
-        milliseconds, states = timed(lambda: self._engine.encode(log_mel))
+    def encode(self, log_mel: Float32) -> Encoded:
+        milliseconds, encoded = timed(lambda: self._engine.encode(log_mel))
         self.encoded_ms.append(milliseconds)
-        return states
+        return encoded
 
     def language_probabilities(self, states: States) -> list[dict[str, float]]:
         self._detected_ms, probabilities = timed(lambda: self._engine.language_probabilities(states))
@@ -159,7 +157,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
 
     texts = [transcript.text for transcript in transcripts]
     vectors = WordVectors(model_path(settings.word_vectors))
-    context = ContextEncoder(model_path(settings.text_encoder.model), narrow=has_bfloat16())
+    context = ContextEncoder(model_path(settings.text_encoder.model))
     vectors.embed("warm up")
     context.encode(["warm up"])
     embedded = [timed(lambda text=text: vectors.embed(text)) for text in texts]  # type: ignore[misc]
@@ -168,23 +166,20 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
         milliseconds, _ = timed(lambda batch=batch: context.encode([texts[each] for each in batch]))  # type: ignore[misc]
         encoder_rows.append(_row(milliseconds, batch, mels, tokens))
 
-    voice = VoiceEncoder(whisper, narrow=has_bfloat16())
     classifier = EmotionClassifier(settings.fusion_checkpoint, None)
-    encoded_voices, fused = [], []
-    for position in progress(range(-1, len(mels)), "voice and fusion"):  # the first one warms up
+    fused = []
+    for position in progress(range(-1, len(mels)), "fusion"):  # the first one warms up
         mel, transcript = mels[position], transcripts[position]
-        milliseconds, states = timed(lambda: voice.encode(mel))  # noqa: B023 - called at once
+        states = transcript.voice  # it comes with the words
+        assert states is not None
         words, (states_of_text,) = vectors.embed(transcript.text), context.encode([transcript.text])
         text_features = TextFeatures(transcript.language, words, states_of_text)
-        cost, _ = timed(lambda: classifier.classify(mel, states, text_features))  # noqa: B023
+        cost, _ = timed(lambda: classifier.classify(mel, states, text_features))  # noqa: B023 - called at once
         if position >= 0:
-            encoded_voices.append(milliseconds)
             fused.append(cost)
 
     utterance = ("item", "second")
-    voice_rows, network_rows = rows_of(encoded_voices), rows_of(fused)
-    fusion_parts = {"voice": fit(voice_rows, *utterance), "network": fit(network_rows, *utterance, "token")}
-    fusion_rows = rows_of(np.add(encoded_voices, fused))
+    fusion_rows = rows_of(fused)
     ingress, mel_rows, word_rows = (rows_of(each for each, _ in of) for of in (unpacked, rebuilt, embedded))
     stages = {
         "ingress": service_time({"unpack": fit(ingress, "item")}, ingress),
@@ -198,7 +193,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
         ),
         "text_embedding": service_time({"words": fit(word_rows, "item", "token")}, word_rows),
         "text_encoder": service_time({"encoder": fit(encoder_rows, "call", "item", "padded_token")}, encoder_rows),
-        "fusion": service_time(fusion_parts, fusion_rows),
+        "fusion": service_time({"network": fit(fusion_rows, *utterance, "token")}, fusion_rows),
     }
     return stages, [(round(mel.seconds, 2), token) for mel, token in zip(mels, tokens, strict=True)]
 
@@ -248,7 +243,8 @@ def contention(cores: int) -> float:
 
 def _recognise() -> float:
     """Median CPU milliseconds of a second of noise, over and over."""
-    recognizer = load_engine("ctranslate2", model_path(Settings().recognizer.weights))
+    settings = Settings().recognizer
+    recognizer = load_engine(settings.engine, model_path(settings.weights))
     noise = np.random.default_rng(1).normal(0, 0.3, (recognizer.bands, 500)).astype(np.float32)
     measured: list[float] = []
     ends = time.perf_counter() + CONTENTION_S

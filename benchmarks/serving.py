@@ -1,16 +1,17 @@
 """Reference systems beside ours: servers around two Whisper libraries, and this application's two profiles.
 
     python -m benchmarks.serving --manifest SPEECH.tsv
+    python -m benchmarks.serving --manifest SPEECH.tsv --also SHORT_SPEECH.tsv --clients 1 8 32
 
 Closed loop: each client sends its next clip when it has its last answer. The reference systems get audio files, the
-cluster envelopes that were encoded beforehand. The systems run one after another, in rounds; a row is the median of
-the rounds.
+cluster envelopes that were encoded beforehand. The systems run one after another, in rounds that begin with another
+one each; a row is the median of the rounds, and systems are compared within each round.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import os
 import random
 import signal
 import sys
@@ -51,6 +52,7 @@ from benchmarks.measuring.reference_server import ROUTE, Arrangement, ReferenceP
 from benchmarks.measuring.report import write_rows
 from benchmarks.plots.serving import plot
 from load_tests.commands import count
+from load_tests.simulation.planning import Offer
 
 REFERENCE_SYSTEMS: Final = {  # arguments of benchmarks.measuring.reference_server
     "openai-whisper-monolith": ("--recognizer", "openai-whisper"),
@@ -65,6 +67,7 @@ ANSWER_WITHIN_S: Final = 120.0
 WARM_UP: Final = 2  # clips of each client, before those that count
 SEED: Final = 0  # of the order of the clips
 BY_CLIP: Final = ("errors_by_clip", "words_by_clip")  # of a row: all rounds added up, not written
+CORES: Final = len(os.sched_getaffinity(0))
 UNIT_OF_ARRANGEMENT: Final = " (workers × threads)"
 BY_RAY: Final = "replicas of one thread, by Ray"
 # Of two cores: one request on both, or a request on each. Which is faster depends on the clients.
@@ -169,6 +172,7 @@ def envelopes_to(url: str, clips: Sequence[Clip]) -> Connect:
 
 
 def row(
+    speech: str,
     system: str,
     clients: int,
     passes: Mapping[Arrangement | None, Sequence[Pass]],
@@ -178,6 +182,7 @@ def row(
     """The fastest arrangement; of its rounds the median of every figure, and the sum of what is missing.
 
     Args:
+        speech: name of the clips.
         system: its name.
         clients: that sent at the same time.
         passes: one a round, by arrangement.
@@ -191,13 +196,18 @@ def row(
     agreed = median(agreement(done.replies, reference.replies) for done in passes[best])
     texts = [[done.replies[clip].text for clip in range(len(clips))] for done in passes[best]]
     counted = [word_errors(references, each) for each in texts]
+    medians = {name: round(median(each[name] for each in rounds[best]), 3) for name in rounds[best][0]}
     return {
+        "speech": speech,
+        "mean_seconds": round(sum(seconds) / len(seconds), 1),
         "system": system,
         "clients": clients,
         "arrangement": _name(best),
         "requests_per_second_by_arrangement": {_name(each): speed for each, speed in speeds.items()},
         "rounds": len(rounds[best]),
-        **{name: round(median(each[name] for each in rounds[best]), 3) for name in rounds[best][0]},
+        "requests_per_second_by_round": [round(each["requests_per_second"], 3) for each in rounds[best]],
+        **medians,
+        "price_of_a_speech_hour": round(CORES * Offer().price_core_hour / medians["seconds_of_speech_per_second"], 5),
         **{name: sum(int(each[name]) for each in rounds[best]) for name in ("failures", "degraded")},
         "emotion_agreement": None if isnan(agreed) else round(agreed, 3),
         **{name: np.sum(each, axis=0) for name, each in zip(BY_CLIP, zip(*counted, strict=True), strict=True)},
@@ -209,20 +219,31 @@ def _name(arrangement: Arrangement | None) -> str:
 
 
 def comparisons(rows: Sequence[Row]) -> list[str]:
-    """Throughput against throughput and WER against WER, for each number of clients that both were measured with."""
-    by_key = {(each["system"], each["clients"]): each for each in rows}
+    """Throughput against throughput and WER against WER, for each speech and number of clients that both had.
+
+    The ratio is the median of those of each round, with the least and the largest one.
+    """
+    by_key = {(each["speech"], each["clients"], each["system"]): each for each in rows}
     lines = []
-    for clients in sorted({each["clients"] for each in rows}):
+    for speech, clients in _settings(rows):
         for ours, reference in [*(("fused", reference) for reference in REFERENCE_SYSTEMS), ("distributed", "fused")]:
-            one, other = by_key.get((ours, clients)), by_key.get((reference, clients))
+            one, other = by_key.get((speech, clients, ours)), by_key.get((speech, clients, reference))
             if one and other:
-                ratio = one["requests_per_second"] / other["requests_per_second"]
+                speeds = (each["requests_per_second_by_round"] for each in (one, other))
+                ratios = [mine / theirs for mine, theirs in zip(*speeds, strict=True)]
+                spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
                 more, error = wer_above(one, other)
-                line = f"{ours} / {reference} = {ratio:.2f} × throughput, WER {more:+.2f} ± {error:.2f} points"
+                line = f"{ours} / {reference} = {median(ratios):.2f}{spread} × throughput"
                 degraded = one["degraded"] + other["degraded"]
                 warning = f"; NOT THE SAME WORK: {_count(degraded, 'answer')} degraded" if degraded else ""
-                lines.append(f"{_count(clients, 'client')}: {line}{warning}")
+                words = f"WER {more:+.2f} ± {error:.2f} points"
+                lines.append(f"{speech}, {_count(clients, 'client')}: {line}, {words}{warning}")
     return lines
+
+
+def _settings(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Speech and number of clients of the rows, in their order."""
+    return list(dict.fromkeys((each["speech"], each["clients"]) for each in rows))
 
 
 def wer_above(one: Row, other: Row) -> tuple[float, float]:
@@ -237,18 +258,20 @@ def _count(number: int, what: str) -> str:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """The rows as they are printed: for each number of clients the speed, and what it took and gave."""
-    for clients in sorted({each["clients"] for each in rows}):
-        here = [each for each in rows if each["clients"] == clients]
-        of_clients = _count(clients, "client")
-        speed = table(
-            f"Speed, {of_clients}", ("system", "requests\na second", "p50 ms", "p95 ms", "p99 ms", "degraded")
-        )
-        columns = ("system", "workers ×\nthreads", "CPU s", "MB", "WER, %", "same\nemotion", "failed")
-        work = table(f"Work of a request, {of_clients}", columns)
+    """The rows as they are printed: for each speech and number of clients the speed, and what it took and gave."""
+    for speech, clients in _settings(rows):
+        here = [each for each in rows if (each["speech"], each["clients"]) == (speech, clients)]
+        of_clients = f"{speech} ({here[0]['mean_seconds']} s), {_count(clients, 'client')}"
+        columns = ("system", "requests\na second", "p50 ms", "p99 ms", "cents an\nhour", "degraded")
+        speed = table(f"Speed, {of_clients}", columns)
+        of_work = ("system", "workers ×\nthreads", "CPU s", "MB", "WER, %", "same\nemotion", "failed")
+        work = table(f"Work of a request, {of_clients}", of_work)
         for each in here:
-            latencies = (f"{each[name]:,.0f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-            speed.add_row(each["system"], f"{each['requests_per_second']:.2f}", *latencies, str(each["degraded"]))
+            latencies = (f"{each[name]:,.0f}" for name in ("p50_ms", "p99_ms"))
+            cents = f"{100 * each['price_of_a_speech_hour']:.2f}"
+            speed.add_row(
+                each["system"], f"{each['requests_per_second']:.2f}", *latencies, cents, str(each["degraded"])
+            )
             agreed = "" if each["emotion_agreement"] is None else f"{each['emotion_agreement']:.0%}"
             work.add_row(
                 each["system"],
@@ -270,37 +293,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended then too
 
     console = output()
-    recordings = manifest.recordings_of(options)
+    listed = manifest.recordings_of(options)
+    recordings = {options.manifest.stem: listed}
+    recordings |= {each.stem: manifest.read_manifest(each, options.manifest_needs) for each in options.also}
     require_models()
-    clips = read_clips(recordings, options.limit)
-    passes: dict[tuple[str, int], dict[Arrangement | None, list[Pass]]] = {}
+    speech = {name: read_clips(each, options.limit) for name, each in recordings.items()}
+    passes: _Passes = {}
     rows: list[Row] = []
-    for number, system in itertools.product(range(options.rounds), options.systems):
-        for arrangement in [None] if system in CONFIGS else options.arrangement:
-            with started(system, arrangement, options.log) as server:
-                connect = (envelopes_to if system in CONFIGS else files_to)(server.url, clips)
-                for clients in options.clients:
-                    of_clients = f"round {number + 1}: {system}, {_count(clients, 'client')}"
-                    with status(of_clients):
-                        measure(server, connect, range(min(WARM_UP * clients, len(clips))), clients)
-                        done = measure(server, connect, range(len(clips)), clients)
-                    passes.setdefault((system, clients), {}).setdefault(arrangement, []).append(done)
-                    console.print(f"{of_clients}: {len(clips) / done.elapsed_s:.3f} requests a second")
-        reference = next((done[0] for key in passes if key[0] == REFERENCE for done in passes[key].values()), NOTHING)
-        rows = [row(*key, passes[key], clips, reference) for key in sorted(passes, key=_order)]
-        seconds = round(sum(clip.seconds for clip in clips), 2)
+    for number in range(options.rounds):
+        first = number % len(options.systems)
+        for system in (*options.systems[first:], *options.systems[:first]):
+            _measure_system(system, speech, options, passes, f"round {number + 1}")
+        references = {key[0]: done[0] for key in passes if key[1] == REFERENCE for done in passes[key].values()}
+        rows = [
+            row(*key, passes[key], speech[key[0]], references.get(key[0], NOTHING))
+            for key in sorted(passes, key=lambda key: (list(speech).index(key[0]), key[2], SYSTEMS.index(key[1])))
+        ]
         written = [{name: value for name, value in each.items() if name not in BY_CLIP} for each in rows]
-        about = {"clips": len(clips), "speech_s": seconds, "memory": "PSS", "compared": comparisons(rows)}
-        write_rows(options.json, written, **about)
+        about = {
+            "clips": options.limit,
+            "memory": "PSS",
+            "cores": CORES,
+            "price_of_a_core_hour": Offer().price_core_hour,
+        }
+        write_rows(options.json, written, **about, compared=comparisons(rows))
     for each in (*tables(rows), *comparisons(rows)):
         console.print(each)
     plot(rows, options.json.with_suffix(".png"))
+
+
+_Passes = dict[tuple[str, str, int], dict[Arrangement | None, list[Pass]]]  # by speech, system and clients
+
+
+def _measure_system(
+    system: str, speech: Mapping[str, Sequence[Clip]], options: argparse.Namespace, passes: _Passes, title: str
+) -> None:
+    """One pass over all speech with each number of clients."""
+    for arrangement in [None] if system in CONFIGS else options.arrangement:
+        with started(system, arrangement, options.log) as server:
+            for name, clips in speech.items():
+                connect = (envelopes_to if system in CONFIGS else files_to)(server.url, clips)
+                for clients in options.clients:
+                    what = f"{title}: {system}, {name}, {_count(clients, 'client')}"
+                    with status(what):
+                        measure(server, connect, range(min(WARM_UP * clients, len(clips))), clients)
+                        done = measure(server, connect, range(len(clips)), clients)
+                    passes.setdefault((name, system, clients), {}).setdefault(arrangement, []).append(done)
+                    output().print(f"{what}: {len(clips) / done.elapsed_s:.3f} requests a second")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser("serving", __doc__, plot=True)
     manifest.add_options(parser, (manifest.PATH, manifest.TEXT), ("speaker", "seconds"))
     add = parser.add_argument
+    add("--also", type=Path, nargs="+", default=[], metavar="TSV", help="other manifests, in the same rounds")
     add("--limit", type=count, default=40, metavar="N", help="clips, spread over lengths and speakers (%(default)s)")
     add("--clients", type=count, nargs="+", default=[1, 8], metavar="N", help="that send at once (default: 1 8)")
     add("--rounds", type=count, default=3, metavar="N", help="of all systems; a row is their median (%(default)s)")
@@ -323,10 +369,6 @@ def _arrangement(text: str) -> Arrangement:
     if not (workers.isdecimal() and threads.isdecimal() and int(workers) and int(threads)):
         raise argparse.ArgumentTypeError(f"{text} is not like 2x1, workers and the threads of each")
     return Arrangement(int(workers), int(threads))
-
-
-def _order(key: tuple[str, int]) -> tuple[int, int]:
-    return SYSTEMS.index(key[0]), key[1]
 
 
 if __name__ == "__main__":

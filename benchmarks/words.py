@@ -58,7 +58,8 @@ from benchmarks.measuring.words.tables import (
 )
 from benchmarks.measuring.words.utterance import Utterance, thinned
 from load_tests.commands import count
-from models.whisper.recognizer import BATCH_SIZE, Context
+from models.whisper.engine import BATCH_SIZE
+from models.whisper.recognizer import Context
 from training.data.extraction import CodecSetting
 from training.data_folder import VARIABLE as DATA
 

@@ -10,7 +10,8 @@ from deployments.accelerator import FUSED_SHARE, SHARES, actor_options, cluster_
 from deployments.access import start
 from deployments.gateway.ingress import Ingress
 from deployments.settings import Settings
-from deployments.stages.assembly import models_of, stage_arguments
+from deployments.stages.assembly import stage_arguments
+from deployments.stages.served import models_of
 
 
 def build(settings: Settings) -> serve.Application:

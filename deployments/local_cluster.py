@@ -41,7 +41,7 @@ THROUGHPUT_MODE: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENAB
 KEYS_VARIABLE: Final = "AMSER_KEYS"  # `deployments.access.proxy` reads it
 # Bytes up to which Ray sends a message with the call and not through its object store (docs/decisions/0014): more than
 # the classifier is given for 30 s of speech
-LARGEST_INLINE: Final = 2_000_000
+LARGEST_INLINE: Final = 3_000_000
 PROXY_CHECKED_EVERY_S: Final = "1"  # Serve's own 10 s let a proxy that died be replaced after 30 s
 PROXY_CALLBACK: Final = "deployments.gateway.proxy:middlewares"
 

@@ -19,10 +19,10 @@ from deployments.recording_settings import RecordingSettings
 from deployments.replica.health import HealthLimits
 from deployments.telemetry.settings import TelemetrySettings
 from models.emotion import prior
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.resolve import IN_PACKAGE, PACKAGE
-from models.whisper.engines import EngineName
-from models.whisper.recognizer import BATCH_SIZE
+from models.whisper.engine import BATCH_SIZE
+from models.whisper.served import EngineName
 
 _LIMITS, _BATCH = Limits(), batch.Limits()
 

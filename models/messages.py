@@ -5,7 +5,7 @@ Every edge of the pipeline carries one of these; a test holds how many bytes eac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -82,6 +82,8 @@ class Transcript:
         warnings: what was done otherwise than asked.
         words: the words in order; empty unless `Mel.word_times` asked for them.
         tokens: of the text, as the recogniser's vocabulary numbers them: a draft for more of the same speech.
+        voice: lower states of the recogniser's encoder for the emotion network, as `VoiceEncoder.encode` makes them;
+            None where the recogniser does not give them.
     """
 
     text: str
@@ -92,6 +94,7 @@ class Transcript:
     warnings: tuple[TranscriptWarning, ...] = ()
     words: tuple[Word, ...] = ()
     tokens: tuple[int, ...] = ()
+    voice: NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

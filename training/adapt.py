@@ -19,14 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.emotion.amser_states import AmserStates
-from models.emotion.checkpoint import (
-    DEFAULT_CHECKPOINT,
-    CheckpointError,
-    CheckpointInfo,
-    EncoderMismatch,
-    load,
-    save,
-)
+from models.emotion.checkpoint import load, save
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, EncoderMismatch
 from models.weights import UnknownModel, fingerprint
 from training.corpora.catalogue import open_corpus
 from training.corpora.licences import extended, joined, licences_of, named_licence

@@ -27,12 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.emotion.batch import UtteranceFeatures, voice_alone
-from models.emotion.checkpoint import (
-    DEFAULT_CHECKPOINT,
-    CheckpointError,
-    CheckpointInfo,
-    load,
-)
+from models.emotion.checkpoint import load
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo
 from models.emotion.network import FusionNetwork
 from models.weights import UnknownModel, fingerprint
 from training.corpora.catalogue import open_corpus

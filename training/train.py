@@ -25,7 +25,8 @@ from rich.console import Console
 
 from amser.codecs import klt_tables
 from models.emotion.amser_states import TextNetwork, VoiceNetwork
-from models.emotion.checkpoint import CheckpointInfo, describe, load, save
+from models.emotion.checkpoint import load, save
+from models.emotion.checkpoint_info import CheckpointInfo, describe
 from models.emotion.config import FusionConfig
 from models.weights import UnknownModel, cache_folder, fingerprint
 from training.corpora.licences import joined, licences_of, named_licence

@@ -31,7 +31,8 @@ from benchmarks.measuring.transmission import (
 )
 from edge_sim.transports import Transport
 from models.emotion.batch import UtteranceFeatures, voice_alone
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointError, load
+from models.emotion.checkpoint import load
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, CheckpointError
 from models.emotion.network import FusionNetwork
 from models.weights import fingerprint
 from models.whisper.voice import VoiceEncoder
@@ -80,7 +81,7 @@ def find_judge(recipe: Recipe, corpus: Corpus, extractor: TextFeatureExtractor) 
     """The network that heard the other corpora of the recipe, if it is kept, or the checkpoint that comes with Amser.
 
     Raises:
-        models.emotion.checkpoint.CheckpointError: the checkpoint does not fit the encoders of the recipe.
+        models.emotion.checkpoint_info.CheckpointError: the checkpoint does not fit the encoders of the recipe.
     """
     why = "it is not kept"
     try:

@@ -87,7 +87,7 @@ def mels() -> list[Any]:
 
 def questions() -> list[Any]:
     """Mels, with and without made-up words, for the emotion network."""
-    from models.emotion.checkpoint import describe
+    from models.emotion.checkpoint_info import describe
     from models.sample import sample_text_features
 
     sizes = describe().config
@@ -109,7 +109,7 @@ def questions_with_states() -> list[Any]:
 
 def load_network(device: str, _: bool) -> Run:
     """The emotion network alone, which ships with the code: PyTorch, SciPy and safetensors are enough."""
-    from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+    from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
     from models.emotion.classifier import EmotionClassifier
 
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None, device)
@@ -119,7 +119,7 @@ def load_network(device: str, _: bool) -> Run:
 def load_emotion(device: str, reference: bool) -> Run:
     """The voice encoder and the emotion network: what FusionClassifier runs."""
     from models.device import has_bfloat16
-    from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+    from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
     from models.emotion.classifier import EmotionClassifier
     from models.weights import model_path
     from models.whisper.voice import VoiceEncoder
@@ -129,13 +129,12 @@ def load_emotion(device: str, reference: bool) -> Run:
     return lambda asked: [classifier.classify(mel, voice.encode(mel), words) for mel, words in asked]
 
 
-def load_text_encoder(device: str, reference: bool) -> Run:
+def load_text_encoder(device: str, _reference: bool) -> Run:
     """What Roberta runs."""
-    from models.device import has_bfloat16
     from models.text.context_encoder import ContextEncoder
     from models.weights import model_path
 
-    return ContextEncoder(model_path(CONTEXT), device, narrow=has_bfloat16() and not reference).encode
+    return ContextEncoder(model_path(CONTEXT), device).encode
 
 
 def load_recogniser(device: str, reference: bool) -> Run:

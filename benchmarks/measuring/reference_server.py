@@ -139,7 +139,7 @@ class ReferencePipeline:
         whisper = model_path(settings.recognizer.weights)
         self._voice = VoiceEncoder(whisper, threads=threads, narrow=has_bfloat16())
         self._words = WordVectors(model_path(settings.word_vectors))
-        self._context = ContextEncoder(model_path(settings.text_encoder.model), threads=threads, narrow=has_bfloat16())
+        self._context = ContextEncoder(model_path(settings.text_encoder.model), threads=threads)
         self._classifier = EmotionClassifier(settings.fusion_checkpoint, None, threads=threads)
 
     def recognize(self, waveform: Float32, language: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from load_tests.report.environment import environment as environment_of
 
-PACKAGES: Final = ("amser", "ctranslate2", "numpy", "openai-whisper", "ray", "torch", "transformers")
+PACKAGES: Final = ("amser", "ctranslate2", "numpy", "onnxruntime", "openai-whisper", "ray", "torch", "transformers")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], **about: object) -> None:

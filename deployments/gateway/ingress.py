@@ -42,11 +42,11 @@ from deployments.gateway.uploads.decoding import Decoders
 from deployments.gateway.utterances.answering import Answering, refused
 from deployments.gateway.utterances.answers import Answer, denial
 from deployments.gateway.utterances.reading import AudioReader, EnvelopeReader
-from deployments.pipeline import serve_stages
+from deployments.pipeline import Stages, serve_stages
 from deployments.replica.ending import Ending
 from deployments.replica.resources import assigned
 from deployments.settings import Settings
-from deployments.stages.assembly import Models, build_local_stages, emotion_classes, model_names, spoken_languages
+from deployments.stages.served import Models, emotion_classes, model_names, spoken_languages
 from deployments.telemetry.request_ids import request_id
 from deployments.telemetry.requests import telemetry
 
@@ -84,6 +84,13 @@ _ANSWERED: Final = answered("Words and emotion. `Server-Timing` has what each st
 
 
 # Ray pickles the class where it is defined: whatever it names of this module has to stand above it
+def _local_stages(settings: Settings, gpu: bool, models: Models | None) -> Stages:
+    """All stages in this process. A gateway whose stages are elsewhere loads no library of theirs."""
+    from deployments.stages.assembly import build_local_stages
+
+    return build_local_stages(settings, gpu, models)
+
+
 @serve.deployment
 @serve.ingress(api)
 class Ingress:
@@ -110,7 +117,7 @@ class Ingress:
         names = dict(models.names) if models else model_names(settings, gpu)
         languages = models.languages if models else spoken_languages(settings)
         emotions = models.emotions if models else emotion_classes(settings)
-        self._stages = build_local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
+        self._stages = _local_stages(settings, gpu, models) if stages is None else serve_stages(stages)
         self._answering = Answering(settings, self._stages, names, emotions, self._gate, self._telemetry)
         self.recordings = RecordingAnswering(
             settings, self._answering, languages, emotions, self._gate, self._telemetry

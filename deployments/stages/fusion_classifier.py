@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import serve
 
 from deployments.replica.batching import Batcher
@@ -25,7 +27,7 @@ Question = tuple[Mel, TextFeatures | None, Transcript | None, tuple[str, ...]]
 
 @serve.deployment
 class FusionClassifier(RemoteStage):
-    """The shell around `VoiceEncoder` and `EmotionClassifier`: it encodes the voice and fuses it with the words."""
+    """The shell around `EmotionClassifier`, and `VoiceEncoder` for voices that the recogniser has not encoded."""
 
     def __init__(
         self,
@@ -57,9 +59,14 @@ class FusionClassifier(RemoteStage):
 
     def _classify_all(self, questions: Sequence[Question]) -> list[Emotion]:
         return [
-            self._classifier.classify(mel, self._voice.encode(mel), text_features, transcript, emotions)
+            self._classifier.classify(mel, self._heard(mel, transcript), text_features, transcript, emotions)
             for mel, text_features, transcript, emotions in questions
         ]
+
+    def _heard(self, mel: Mel, transcript: Transcript | None) -> NDArray[np.float16]:
+        """The states of the voice: the recogniser's, where it has given them."""
+        given = None if transcript is None else transcript.voice
+        return self._voice.encode(mel) if given is None else given
 
     async def check_health(self) -> None:
         """See `Health.check`; Ray asks for it."""

@@ -14,7 +14,7 @@ from deployments.replica.execution import Timed
 from deployments.replica.health import HealthLimits
 from deployments.replica.weights import on_this_node
 from deployments.settings import TextEncoderSettings
-from models.device import device, has_bfloat16
+from models.device import device
 from models.messages import TokenFeatures
 from models.resolve import Wanted
 from models.sample import TEXT
@@ -34,7 +34,7 @@ class Roberta(RemoteStage):
         health: HealthLimits | None = None,
     ) -> None:
         self._device = device(gpu)
-        encoder = ContextEncoder(on_this_node(model), self._device, settings.threads, narrow=has_bfloat16())
+        encoder = ContextEncoder(on_this_node(model), self._device, settings.threads)
         batch_size = settings.gpu_batch_size if self._device == "cuda" else settings.batch_size
         encoder.encode([TEXT] * (batch_size if self._device == "cuda" else 1))
         self._name = name

@@ -20,8 +20,9 @@ from models.messages import Mel, Transcript
 from models.resolve import Wanted
 from models.sample import SECOND, sample_mel
 from models.whisper.engine import CONTEXT_FRAMES
-from models.whisper.engines import load_engine, served_by
+from models.whisper.engines import load_engine
 from models.whisper.recognizer import Heard, WhisperRecognizer
+from models.whisper.served import served_by
 
 
 @dataclass(frozen=True, slots=True)

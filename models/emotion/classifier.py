@@ -13,6 +13,7 @@ from models.device import has_bfloat16
 from models.emotion import checkpoint, prior
 from models.emotion.amser_states import StateBranch
 from models.emotion.batch import UtteranceFeatures, collate
+from models.emotion.checkpoint_info import Evidence
 from models.emotion.doubt import doubts_about
 from models.emotion.network import FusionNetwork
 from models.messages import Emotion, Mel, TextFeatures, Transcript
@@ -30,7 +31,8 @@ class EmotionClassifier:
         expected: how often each class is to be expected, see `models.emotion.prior.shares`.
 
     Raises:
-        models.emotion.checkpoint.EncoderMismatch, models.emotion.checkpoint.CheckpointError, FileNotFoundError.
+        FileNotFoundError, models.emotion.checkpoint_info.EncoderMismatch,
+            models.emotion.checkpoint_info.CheckpointError: see `models.emotion.checkpoint.load`.
         models.emotion.prior.PriorError: `expected` does not fit the classes of the network.
     """
 
@@ -103,7 +105,7 @@ class EmotionClassifier:
             left_out=("text",) if foreign else (),
         )
 
-    def _evidence(self, features: UtteranceFeatures, worded: bool) -> checkpoint.Evidence:
+    def _evidence(self, features: UtteranceFeatures, worded: bool) -> Evidence:
         """What the answer is read from. An empty text counts as none."""
         modalities = self._network.modalities
         voiced = "mel" in modalities or ("states" in modalities and len(features.encoder_states) > 0)

@@ -20,7 +20,7 @@ class FusionConfig:
         context_width: width of the contextual encoder's token states, from that encoder's own config.
         state_width: width of a row of the recogniser's encoder states, for a network that reads them: the states of
             `state_sources` layers, side by side.
-        state_sources: see `models.whisper.voice.LAYERS`.
+        state_sources: see `models.whisper.engine.LOWER_LAYERS`.
         conv_channels: output channels of the convolutions; the first two halve time as well as frequency, so that the
             LSTM sees 25 frames a second.
         hidden: width of every sequence after its branch.

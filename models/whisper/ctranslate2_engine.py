@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.whisper.allocation import KeptMemory, keep_freed_memory
-from models.whisper.engine import STATES_PER_SECOND, Decoded, States, TokenTime
+from models.whisper.engine import STATES_PER_SECOND, Decoded, Encoded, States, TokenTime
 from models.whisper.judge import hears_short
 
 # CTranslate2 takes AVX-512 on Intel's processors alone, though AMD's have it too. It reads this with its first model.
@@ -51,14 +51,13 @@ class CTranslate2Engine:
         self.multilingual: bool = self._model.is_multilingual
         self.model = model
         self.hears_short = hears_short(model)
-        self.width: int = self.encode(np.zeros((self.bands, 2), np.float32)).shape[1]
+        self.width: int = self.encode(np.zeros((self.bands, 2), np.float32)).states.shape[1]
 
-    def encode(self, log_mel: NDArray[np.float32]) -> States:
-        """See `Engine.encode`."""
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+        """See `Engine.encode`; CTranslate2 keeps the lower states to itself."""
         features = StorageView.from_array(np.ascontiguousarray(log_mel[None], np.float32))
         states = self._model.encode(features, to_cpu=True).to(ctranslate2.DataType.float32)
-        encoded: States = np.array(states)[0]
-        return encoded
+        return Encoded(np.array(states)[0])
 
     def language_probabilities(self, states: States) -> list[dict[str, float]]:
         """See `Engine.language_probabilities`."""
@@ -75,7 +74,7 @@ class CTranslate2Engine:
         """See `Engine.decode`."""
         results = self._model.generate(
             _view(states),
-            [self._prompt(language) for language in languages],
+            [prompt_of(language, self.multilingual) for language in languages],
             beam_size=1,
             max_length=2 * maximum_tokens,  # CTranslate2 gives half of it to the text
             return_scores=True,
@@ -87,7 +86,7 @@ class CTranslate2Engine:
 
     def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
         """See `Engine.align`."""
-        prompt = [self._tokenizer.token_to_id(token) for token in self._prompt(language)]
+        prompt = [self._tokenizer.token_to_id(token) for token in prompt_of(language, self.multilingual)]
         (aligned,) = self._model.align(_view(states[None]), prompt, [list(tokens)], frames)
         begins = {token: state for token, state in reversed(aligned.alignments)}  # the end of the text is a token too
         seconds = [begins[number] / STATES_PER_SECOND for number in range(len(tokens) + 1)]
@@ -104,10 +103,12 @@ class CTranslate2Engine:
         text = self._tokenizer.decode(list(tokens)).strip()
         return Decoded(text, tokens, average, float(result.no_speech_prob))
 
-    def _prompt(self, language: str) -> list[str]:
-        if not self.multilingual:
-            return ["<|startoftranscript|>", "<|notimestamps|>"]
-        return ["<|startoftranscript|>", f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>"]
+
+def prompt_of(language: str, multilingual: bool) -> list[str]:
+    """The tokens before a text without time stamps."""
+    if not multilingual:
+        return ["<|startoftranscript|>", "<|notimestamps|>"]
+    return ["<|startoftranscript|>", f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>"]
 
 
 def _view(states: States) -> StorageView:

@@ -17,9 +17,25 @@ from numpy.typing import NDArray
 CONTEXT_FRAMES: Final = 3000  # log-Mel frames of the 30 s that Whisper was trained on
 STATES_PER_SECOND: Final = 50
 CONTEXT_STATES: Final = 1500  # encoder states for them: the second convolution has stride 2
+BATCH_SIZE: Final = 4  # texts decoded together on a CPU
+LOWER_LAYERS: Final = 3  # of the encoder, whose states the emotion network reads
 MAXIMUM_TOKENS: Final = 224  # half of the decoder's positions, as in Whisper's own decoding
 
 States = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One encoded utterance.
+
+    Attributes:
+        states: (n, width), 20 ms each: what the decoder reads.
+        lower: (n, LOWER_LAYERS × width): the sums behind the first layers, not normalised, side by side; None from an
+            engine that does not give them.
+    """
+
+    states: States
+    lower: States | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +87,8 @@ class Engine(Protocol):
     hears_short: bool
     model: Path
 
-    def encode(self, log_mel: NDArray[np.float32]) -> States:
-        """(bands, T) with T even and at most 3000 → (T / 2, width), with the positions of the first T frames."""
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+        """(bands, T) with T even and at most 3000 → T / 2 states, with the positions of the first T frames."""
         ...
 
     def language_probabilities(self, states: States) -> list[dict[str, float]]:

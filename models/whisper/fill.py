@@ -25,7 +25,7 @@ class Silence:
     """Encoder states of 30 s of digital silence, and how they follow the speech."""
 
     def __init__(self, engine: Engine) -> None:
-        self._states = engine.encode(np.full((engine.bands, CONTEXT_FRAMES), DIGITAL_SILENCE, np.float32))
+        self._states = engine.encode(np.full((engine.bands, CONTEXT_FRAMES), DIGITAL_SILENCE, np.float32)).states
 
     def behind(self, states: Sequence[States]) -> States:
         """(B, n, width): each utterance's states and then silence, up to the end of Whisper's context."""

@@ -18,7 +18,7 @@ from whisper.timing import find_alignment
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.whisper.conversion import load_openai_whisper
-from models.whisper.engine import Decoded, States, TokenTime
+from models.whisper.engine import Decoded, Encoded, States, TokenTime
 from models.whisper.judge import hears_short
 
 
@@ -43,7 +43,7 @@ class OpenAIEngine:
         self._tokenizer = get_tokenizer(self.multilingual, num_languages=self._model.num_languages)
 
     @torch.inference_mode()
-    def encode(self, log_mel: NDArray[np.float32]) -> States:
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
         """See `Engine.encode`. The library's own encoder takes 30 s only; this takes the first positions."""
         encoder = self._model.encoder
         features = torch.from_numpy(np.ascontiguousarray(log_mel[None])).to(self._model.device)
@@ -51,8 +51,7 @@ class OpenAIEngine:
         hidden = hidden + encoder.positional_embedding[: hidden.shape[1]]
         for block in encoder.blocks:
             hidden = block(hidden)
-        states: NDArray[np.float32] = encoder.ln_post(hidden)[0].float().cpu().numpy()
-        return states
+        return Encoded(encoder.ln_post(hidden)[0].float().cpu().numpy())
 
     @torch.inference_mode()
     def language_probabilities(self, states: States) -> list[dict[str, float]]:

@@ -9,21 +9,22 @@ more from the whole 30 s and judged by the same judge (`models.whisper.judge`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.messages import Mel, Transcript, TranscriptWarning, Word
-from models.whisper.engine import CONTEXT_FRAMES, Decoded, Engine, States
+from models.whisper.engine import BATCH_SIZE, CONTEXT_FRAMES, Decoded, Encoded, Engine, States
 from models.whisper.fill import Silence, is_thinned
 from models.whisper.judge import Evidence, Judge, most_tokens
+from models.whisper.voice import voice_of
 from models.whisper.word_times import words_of
 
 Context = Literal["short", "padded"]
 
-BATCH_SIZE: Final = 4  # texts decoded together on a CPU
 SILENCE_AFTER_SPEECH: Final = 50  # frames that are encoded behind the speech
 SILENCE_BEFORE_FILL: Final = 200  # the same for weights whose context is filled
 # Frames between the shortest and the longest of a batch, a quarter of the shortest but no fewer and no more than these:
@@ -48,6 +49,7 @@ class Heard:
         evidence: the signs of speech.
         probability: that somebody speaks.
         words: with their times, where they are asked for.
+        voice: see `Transcript.voice`.
     """
 
     decoded: Decoded
@@ -56,6 +58,7 @@ class Heard:
     evidence: Evidence
     probability: float
     words: tuple[Word, ...] = ()
+    voice: NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
 
     @property
     def lost(self) -> bool:
@@ -130,7 +133,8 @@ class WhisperRecognizer:
     def second_pass(self, mel: Mel, first: Heard) -> Heard:
         """The better of the first pass and of one with the whole context; however short, it costs as much as 30 s."""
         (again,) = self.hear([mel], "padded")
-        return max(first, again, key=lambda heard: (not heard.lost, heard.probability))
+        better = max(first, again, key=lambda heard: (not heard.lost, heard.probability))
+        return replace(better, voice=first.voice)  # 30 s of context are nothing that the emotion network knows
 
     def _batches(self, mels: Sequence[Mel]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -153,19 +157,30 @@ class WhisperRecognizer:
 
     def hear(self, mels: Sequence[Mel], context: Context) -> list[Heard]:
         """One decoding of utterances together, whatever it is worth."""
-        states = self._encode(mels, context)
+        encoded, states = self._encode(mels, context)
         languages = self._languages(mels, states)
         seconds = [mel.seconds for mel in mels]
         draft = mels[0].draft if len(mels) == 1 else ()
         codes = [spoken.code for spoken in languages]
         decoded = self._engine.decode(states, codes, most_tokens(max(seconds)), draft)
         words = [self._words(*parts) for parts in zip(mels, states, decoded, languages, strict=True)]
-        return [self._judged(*parts) for parts in zip(decoded, languages, seconds, words, strict=True)]
+        voices = [
+            None if context == "padded" or each.lower is None else voice_of(each.lower, mel)
+            for mel, each in zip(mels, encoded, strict=True)
+        ]
+        return [self._judged(*parts) for parts in zip(decoded, languages, seconds, words, voices, strict=True)]
 
-    def _judged(self, decoded: Decoded, spoken: _Spoken, seconds: float, words: tuple[Word, ...]) -> Heard:
+    def _judged(
+        self,
+        decoded: Decoded,
+        spoken: _Spoken,
+        seconds: float,
+        words: tuple[Word, ...],
+        voice: NDArray[np.float16] | None,
+    ) -> Heard:
         evidence = Evidence.of(decoded, seconds, spoken.likeliest)
         probability = self._judge.probability(evidence)
-        return Heard(decoded, spoken.code, spoken.warnings, evidence, probability, words)
+        return Heard(decoded, spoken.code, spoken.warnings, evidence, probability, words, voice)
 
     def _words(self, mel: Mel, states: States, decoded: Decoded, spoken: _Spoken) -> tuple[Word, ...]:
         if not mel.word_times or not decoded.text:
@@ -173,16 +188,18 @@ class WhisperRecognizer:
         times = self._engine.align(states, spoken.code, decoded.tokens, mel.frames)
         return words_of(decoded.tokens, times, spoken.code, self._engine.text_of, mel.values)
 
-    def _encode(self, mels: Sequence[Mel], context: Context) -> States:
-        """(B, n, width): the states of the speech and of the silence behind it."""
+    def _encode(self, mels: Sequence[Mel], context: Context) -> tuple[list[Encoded], States]:
+        """Each utterance encoded, and (B, n, width): the states of the speech and of the silence behind it."""
+        lengths = [max(mel.frames for mel in mels) + SILENCE_AFTER_SPEECH] * len(mels)
         if context == "padded":
-            return np.stack([self._engine.encode(_padded(mel, CONTEXT_FRAMES)) for mel in mels])
-        if self._silence is not None:
+            lengths = [CONTEXT_FRAMES] * len(mels)
+        elif self._silence is not None:
             lengths = [mel.frames + SILENCE_BEFORE_FILL for mel in mels]
-            encoded = [self._engine.encode(_padded(*pair)) for pair in zip(mels, lengths, strict=True)]
-            return self._silence.behind(encoded)
-        length = max(mel.frames for mel in mels) + SILENCE_AFTER_SPEECH
-        return np.stack([self._engine.encode(_padded(mel, length)) for mel in mels])
+        encoded = [self._engine.encode(_padded(*pair)) for pair in zip(mels, lengths, strict=True)]
+        states = [each.states for each in encoded]
+        if context == "padded" or self._silence is None:
+            return encoded, np.stack(states)
+        return encoded, self._silence.behind(states)
 
     def _languages(self, mels: Sequence[Mel], states: States) -> list[_Spoken]:
         if not self._engine.multilingual:
@@ -205,6 +222,7 @@ class WhisperRecognizer:
             warnings=heard.warnings,
             words=heard.words if text else (),
             tokens=heard.decoded.tokens if text else (),
+            voice=heard.voice,
         )
 
 

@@ -1,9 +1,10 @@
 """Log-Mel → lower states of Whisper's encoder: the input of the emotion network from the voice.
 
-Emotion lives in the middle layers, words in the last one, the only one that CTranslate2 returns. So the first layers
-run once more, in torch, on the speech alone: no silence behind it, a tenth of the recogniser's cost. They run where the
-network is that reads the states, which goes on with layers of its own (`models.emotion.amser_states`) that start as
-Whisper's next ones: so the states cross no process, and the voice is encoded where the recogniser is not available.
+Emotion lives in the middle layers, words in the last one. A recogniser whose engine gives the states of both encodes
+once (`voice_of`); what it gives is the same but for 8-bit products and the pauses around, which it hears too. Where
+there is none, as without words or on a GPU, `VoiceEncoder` runs the first layers in torch, on the speech alone. The
+network that reads the states goes on with layers of its own (`models.emotion.amser_states`), which start as Whisper's
+next ones.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from whisper.model import AudioEncoder, MultiHeadAttention
 
-from amser.features import trim_pauses
+from amser.features import between_pauses, trim_pauses
 from models.messages import Mel
 from models.whisper.conversion import load_audio_encoder
+from models.whisper.engine import LOWER_LAYERS, States
 
-LAYERS: Final = 3  # of the encoder that are run here, and whose states stand side by side in a row
 POOLED_STATES: Final = 4  # encoder states, 20 ms each, in a row
 
 
@@ -50,11 +51,11 @@ class VoiceEncoder:
         torch.set_num_threads(threads)
         on_cpu = device == "cpu"
         self._dtype = dtype or (torch.float16 if not on_cpu else torch.bfloat16 if narrow else torch.float32)
-        self._encoder = load_audio_encoder(model, LAYERS).to(device)
+        self._encoder = load_audio_encoder(model, LOWER_LAYERS).to(device)
         if self._dtype != torch.float32:
             narrow_products(self._encoder, self._dtype, fused_attention=not on_cpu)
         self._device = device
-        self.width: int = LAYERS * self._encoder.positional_embedding.shape[1]
+        self.width: int = LOWER_LAYERS * self._encoder.positional_embedding.shape[1]
 
     @torch.inference_mode()
     def encode(self, mel: Mel) -> NDArray[np.float16]:
@@ -97,6 +98,15 @@ def attend(heads: int, queries: Tensor, keys: Tensor, values: Tensor, _mask: Non
     queries, keys, values = split  # (1, heads, n, d)
     weights = torch.softmax(queries @ keys.transpose(2, 3), dim=3)
     return (weights @ values).transpose(1, 2).flatten(2), None
+
+
+def voice_of(lower: States, mel: Mel) -> NDArray[np.float16]:
+    """What `VoiceEncoder.encode` makes, from the lower states (n, width) of a recogniser's encoder.
+
+    docs/decisions/0020 says what pauses and 8 bits change.
+    """
+    speech = between_pauses(mel.values)
+    return pool_states(lower[speech.start // 2 : (speech.stop + 1) // 2])
 
 
 def pool_states(states: NDArray[np.float32]) -> NDArray[np.float16]:

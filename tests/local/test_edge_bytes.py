@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcrip
 from models.text.context_encoder import LONGEST_TEXT, ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.engine import LOWER_LAYERS
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 
 FRAMES = 500
@@ -47,7 +49,7 @@ def mel(envelope: wire.Envelope) -> Mel:
 @pytest.fixture(scope="module")
 def transcript(mel: Mel) -> Transcript:
     model = model_path("whisper-base-short")
-    return WhisperRecognizer(CTranslate2Engine(model)).transcribe([mel])[0]
+    return WhisperRecognizer(OnnxEngine(model)).transcribe([mel])[0]
 
 
 def carried(message: object) -> int:
@@ -70,9 +72,11 @@ def test_the_mel_crosses_at_160_bytes_a_frame(mel: Mel) -> None:
     assert 160 * FRAMES <= carried(Timed(mel, 1.0)) < 160 * FRAMES + AROUND
 
 
-def test_the_transcript_crosses_as_its_text(transcript: Transcript) -> None:
+def test_the_transcript_crosses_as_its_text_and_the_voice_at_38_kb_a_second(transcript: Transcript) -> None:
     assert transcript.text
-    assert carried(Timed(transcript, 1.0)) < len(transcript.text) + AROUND
+    assert transcript.voice is not None
+    assert transcript.voice.nbytes <= FRAMES / 8 * LOWER_LAYERS * 512 * 2 + 3072
+    assert carried(Timed(transcript, 1.0)) < transcript.voice.nbytes + len(transcript.text) + AROUND
 
 
 def test_the_text_stages_are_asked_with_the_text_alone(transcript: Transcript) -> None:
@@ -102,11 +106,14 @@ def test_what_the_classifier_is_given_for_30_s_stays_below_the_limits() -> None:
     mel = Mel(np.zeros((80, 3000), np.float16), -1.5, 30.0, "en", "svd-f16", 10)
     words = TokenFeatures(("word",) * 150, np.zeros((150, 300), np.float32))
     context = TokenFeatures(("word",) * LONGEST_TEXT, np.zeros((LONGEST_TEXT, 384), np.float32))
-    call = Call([to_plain(mel), to_plain(TextFeatures("en", words, context))], 1e9)
-    assert carried(call) < 0.4 * LARGEST_RESULT
+    voice = np.zeros((375, LOWER_LAYERS * 512), np.float16)
+    transcript = Transcript("word " * 150, "en", 0.0, tokens=tuple(range(200)), voice=voice)
+    call = Call([to_plain(mel), to_plain(TextFeatures("en", words, context)), to_plain(transcript)], 1e9)
+    assert carried(call) < 0.6 * LARGEST_RESULT
     assert carried(call) < 0.8 * LARGEST_INLINE
 
 
-def test_the_classifier_is_given_the_transcript_at_the_cost_of_its_text(transcript: Transcript) -> None:
+def test_a_transcript_without_the_voice_crosses_at_the_cost_of_its_text(transcript: Transcript) -> None:
+    transcript = replace(transcript, voice=None)
     asked = Call([to_plain(transcript), ("angry", "happy", "neutral", "sad")], 1e9)
     assert carried(asked) < len(transcript.text) + AROUND

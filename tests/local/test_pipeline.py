@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from ray import serve
 from recordings import DATA, envelope_of, silence, speakers, waveform_of
 
@@ -25,13 +27,14 @@ from deployments.pipeline import Recognition, Stages, recognize
 from deployments.replica.execution import Timed
 from deployments.settings import Settings
 from deployments.stages.assembly import build_local_stages
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
 from models.mel import reconstruct
+from models.messages import Mel, Transcript
 from models.text.context_encoder import ContextEncoder
 from models.text.word_vectors import WordVectors
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 from models.whisper.voice import VoiceEncoder
 
@@ -61,9 +64,13 @@ def application(settings: Settings) -> Any:
 def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
     """The pipeline over the models themselves, with no deployment around them."""
     whisper, hears_short, vectors, minilm = (model_path(name) for name in MODELS)
-    recognizer, voice = WhisperRecognizer(CTranslate2Engine(hears_short)), VoiceEncoder(whisper)
+    recognizer, voice = WhisperRecognizer(OnnxEngine(hears_short)), VoiceEncoder(whisper)
     words, context = WordVectors(vectors), ContextEncoder(minilm)
     classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
+
+    def heard(mel: Mel, transcript: Transcript | None) -> NDArray[np.float16]:
+        given = transcript and transcript.voice
+        return voice.encode(mel) if given is None else given
 
     async def describe() -> dict[str, dict[str, str]]:
         return {}
@@ -73,7 +80,7 @@ def in_process(envelopes: list[wire.Envelope]) -> list[Recognition]:
         transcribe=timed(lambda mel, _: recognizer.transcribe([mel])[0]),
         embed=timed(words.embed),
         contextualize=timed(lambda text, _: context.encode([text])[0]),
-        classify=timed(lambda mel, *words: classifier.classify(mel, voice.encode(mel), *words[:-1])),
+        classify=timed(lambda mel, *rest: classifier.classify(mel, heard(mel, rest[1]), *rest[:-1])),
         describe=describe,
     )
 

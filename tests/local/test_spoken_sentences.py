@@ -9,7 +9,7 @@ import pytest
 from recordings import mel_of
 from synthetic_voice import say
 
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
 from models.messages import Emotion, TextFeatures, Transcript
 from models.text.context_encoder import ContextEncoder

@@ -24,7 +24,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.emotion.amser_states import TextNetwork, VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
-from models.emotion.checkpoint import CheckpointInfo, describe, load, save
+from models.emotion.checkpoint import load, save
+from models.emotion.checkpoint_info import CheckpointInfo, describe
 from models.emotion.config import FusionConfig
 from models.emotion.network import FusionNetwork
 from training.data.dataset import LabelledSentence, LabelledUtterance, Substitution

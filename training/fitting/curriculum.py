@@ -26,7 +26,7 @@ from models.emotion.network import FusionNetwork
 from models.emotion.registry import build
 from models.weights import model_path
 from models.whisper.conversion import load_audio_encoder
-from models.whisper.voice import LAYERS
+from models.whisper.engine import LOWER_LAYERS
 from training.data.dataset import (
     LabelledSentence,
     LabelledUtterance,
@@ -151,8 +151,8 @@ def initialise_from_whisper(network: VoiceNetwork, recogniser: str) -> None:
     branch = network.deep.states
     if branch is None or not branch.layers:
         return
-    encoder = load_audio_encoder(model_path(recogniser), LAYERS + len(branch.layers))
-    _copy_layers(branch, encoder.blocks[LAYERS:])
+    encoder = load_audio_encoder(model_path(recogniser), LOWER_LAYERS + len(branch.layers))
+    _copy_layers(branch, encoder.blocks[LOWER_LAYERS:])
 
 
 def _copy_layers(branch: StateBranch, blocks: Iterable[Any]) -> None:

@@ -20,7 +20,7 @@ from rich.progress import track
 from scipy.special import softmax
 
 from models.emotion.amser_states import TextNetwork, VoiceNetwork
-from models.emotion.checkpoint import Evidence
+from models.emotion.checkpoint_info import Evidence
 from models.emotion.config import FusionConfig
 from training.data.dataset import NO_CLASS, LabelledUtterance, sentence_alone
 from training.data.folds import leave_one_corpus_out

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from models.emotion.amser_states import AmserStates, TextNetwork, VoiceNetwork
 from models.emotion.batch import UtteranceFeatures
-from models.emotion.checkpoint import CheckpointInfo
+from models.emotion.checkpoint_info import CheckpointInfo
 from training.corpora.manifest import Corpus
 from training.data.dataset import LabelledUtterance
 from training.data.folds import split

@@ -124,7 +124,7 @@ class _Teacher:
                 continue
             padded = np.full((len(mel), CONTEXT_FRAMES), mel.max() - 2.0, np.float32)
             padded[:, : mel.shape[1]] = mel[:, :CONTEXT_FRAMES]
-            states = self._engine.encode(np.maximum(padded, DIGITAL_SILENCE))[None]
+            states = self._engine.encode(np.maximum(padded, DIGITAL_SILENCE)).states[None]
             limit = min(MAXIMUM_TOKENS, 20 + 12 * mel.shape[1] // 100)
             decoded = self._engine.decode(states, [clip.language], limit)[0]
             self._keep(clip, states, decoded)

@@ -57,7 +57,7 @@ def padded_text(engine: Engine, mel: Mel) -> tuple[str, str, float]:
     """What is decoded greedily from the whole 30 s, in which language, and its average log-probability."""
     padded: Float32 = np.full((engine.bands, CONTEXT_FRAMES), mel.silence, np.float32)
     padded[:, : mel.frames] = mel.values[:, :CONTEXT_FRAMES]
-    states = engine.encode(padded)[None]
+    states = engine.encode(padded).states[None]
     language = mel.language or (_likeliest(engine.language_probabilities(states)[0]) if engine.multilingual else "en")
     (decoded,) = engine.decode(states, [language], MAXIMUM_TOKENS)
     return decoded.text, language, decoded.average_log_probability

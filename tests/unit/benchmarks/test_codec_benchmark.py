@@ -57,7 +57,8 @@ from benchmarks.measuring.transmission import Kept, Transcriber, Utterance, iden
 from benchmarks.plots.codec import plot
 from edge_sim.protocol import ANSWER_BODY, ANSWER_HEADER, request_header
 from edge_sim.transports import by_name
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT, load
+from models.emotion.checkpoint import load
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.messages import Mel, Transcript
 from training.corpora.manifest import Corpus, Record
 from training.data.texts import TextFeatureExtractor

@@ -31,7 +31,7 @@ from benchmarks.measuring.closed_loop import (
 from benchmarks.measuring.command import NothingMeasured
 from benchmarks.measuring.manifest import read_manifest
 from benchmarks.measuring.reference_server import READY, ROUTE, Arrangement, build
-from benchmarks.serving import NOTHING, Clip, comparisons, read_clips, row, spread, wer_above
+from benchmarks.serving import CORES, NOTHING, Clip, comparisons, read_clips, row, spread, wer_above
 from models.weights import model_path
 
 REFERENCES = ("GOOD DAY MY FRIEND", "RAIN FALLS ON ROOFS")
@@ -162,15 +162,24 @@ CLIPS = [Clip(text, b"", np.zeros(4 * SAMPLE_RATE, np.float32)) for text in REFE
 def test_a_row_is_the_median_of_its_rounds_and_adds_up_what_is_missing() -> None:
     partly = {0: REPLIES[0], 1: Reply("rain falls on roofs", "sad", degraded=True)}
     rounds = [DONE, Pass(2.0, (500.0, 600.0), partly, 3.0, 500.0), Pass(1.0, (500.0, 600.0), partly, 3.0, 500.0)]
-    made = row("fused", 8, {None: rounds}, CLIPS, NOTHING)
+    made = row("librispeech", "fused", 8, {None: rounds}, CLIPS, NOTHING)
     assert made["requests_per_second"] == 1.0
     assert made["degraded"] == 2
     assert made["emotion_agreement"] is None
+    assert made["requests_per_second_by_round"] == [0.5, 1.0, 2.0]
+    assert made["price_of_a_speech_hour"] == pytest.approx(CORES * 0.04 / 4, abs=1e-5)  # a core-hour costs 0.04
 
 
 def test_a_reference_system_is_shown_in_the_arrangement_that_was_fastest() -> None:
     slower, faster = Arrangement(1, 2), Arrangement(2, 1)
-    made = row("faster-whisper-monolith", 8, {slower: [DONE], faster: [replace(DONE, elapsed_s=2.0)]}, CLIPS, DONE)
+    made = row(
+        "librispeech",
+        "faster-whisper-monolith",
+        8,
+        {slower: [DONE], faster: [replace(DONE, elapsed_s=2.0)]},
+        CLIPS,
+        DONE,
+    )
     assert made["requests_per_second"] == 1.0
     assert made["arrangement"].startswith("2 × 1")
     assert list(made["requests_per_second_by_arrangement"].values()) == [0.5, 1.0]
@@ -178,18 +187,23 @@ def test_a_reference_system_is_shown_in_the_arrangement_that_was_fastest() -> No
 
 
 def test_throughput_and_words_are_compared_for_each_number_of_clients() -> None:
-    fused = {"system": "fused", "clients": 8, "requests_per_second": 5.0, "degraded": 0}
+    fused = {"speech": "short", "system": "fused", "clients": 8, "degraded": 0}
+    fused |= {"requests_per_second_by_round": [5.0, 6.0, 5.0]}
     fused |= {"errors_by_clip": [2, 0, 1], "words_by_clip": [10, 20, 20]}
     rows = [
         fused,
-        {**fused, "system": "openai-whisper-monolith", "requests_per_second": 1.0, "errors_by_clip": [1, 0, 1]},
-        {**fused, "system": "distributed", "requests_per_second": 4.0, "degraded": 1},
-        {**fused, "system": "distributed", "clients": 1, "requests_per_second": 4.0},
+        {**fused, "system": "openai-whisper-monolith", "errors_by_clip": [1, 0, 1]}
+        | {"requests_per_second_by_round": [1.0, 1.0, 1.25]},
+        {**fused, "system": "distributed", "requests_per_second_by_round": [4.0, 4.8, 4.0], "degraded": 1},
+        {**fused, "system": "distributed", "clients": 1},
+        {**fused, "system": "distributed", "speech": "long"},
     ]
     faster, slower = comparisons(rows)
-    assert faster.startswith("8 clients: fused / openai-whisper-monolith = 5.00 × throughput, WER +2.00 ± ")
+    assert faster.startswith(
+        "short, 8 clients: fused / openai-whisper-monolith = 5.00 (4.00 to 6.00) × throughput, WER +2.00 ± "
+    )
     assert slower == (
-        "8 clients: distributed / fused = 0.80 × throughput, WER +0.00 ± 0.00 points; "
+        "short, 8 clients: distributed / fused = 0.80 (0.80 to 0.80) × throughput, WER +0.00 ± 0.00 points; "
         "NOT THE SAME WORK: 1 answer degraded"
     )
 

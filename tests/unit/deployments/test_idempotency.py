@@ -321,7 +321,7 @@ class Said:
 async def gateway(said: Said, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """The application that Serve would run, without Serve."""
     deployment = ingress.Ingress.func_or_class.__mro__[1]  # beneath what `serve.ingress` puts around it
-    monkeypatch.setitem(deployment.__init__.__globals__, "build_local_stages", lambda *_: said.stages())
+    monkeypatch.setitem(deployment.__init__.__globals__, "_local_stages", lambda *_: said.stages())
     settings = Settings(profile="fused", idempotency=IdempotencySettings(folder=folder / "answers"))
     instance = deployment(settings, None, False)
 

@@ -81,7 +81,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Gateway:
         requests: dict[str, Any] | None = None, admission: bool = True, **trouble: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         names = kind.__init__.__globals__  # Ray has pickled the class, so it has its own copy of the module's names
-        monkeypatch.setitem(names, "build_local_stages", lambda *_: stages(trouble))
+        monkeypatch.setitem(names, "_local_stages", lambda *_: stages(trouble))
         monkeypatch.setitem(names, "spoken_languages", lambda _: frozenset({"en"}))
         flow = {"admission": admission}
         settings = Settings(

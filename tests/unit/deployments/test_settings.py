@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.settings import Settings
-from deployments.stages.assembly import emotion_classes, stage_arguments
-from models.emotion.checkpoint import describe
+from deployments.stages.assembly import stage_arguments
+from deployments.stages.served import emotion_classes
+from models.emotion.checkpoint_info import describe
 from models.emotion.prior import PriorError
 from models.weights import fingerprint
 

@@ -12,9 +12,10 @@ import pytest
 from deployments.gateway import ingress
 from deployments.replica.weights import node_name, on_this_node
 from deployments.settings import Settings
-from deployments.stages.assembly import models_of, stage_arguments
+from deployments.stages.assembly import stage_arguments
+from deployments.stages.served import models_of
 from models import resolve as resolving
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.resolve import OtherWeights, locate, portable, resolve, wanted
 from models.weights import UnknownModel, WeightsMissing, default_store, model_path
 

@@ -16,7 +16,7 @@ from models.emotion.config import FusionConfig
 from models.emotion.registry import build
 from models.weights import model_path
 from models.whisper.conversion import load_audio_encoder
-from models.whisper.voice import LAYERS
+from models.whisper.engine import LOWER_LAYERS
 from training.data.extraction import RECOGNISER
 from training.fitting.curriculum import initialise_from_whisper, join
 
@@ -219,7 +219,7 @@ def test_the_layers_begin_as_whispers_next_ones() -> None:
     assert isinstance(network, VoiceNetwork)
     initialise_from_whisper(network, RECOGNISER)
     network.eval()
-    blocks = load_audio_encoder(model, LAYERS + 2).blocks[LAYERS:]
+    blocks = load_audio_encoder(model, LOWER_LAYERS + 2).blocks[LOWER_LAYERS:]
     ours = theirs = torch.randn(2, 30, 512)
     mask = torch.ones(2, 30, dtype=torch.bool)
     for layer, block in zip(branch_of(network).layers, blocks, strict=True):

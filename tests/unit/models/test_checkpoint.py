@@ -13,15 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_networks import SMALL, as_if_trained, spoken
 
-from models.emotion.checkpoint import (
-    DEFAULT_CHECKPOINT,
-    FORMAT,
-    CheckpointError,
-    CheckpointInfo,
-    EncoderMismatch,
-    load,
-    save,
-)
+from models.emotion.checkpoint import load, save
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, FORMAT, CheckpointError, CheckpointInfo, EncoderMismatch
 from models.emotion.config import FusionConfig
 from models.emotion.published.amser_plus import AmserPlus
 from models.emotion.registry import MODELS, build

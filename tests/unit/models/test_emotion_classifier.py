@@ -17,12 +17,7 @@ from deployments.settings import Settings
 from deployments.stages.assembly import stage_arguments
 from models.emotion import checkpoint
 from models.emotion import classifier as classifier_module
-from models.emotion.checkpoint import (
-    DEFAULT_CHECKPOINT,
-    CheckpointError,
-    CheckpointInfo,
-    EncoderMismatch,
-)
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, CheckpointError, CheckpointInfo, EncoderMismatch
 from models.emotion.classifier import EmotionClassifier, narrow
 from models.emotion.config import FusionConfig
 from models.emotion.prior import PriorError
@@ -107,7 +102,7 @@ def test_computing_in_bfloat16_moves_a_probability_by_less_than_0_02(monkeypatch
     for narrowed in (False, True):
         monkeypatch.setattr(classifier_module, "has_bfloat16", lambda narrowed=narrowed: narrowed)
         voice = VoiceEncoder(model_path("whisper-base"), narrow=narrowed)
-        context = ContextEncoder(model_path("all-minilm-l6-v2"), narrow=narrowed)
+        context = ContextEncoder(model_path("all-minilm-l6-v2"))
         classifier = EmotionClassifier(DEFAULT_CHECKPOINT, None)
         for text, mel in zip(("I am so glad that you came.", "", "It is over."), mels, strict=True):
             read = TextFeatures("en", vectors.embed(text), context.encode([text])[0])

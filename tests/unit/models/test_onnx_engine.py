@@ -1,4 +1,4 @@
-"""ONNX Runtime decodes what CTranslate2 encodes: the same texts, and a draft changes none."""
+"""ONNX Runtime computes what CTranslate2 does: the same texts, a draft changes none, and the voice comes with them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from recordings import mel_of, speakers, waveform_of
 
+from amser.features import trim_pauses
 from models.messages import Mel
 from models.weights import model_path
 from models.whisper.ctranslate2_engine import CTranslate2Engine
 from models.whisper.engine import States
-from models.whisper.onnx_engine import OnnxEngine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.voice import VoiceEncoder
 
 CLIPS = 6
 
@@ -37,7 +39,7 @@ def mels() -> list[Mel]:
 def states_of(engine: CTranslate2Engine, mel: Mel) -> States:
     """Of the speech and half a second of silence: (1, n, width)."""
     whole = np.pad(mel.values, ((0, 0), (0, 50 + mel.frames % 2)), constant_values=mel.silence)
-    return engine.encode(whole.astype(np.float32))[None]
+    return engine.encode(whole.astype(np.float32)).states[None]
 
 
 def test_it_writes_and_believes_what_ctranslate2_does_in_32_bits(
@@ -48,7 +50,7 @@ def test_it_writes_and_believes_what_ctranslate2_does_in_32_bits(
         (ours,), (theirs,) = (decoder.decode(each, ["en"], 100) for decoder in (engine, exact))
         assert ours.tokens == theirs.tokens
         assert ours.text == theirs.text
-        assert ours.average_log_probability == pytest.approx(theirs.average_log_probability, abs=0.02)
+        assert ours.average_log_probability == pytest.approx(theirs.average_log_probability, abs=0.04)
         assert ours.no_speech_probability == pytest.approx(theirs.no_speech_probability, abs=0.01)
         (heard,), (known,) = (decoder.language_probabilities(each) for decoder in (engine, exact))
         assert heard == pytest.approx(known, abs=0.01)
@@ -61,6 +63,48 @@ def test_texts_of_a_batch_are_those_of_each_alone(engine: OnnxEngine, mels: list
     together = recognizer.first_pass(like)
     assert [heard.decoded.text for heard in together] == [recognizer.first_pass([mel])[0].decoded.text for mel in like]
     assert len({len(heard.decoded.tokens) for heard in together}) > 1
+
+
+def test_the_states_are_those_of_ctranslate2_in_32_bits(
+    engine: OnnxEngine, exact: CTranslate2Engine, mels: list[Mel]
+) -> None:
+    """Closer than CTranslate2's own in 8 bits, which differ by a tenth."""
+    for mel in mels:
+        ours, theirs = states_of(engine, mel), states_of(exact, mel)
+        assert np.linalg.norm(ours - theirs) < 0.12 * np.linalg.norm(theirs)
+
+
+def test_the_voice_comes_with_the_words(engine: OnnxEngine, mels: list[Mel]) -> None:
+    """Without pauses, which move the positions, it is what the voice's own encoder makes, but for 8 bits."""
+    voice, recognizer = VoiceEncoder(model_path("whisper-base")), WhisperRecognizer(engine)
+    for mel in mels:
+        speech = replace(mel, values=trim_pauses(mel.values))
+        alone, shared = voice.encode(speech), recognizer.transcribe([speech])[0].voice
+        assert shared is not None
+        assert shared.shape == alone.shape
+        assert np.corrcoef(shared.ravel().astype(float), alone.ravel().astype(float))[0, 1] > 0.98
+
+
+def test_the_voice_is_that_of_the_speech_between_the_pauses(engine: OnnxEngine, mels: list[Mel]) -> None:
+    paused = replace(mels[0], values=np.pad(mels[0].values, ((0, 0), (80, 60)), constant_values=mels[0].silence))
+    voices = [WhisperRecognizer(engine).transcribe([mel])[0].voice for mel in (mels[0], paused)]
+    assert voices[0] is not None
+    assert voices[1] is not None
+    assert voices[0].shape == voices[1].shape
+
+
+def test_a_second_pass_keeps_the_voice_of_the_first(engine: OnnxEngine, mels: list[Mel]) -> None:
+    recognizer = WhisperRecognizer(engine)
+    (first,) = recognizer.first_pass(mels[:1])
+    unsure = replace(first, probability=0.0)
+    assert recognizer.second_pass(mels[0], unsure).voice is first.voice
+
+
+def test_words_have_their_times(engine: OnnxEngine, mels: list[Mel]) -> None:
+    """CTranslate2 aligns, and is loaded by the first text."""
+    (transcript,) = WhisperRecognizer(engine).transcribe([replace(mels[0], word_times=True)])
+    assert " ".join(word.text.strip() for word in transcript.words) == transcript.text
+    assert 0 <= transcript.words[0].start < transcript.words[-1].end <= mels[0].seconds
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
@@ -93,11 +137,12 @@ def test_a_draft_saves_steps_of_the_decoder(
         return plain_step(*asked, **named)
 
     monkeypatch.setattr(engine, "_next", counted)
-    tokens = recognizer.transcribe([mels[0]])[0].tokens
+    heard = [recognizer.transcribe([mel])[0].tokens for mel in mels]
     without = len(steps)
     steps.clear()
-    recognizer.transcribe([replace(mels[0], draft=tokens)])
-    assert without > len(tokens)
+    for mel, draft in zip(mels, heard, strict=True):
+        recognizer.transcribe([replace(mel, draft=draft)])
+    assert without > sum(map(len, heard))
     assert len(steps) < without / 2
 
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from recordings import mel_of, speakers, waveform_of
 
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.emotion.classifier import EmotionClassifier
 from models.messages import Mel
 from models.weights import model_path
 from models.whisper.conversion import load_audio_encoder
+from models.whisper.engine import LOWER_LAYERS
 from models.whisper.openai_engine import OpenAIEngine
 from models.whisper.recognizer import WhisperRecognizer
-from models.whisper.voice import LAYERS, VoiceEncoder, narrow_products
+from models.whisper.voice import VoiceEncoder, narrow_products
 
 DTYPES = (torch.float16, torch.bfloat16)
 MOST_OFF = {torch.float16: 2e-3, torch.bfloat16: 2e-2}  # of a state, in deviations of all states
@@ -48,7 +49,7 @@ def test_a_voice_in_half_precision_gives_the_same_emotion(
 def test_whisper_s_own_attention_computes_in_half_precision_too(dtype: torch.dtype) -> None:
     """A GPU keeps torch's fused kernel, where a CPU replaces it."""
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 50, 512)).astype(np.float32))
-    encoder = load_audio_encoder(model_path("whisper-base"), LAYERS)
+    encoder = load_audio_encoder(model_path("whisper-base"), LOWER_LAYERS)
     with torch.inference_mode():
         expected = encoder.blocks[0](rows)
         narrow_products(encoder, dtype, fused_attention=True)

@@ -14,8 +14,9 @@ from amser.features import SAMPLE_RATE
 from models.messages import Transcript
 from models.weights import model_path
 from models.whisper.engine import TokenTime
-from models.whisper.engines import EngineName, load_engine
+from models.whisper.engines import load_engine
 from models.whisper.recognizer import WhisperRecognizer
+from models.whisper.served import EngineName
 from models.whisper.word_times import words_of
 
 SENTENCES = ("The garden was quiet in the morning.", "Nobody had seen the letters.", "We walked home along the river.")

@@ -19,13 +19,14 @@ from small_whisper import HEAD_WIDTH, write_whisper
 
 from deployments.settings import Settings
 from models.emotion.amser_states import AmserStates
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, EncoderMismatch, load, save
+from models.emotion.checkpoint import load, save
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT, CheckpointInfo, EncoderMismatch
 from models.emotion.classifier import EmotionClassifier
 from models.emotion.config import FusionConfig
 from models.emotion.registry import build
 from models.messages import Mel, TextFeatures, TokenFeatures, Transcript
 from models.weights import fingerprint
-from models.whisper.voice import LAYERS
+from models.whisper.engine import LOWER_LAYERS
 from training import adapt
 from training.data.extraction import SpeechModels
 from training.data.texts import TextFeatureExtractor
@@ -119,7 +120,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPa
     )
 
     def load_models(*, recogniser: str, asr: bool = True) -> SpeechModels:
-        model: Any = SyntheticSpeechModel(24 if recogniser == "whisper-base" else LAYERS * TINY_WIDTH)
+        model: Any = SyntheticSpeechModel(24 if recogniser == "whisper-base" else LOWER_LAYERS * TINY_WIDTH)
         return SpeechModels(model if asr else None, model)
 
     patched.setenv("AMSER_CACHE", str(folder / "cache"))
@@ -301,7 +302,7 @@ def test_the_default_output_is_not_in_the_package(workspace: Workspace, adapted:
 def test_another_whisper_gets_another_voice_and_the_text_stays(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whisper = write_whisper(tmp_path / "whisper", TINY_WIDTH, layers=LAYERS + CONFIG.state_layers)
+    whisper = write_whisper(tmp_path / "whisper", TINY_WIDTH, layers=LOWER_LAYERS + CONFIG.state_layers)
     monkeypatch.setattr("training.fitting.curriculum.model_path", lambda _: whisper)
     validated = {"ua, none": 0.4, "ua, svd-f16:0.125": 0.3}
     old = write_checkpoint(tmp_path / "old.safetensors", CONFIG, dict(workspace.encoders), **validated)
@@ -312,7 +313,10 @@ def test_another_whisper_gets_another_voice_and_the_text_stays(
     assert "weights: whisper-tiny.en" in printed
 
     network, info = load(output, {**workspace.encoders, "asr": fingerprint("whisper-tiny.en")})
-    assert (network.config.state_width, network.config.state_heads) == (LAYERS * TINY_WIDTH, TINY_WIDTH // HEAD_WIDTH)
+    assert (network.config.state_width, network.config.state_heads) == (
+        LOWER_LAYERS * TINY_WIDTH,
+        TINY_WIDTH // HEAD_WIDTH,
+    )
     kept, present = network_of(old).text.state_dict(), network_of(output).text.state_dict()
     assert all(torch.equal(kept[name], present[name]) for name in kept)
     assert f"{OWN_WORDS}, {adapt.NEW_SPEAKERS}" in info.metrics

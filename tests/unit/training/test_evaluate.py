@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 
 from models.emotion.batch import UtteranceFeatures
-from models.emotion.checkpoint import CheckpointInfo, save
+from models.emotion.checkpoint import save
+from models.emotion.checkpoint_info import CheckpointInfo
 from models.emotion.config import FusionConfig
 from models.emotion.published.amser_plus import AmserPlus
 from models.weights import fingerprint

@@ -20,7 +20,7 @@ import yaml
 from small_text_models import write_roberta, write_word_vectors
 
 from amser.features import SAMPLE_RATE
-from models.emotion.checkpoint import describe
+from models.emotion.checkpoint_info import describe
 from models.weights import cache_folder
 from training import evaluate, train
 from training.corpora.catalogue import open_corpus

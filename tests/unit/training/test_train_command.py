@@ -17,7 +17,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from models.emotion.checkpoint import DEFAULT_CHECKPOINT, load
+from models.emotion.checkpoint import load
+from models.emotion.checkpoint_info import DEFAULT_CHECKPOINT
 from models.emotion.registry import build
 from training import reports, train
 from training.corpora.goemotions import read_sentences

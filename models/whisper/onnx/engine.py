@@ -1,7 +1,8 @@
-"""Whisper with CTranslate2's encoder and ONNX Runtime's decoder: the default engine on a CPU.
+"""Whisper on ONNX Runtime: the default engine on a CPU.
 
-One pass of the decoder over keys and values of the states serves the language and the text, and a text that somebody
-has heard already is verified at once in place of being written token by token.
+One pass of the encoder serves the words and, by its states on the way, the emotion. One pass of the decoder over keys
+and values of the states serves the language and the text, and a text that somebody has heard already is verified at
+once in place of being written token by token.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime import OrtValue
+from tokenizers import Tokenizer
 
+from models.onnx_session import cpu_session
+from models.whisper.allocation import KeptMemory, keep_freed_memory
 from models.whisper.arrays import layers_of, read_arrays
-from models.whisper.ctranslate2_engine import CTranslate2Engine
-from models.whisper.decoder_graph import cross_graph, cross_names, kept_names, step_graph
-from models.whisper.engine import Decoded, States
+from models.whisper.ctranslate2_engine import CTranslate2Engine, prompt_of
+from models.whisper.engine import Decoded, Encoded, States, TokenTime
+from models.whisper.judge import hears_short
+from models.whisper.onnx.decoder import cross_graph, cross_names, kept_names, step_graph
+from models.whisper.onnx.encoder import encoder_graph
 
 _NO_SPEECH: Final = ("<|nospeech|>", "<|nocaptions|>")  # the same token, by two names
+_MULTILINGUAL_FROM: Final = 51_865  # words of the vocabulary; one less is English alone
 
 # Between the log-probabilities of a token and the next best one: many rows at once are rounded otherwise than one alone
-CLEARLY: Final = 0.2
+CLEARLY: Final = 0.4
 
 Logits = NDArray[np.float32]
 Kept = dict[str, OrtValue]
@@ -42,8 +48,10 @@ class _Begun:
     kept: Kept
 
 
-class OnnxEngine(CTranslate2Engine):
-    """A folder in CTranslate2's format, for a CPU. See `Engine`; states are encoded and texts aligned by CTranslate2.
+class OnnxEngine:
+    """A folder in CTranslate2's format, for a CPU. See `Engine`.
+
+    CTranslate2 aligns texts, and is loaded for the first one.
 
     Args:
         model: the folder.
@@ -52,13 +60,21 @@ class OnnxEngine(CTranslate2Engine):
     """
 
     def __init__(self, model: Path, threads: int = 1, batches: int = 1) -> None:
-        super().__init__(model, threads=threads, batches=batches)
+        keep_freed_memory()
+        self._freed = KeptMemory()
         arrays = read_arrays(model / "model.bin")
         layers = layers_of(arrays, "decoder")
+        vocabulary, self.width = arrays["decoder/embeddings/weight"].shape
+        self.bands: int = arrays["encoder/conv1/weight"].shape[1]
+        self.multilingual = vocabulary >= _MULTILINGUAL_FROM
+        self.model = model
+        self.hears_short = hears_short(model)
         self._kept_names, self._cross_names = kept_names(layers), cross_names(layers)
-        self._cross, self._step = _session(cross_graph(arrays), threads), _session(step_graph(arrays), threads)
+        graphs = (encoder_graph(arrays), cross_graph(arrays), step_graph(arrays))
+        self._encoder, self._cross, self._step = (cpu_session(graph, threads) for graph in graphs)
         heads = int(arrays["decoder/num_heads"])
-        self._sizes = heads, arrays["decoder/embeddings/weight"].shape[1] // heads
+        self._sizes = heads, self.width // heads
+        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
         self._never = np.array(settings["suppress_ids"])
         self._never_first = self._never if self.hears_short else np.append(self._never, settings["suppress_ids_begin"])
@@ -70,6 +86,25 @@ class OnnxEngine(CTranslate2Engine):
             number: str(self._tokenizer.id_to_token(number)).strip("<|>") for number in settings["lang_ids"]
         }
         self._last = threading.local()
+        self._aligner: CTranslate2Engine | None = None
+        self._aligner_settings, self._aligner_lock = (threads, batches), threading.Lock()
+
+    def encode(self, log_mel: NDArray[np.float32]) -> Encoded:
+        """See `Engine.encode`."""
+        states, *lower = self._encoder.run(None, {"log_mel": np.ascontiguousarray(log_mel[None], np.float32)})
+        return Encoded(states[0], np.concatenate([layer[0] for layer in lower], axis=1))
+
+    def align(self, states: States, language: str, tokens: Sequence[int], frames: int) -> list[TokenTime]:
+        """See `Engine.align`."""
+        with self._aligner_lock:
+            if self._aligner is None:
+                threads, batches = self._aligner_settings
+                self._aligner = CTranslate2Engine(self.model, threads=threads, batches=batches)
+        return self._aligner.align(states, language, tokens, frames)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """See `Engine.text_of`."""
+        return str(self._tokenizer.decode(list(tokens)))
 
     def language_probabilities(self, states: States) -> list[dict[str, float]]:
         """See `Engine.language_probabilities`."""
@@ -84,9 +119,11 @@ class OnnxEngine(CTranslate2Engine):
         begun = self._begun(states)
         self._last.begun = None  # its memory is free once the text is there
         no_speech = np.exp(_log_softmax(begun.logits))[:, self._no_speech]
-        prompts = np.array([[self._number(token) for token in self._prompt(language)[1:]] for language in languages])
+        prompts = np.array(
+            [[self._number(token) for token in prompt_of(language, self.multilingual)[1:]] for language in languages]
+        )
         texts = self._texts(begun, prompts, maximum_tokens, list(draft)[: maximum_tokens - 1])
-        self._kept.bound()
+        self._freed.bound()
         return [
             Decoded(
                 self._tokenizer.decode(tokens).strip(),
@@ -206,12 +243,6 @@ def _rows(values: Kept, chosen: Sequence[bool]) -> Kept:
 def _value(array: NDArray[np.generic]) -> OrtValue:
     kind = array if array.dtype == np.int64 else np.asarray(array, np.float32)
     return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(kind))
-
-
-def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _log_sum(logits: Logits) -> Logits:
