@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def assert_same_answer(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one["models"] == other["models"]
 
 
+def words_apart(one: dict[str, Any], other: dict[str, Any]) -> int:
+    """How many words of the first text the second does not have at their place."""
+    texts = [answer["transcript"]["text"].split() for answer in (one, other)]
+    matching = SequenceMatcher(None, *texts).get_matching_blocks()
+    return len(texts[0]) - sum(block.size for block in matching)
+
+
 def test_no_replica_asks_for_a_gpu_where_there_is_none(cluster: LocalCluster) -> None:
     assert set(cluster.status()["deployments"]) == set(SHARES)
     assert gpus_asked_for(cluster) == {}
@@ -80,8 +88,12 @@ def test_the_models_share_a_gpu_where_there_is_one(
         cluster.wait_until_ready()
         assert gpus_asked_for(cluster) == {name: SHARES[name].num_gpus for name in ON_GPU}
         for body, expected in zip(bodies, answers, strict=True):
-            on_gpu = {**expected["models"], "asr": "whisper-base-short (ctranslate2)"}  # given a share, it decodes too
-            assert_same_answer(ask(cluster, body), {**expected, "models": on_gpu})
+            answer = ask(cluster, body)
+            # Given a share, CTranslate2 hears the words, and the voice is encoded apart: rounded otherwise
+            assert answer["models"] == {**expected["models"], "asr": "whisper-base-short (ctranslate2)"}
+            assert words_apart(answer, expected) <= 1
+            assert answer["emotion"] == expected["emotion"]
+            assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.2)
 
 
 def test_the_fused_profile_answers_as_the_distributed_one(
