@@ -30,7 +30,7 @@ from amser.features import SAMPLE_RATE
 from deployments.local_cluster import LocalCluster
 from models.mel import reconstruct
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 
 STAGES = {"queue", "mel", "asr", "text_embedding", "text_encoder", "fusion", "total"}
@@ -101,7 +101,7 @@ def test_the_timings_of_the_answer_are_in_the_header_too(client: httpx.Client, g
 
 def test_the_words_over_http_are_those_of_the_recogniser_in_process(client: httpx.Client) -> None:
     """Word error rate included: the texts are equal."""
-    recognizer = WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")), batch_size=4)
+    recognizer = WhisperRecognizer(OnnxEngine(model_path("whisper-base-short")), batch_size=4)
     said, over_http, in_process = [], [], []
     for row in speakers(5):
         body = wire.pack(envelope_of(waveform_of(row["path"]), rate=0.25))

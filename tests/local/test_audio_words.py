@@ -11,7 +11,7 @@ from recordings import DATA, Waveform, audio_file, mel_of, rows, speakers, wavef
 from amser import audio
 from amser.features import SAMPLE_RATE
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 
 FORMATS = {
@@ -33,7 +33,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")))
+    return WhisperRecognizer(OnnxEngine(model_path("whisper-base-short")))
 
 
 @pytest.fixture(scope="module")

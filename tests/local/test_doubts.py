@@ -8,13 +8,13 @@ from recordings import mel_of, rows, waveform_of
 from models.emotion.doubt import doubts_about
 from models.messages import Doubt, Mel
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")), batch_size=4)
+    return WhisperRecognizer(OnnxEngine(model_path("whisper-base-short")), batch_size=4)
 
 
 def doubts(recognizer: WhisperRecognizer, mels: list[Mel]) -> list[tuple[Doubt, ...]]:

@@ -10,13 +10,13 @@ from recordings import DATA, Waveform, mel_of, noise, speakers, waveform_of
 from amser import audio
 from amser.features import SAMPLE_RATE, to_mono
 from models.weights import model_path
-from models.whisper.ctranslate2_engine import CTranslate2Engine
+from models.whisper.onnx.engine import OnnxEngine
 from models.whisper.recognizer import WhisperRecognizer
 
 
 @pytest.fixture(scope="module")
 def recognizer() -> WhisperRecognizer:
-    return WhisperRecognizer(CTranslate2Engine(model_path("whisper-base-short")))
+    return WhisperRecognizer(OnnxEngine(model_path("whisper-base-short")))
 
 
 def text_of(recognizer: WhisperRecognizer, waveform: Waveform) -> str:
