@@ -160,6 +160,15 @@ def test_where_not_all_fits_the_bottleneck_is_as_wide_as_it_can_be() -> None:
     assert not fits({**given, "WhisperASR": 9}, stages, Capacity(num_cpus=8.6))
 
 
+@pytest.mark.parametrize("has", ["WhisperASR", "Roberta"])
+@pytest.mark.parametrize("slower", ["WhisperASR", "Roberta"])
+def test_the_last_replica_that_fits_does_not_move_to_a_stage_that_seems_slower_by_a_hair(has: str, slower: str) -> None:
+    replicas = {"WhisperASR": 2, "Roberta": 2} | {has: 3}
+    stages = {name: stage(name, target=target, num_gpus=0.2) for name, target in replicas.items()}
+    service_s = {"WhisperASR": 0.2, "Roberta": 0.2} | {slower: 0.2001}
+    assert within({"WhisperASR": 3, "Roberta": 3}, service_s, stages, Capacity(num_gpus=1)) == replicas
+
+
 def test_what_is_spare_finds_room_beside_whatever_is_wanted_as_far_as_the_least_allow() -> None:
     spare = {"WhisperASR": 1}
     for num_cpus in (4, 16):
