@@ -16,7 +16,7 @@ from typing import Any, Final
 import ray
 
 from deployments.replica.execution import BUSY_S, SERVED
-from deployments.replica.resources import MEMORY, NUM_CPUS, NUM_GPUS
+from deployments.replica.resources import CORES, MEMORY, NUM_CPUS, NUM_GPUS
 
 logger = logging.getLogger("ray.serve")  # the logger that Serve writes to its files
 
@@ -25,7 +25,7 @@ GATEWAY: Final = "Ingress"
 # What the gateway counts (record_autoscaling_stats): requests admitted and well-formed, requests refused for want of
 # room, both ever rising, and those in the pipeline now
 ADMITTED, REFUSED, INSIDE = "admitted", "refused", "inside"
-RESOURCES: Final = (NUM_CPUS, NUM_GPUS, MEMORY)  # of a replica, as it says itself
+RESOURCES: Final = (NUM_CPUS, NUM_GPUS, MEMORY, CORES)  # of a replica, as it says itself
 
 SERVICE_S: Final = {  # of a replica for one request, on one core: what is believed before any was seen
     "Ingress": 0.01,
@@ -80,7 +80,7 @@ class StageLoad:
         served: requests since the decision before.
         busy_s: replica-seconds of computing since the decision before.
         prior_s: replica-seconds a request takes, as far as is known without having seen any.
-        num_cpus, num_gpus, memory: of one replica; memory in bytes.
+        num_cpus, num_gpus, memory: of one replica; memory in bytes. `cores` where it computes on more than its share.
     """
 
     target: int
@@ -92,6 +92,7 @@ class StageLoad:
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     memory: float = 0.0
+    cores: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,7 @@ def within(
             key=lambda name: (given[name] / wanted[name], given[name] >= stages[name].target, -service_s[name]),
         )
         more = {**given, narrowest: given[narrowest] + 1}
-        if fits({name: count + capacity.spare.get(name, 0) for name, count in more.items()}, stages, capacity):
+        if fits(more, stages, capacity):
             given = more
         if given is not more or given[narrowest] == wanted[narrowest]:
             growing.remove(narrowest)
@@ -283,13 +284,16 @@ def within(
 
 
 def fits(replicas: Mapping[str, int], stages: Mapping[str, StageLoad], capacity: Capacity) -> bool:
-    """Whether the shares fit: CPUs and memory by their sum, GPUs one by one, the largest shares first."""
-    if sum(count * stages[name].num_cpus for name, count in replicas.items()) > capacity.num_cpus + 1e-6:
+    """Whether the shares fit, what is spare included: CPUs and memory by their sum, GPUs one by one, the largest first.
+    Cores without what is spare: a successor computes when the replica before it has ended."""
+    cores = sum(count * stages[name].cores for name, count in replicas.items())
+    replicas = {name: count + capacity.spare.get(name, 0) for name, count in replicas.items()}
+    num_cpus = sum(count * stages[name].num_cpus for name, count in replicas.items())
+    memory = sum(count * stages[name].memory for name, count in replicas.items())
+    if max(cores, num_cpus) > capacity.num_cpus + 1e-6 or memory > capacity.memory:
         return False
-    if sum(count * stages[name].memory for name, count in replicas.items()) > capacity.memory:
-        return False
-    shares = sorted((stages[name].num_gpus for name, count in replicas.items() for _ in range(count)), reverse=True)
     gpus: list[float] = []
+    shares = sorted((stages[name].num_gpus for name, count in replicas.items() for _ in range(count)), reverse=True)
     for share in filter(None, shares):
         place = next((index for index, used in enumerate(gpus) if used + share <= 1 + 1e-6), None)
         if place is None:

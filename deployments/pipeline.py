@@ -24,6 +24,7 @@ from deployments.replica.calls import Call, OtherVersion, from_plain, to_plain
 from deployments.replica.deadline import NEVER, after, remaining
 from deployments.replica.execution import Timed
 from deployments.replica.faults import told
+from deployments.replica.resources import CORES
 from deployments.telemetry.requests import asking, carrier, missed_deadline
 from models.messages import Emotion, Mel, TextFeatures, TokenFeatures, Transcript
 
@@ -63,12 +64,17 @@ async def _well() -> None:
     """The health of a process without stages."""
 
 
+async def _no_counts() -> dict[str, float]:
+    """The counts of a process without stages."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
     """What the pipeline calls: objects in this process, or deployments behind handles.
 
-    Stages that may have to wait are told the deadline. `check_health` raises where one in this process is sick; for
-    deployments Serve asks itself.
+    Stages that may have to wait are told the deadline. `check_health` raises where one in this process is sick, and
+    `counts` is the work of those in this process for the autoscaling policy; deployments are asked by Serve itself.
     """
 
     reconstruct: Callable[[Envelope], Awaitable[Timed[Mel]]]
@@ -78,6 +84,7 @@ class Stages:
     classify: Callable[[Mel, TextFeatures | None, Transcript | None, tuple[str, ...], float], Awaitable[Timed[Emotion]]]
     describe: Callable[[], Awaitable[dict[str, Description]]]
     check_health: Callable[[], Awaitable[None]] = _well
+    counts: Callable[[], Awaitable[dict[str, float]]] = _no_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,26 +253,36 @@ class _StageTimer:
         return Timings(queue=max(0.0, total - busy), **computed, total=total)
 
 
-def local_stages(members: Mapping[str, Any]) -> Stages:
-    """Stages in this process (the fused profile): the objects that the deployments would be, by name."""
+def local_stages(members: Mapping[str, Any], cores: float = 0.0) -> Stages:
+    """Stages in this process (the fused profile): the objects that the deployments would be, by name.
+
+    The recogniser's threads are what such a replica runs out of first, so their work counts as that of the whole.
+
+    Args:
+        members: the stages.
+        cores: that they compute on when they are busy.
+    """
 
     async def check_health() -> None:
         for member in members.values():
             await member.check_health()
 
-    return _stages(members, getattr, lambda member: member.describe(), check_health)
+    async def counts() -> dict[str, float]:
+        return {**await members["asr"].record_autoscaling_stats(), CORES: cores}
+
+    stages = _stages(members, getattr, lambda member: member.describe())
+    return replace(stages, check_health=check_health, counts=counts)
 
 
 def serve_stages(handles: Mapping[str, DeploymentHandle]) -> Stages:
     """Each stage behind its deployment, by name."""
-    return _stages(handles, _elsewhere, lambda handle: _asked(handle.describe.remote), _well)
+    return _stages(handles, _elsewhere, lambda handle: _asked(handle.describe.remote))
 
 
 def _stages(
     members: Mapping[str, Any],
     method: Callable[[Any, str], Callable[..., Awaitable[Any]]],
     described: Callable[[Any], Awaitable[Description]],
-    check_health: Callable[[], Awaitable[None]],
 ) -> Stages:
     async def describe() -> dict[str, Description]:
         answers = await asyncio.gather(*(described(member) for member in members.values()))
@@ -278,7 +295,6 @@ def _stages(
         contextualize=_until(method(members["text_encoder"], "contextualize")),
         classify=_until(method(members["fusion"], "classify")),
         describe=describe,
-        check_health=check_health,
     )
 
 

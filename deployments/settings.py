@@ -35,8 +35,7 @@ class RecognizerSettings(_Settings):
     """Speech to words."""
 
     engine: EngineName = "onnxruntime"
-    """Who decodes: ONNX Runtime (int8, on a CPU; on a GPU CTranslate2 does), CTranslate2, or the reference
-    implementation. CTranslate2 encodes for both."""
+    """ONNX Runtime (8 bits, on a CPU; on a GPU CTranslate2), CTranslate2, or the reference implementation."""
     weights: str = "whisper-base-short"
     """Name in the weight catalogue, in CTranslate2's format; all engines read it."""
     context: Literal["short", "padded"] = "short"
@@ -55,6 +54,11 @@ class RecognizerSettings(_Settings):
     """While a longer utterance computes, those of up to so many frames have one batch more. None: they do not."""
     threads: int = Field(1, ge=1)
     """Threads of one batch; more batches or replicas use more cores better than more threads do."""
+
+    @property
+    def cores(self) -> int:
+        """That a CPU replica fills."""
+        return self.batches * self.threads
 
 
 class TextEncoderSettings(_Settings):

@@ -215,8 +215,8 @@ class Ingress:
         await self._stages.check_health()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What was admitted and refused, and resources, for `deployments.autoscaling`; Ray asks for it."""
-        return self._metrics.counts() | assigned()
+        """What was admitted, refused and done, and resources, for `deployments.autoscaling`; Ray asks for it."""
+        return self._metrics.counts() | await self._stages.counts() | assigned()
 
     def _not_ready(self, request: Request, trouble: str) -> Response:
         problem = refusal_of("not-ready", trouble, retry_after_s=self._retry_after_s)

@@ -7,6 +7,7 @@ from typing import Final
 import ray
 
 NUM_CPUS, NUM_GPUS, MEMORY = "num_cpus", "num_gpus", "memory"
+CORES = "cores"  # that it computes on when it is busy, where that is more than its share
 
 _NAMES: Final = {"CPU": NUM_CPUS, "GPU": NUM_GPUS, "memory": MEMORY}  # by Ray's own
 

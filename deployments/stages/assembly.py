@@ -18,7 +18,8 @@ from models.emotion import prior
 def build_local_stages(settings: Settings, gpu: bool = False, models: Models | None = None) -> Stages:
     """All stages in this process. Call it where an event loop runs, as the fused replica does."""
     stages = stage_arguments(settings, gpu, models)
-    return local_stages({name: stage.func_or_class(*arguments) for name, (stage, arguments) in stages.items()})
+    members = {name: stage.func_or_class(*arguments) for name, (stage, arguments) in stages.items()}
+    return local_stages(members, cores=0.0 if gpu else settings.recognizer.cores)
 
 
 def stage_arguments(

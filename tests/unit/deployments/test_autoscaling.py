@@ -182,6 +182,17 @@ def test_what_is_spare_finds_room_beside_whatever_is_wanted_as_far_as_the_least_
     assert within({"WhisperASR": 9}, SERVICE_S, stages, Capacity(num_gpus=1, spare=spare)) == {"WhisperASR": 3}
 
 
+@pytest.mark.parametrize(("num_cpus", "replicas"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8)])
+def test_replicas_that_fill_two_cores_and_reserve_one_get_one_for_two_and_leave_room(
+    num_cpus: int, replicas: int
+) -> None:
+    fused = StageLoad(1, 1, 8, num_cpus=1.0, memory=2.3e9, cores=2)
+    capacity = Capacity(num_cpus, memory=40e9, spare={"Ingress": 1})
+    assert within({"Ingress": 8}, {"Ingress": 0.13}, {"Ingress": fused}, capacity) == {"Ingress": replicas}
+    no_memory = replace(capacity, memory=2 * 2.3e9)
+    assert within({"Ingress": 8}, {"Ingress": 0.13}, {"Ingress": fused}, no_memory) == {"Ingress": 1}
+
+
 def test_the_waits_of_all_stages_together_keep_their_share_of_the_objective() -> None:
     stages = {name: stage(name) for name in SHARES}
     wanted = staffing(40, SERVICE_S, stages, OBJECTIVE)

@@ -210,9 +210,17 @@ class Member:
     def __getattr__(self, name: str) -> object:
         return None
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return {"served": 3.0, "busy_s": 0.5}
+
     async def check_health(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+async def test_the_fused_replica_counts_the_work_of_its_recogniser() -> None:
+    stages = local_stages({name: Member() for name in ("mel", "asr", "text_embedding", "text_encoder", "fusion")}, 2)
+    assert await stages.counts() == {"served": 3.0, "busy_s": 0.5, "cores": 2}
 
 
 async def test_the_fused_replica_is_as_well_as_its_stages() -> None:

@@ -130,6 +130,13 @@ def test_one_replica_of_each_deployment_fits_two_cores(config: dict[str, Any]) -
     assert asked <= CORES
 
 
+def test_a_successor_finds_room_beside_the_fused_replica_on_two_cores() -> None:
+    """The replica fills both: that is why the policy grows it by `cores` and not by its share."""
+    policy = application(yaml.safe_load(FUSED_CONFIG.read_text()))["autoscaling_policy"]
+    assert policy["policy_kwargs"]["spare"] == {"Ingress": 1}
+    assert 2 * FUSED_SHARE.num_cpus <= CORES <= Settings().recognizer.cores
+
+
 def test_one_gpu_holds_the_pipeline_and_two_more_recognisers_and_is_full_then() -> None:
     shares = {name: share.num_gpus for name, share in SHARES.items()}
     assert sum(shares.values()) + 2 * shares["WhisperASR"] == 1
