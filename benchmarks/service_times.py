@@ -119,11 +119,14 @@ def fit(rows: Iterable[Row], *terms: str) -> Cost:
     return Cost(**{term: round(float(value), 5) for term, value in zip(terms, solution, strict=True)})
 
 
-def service_time(parts: dict[str, Cost], whole: Sequence[Row]) -> ServiceTime:
+def service_time(
+    parts: dict[str, Cost], whole: Sequence[Row], second_passes: Sequence[tuple[float, float]] = ()
+) -> ServiceTime:
     """The parts, and how far the whole batches are from their sum."""
     cost = sum(parts.values(), Cost())
     ratios = [row.milliseconds / cost.milliseconds(row.seconds, row.tokens) for row in whole]
-    return ServiceTime(parts, tuple(np.quantile(ratios, np.linspace(0, 1, QUANTILES)).round(4).tolist()))
+    residuals = tuple(np.quantile(ratios, np.linspace(0, 1, QUANTILES)).round(4).tolist())
+    return ServiceTime(parts, residuals, tuple(second_passes))
 
 
 def batches(count: int, seed: int = 1) -> list[list[int]]:
@@ -149,6 +152,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
     engine = TimedEngine(load_engine(settings.recognizer.engine, whisper))
     recognizer = WhisperRecognizer(engine, settings.recognizer.context, max(BATCH_SIZES))
     asr, encoded, decoded, tokens, transcripts = transcribe(recognizer, engine, mels)
+    again = second_passes(recognizer, mels)
 
     def rows_of(milliseconds: Iterable[float]) -> list[Row]:
         return [
@@ -190,6 +194,7 @@ def measure(waveforms: Sequence[Float32]) -> tuple[dict[str, ServiceTime], list[
                 "decode": fit(decoded, "call", "item", "longest_token", "token"),
             },
             asr,
+            again,
         ),
         "text_embedding": service_time({"words": fit(word_rows, "item", "token")}, word_rows),
         "text_encoder": service_time({"encoder": fit(encoder_rows, "call", "item", "padded_token")}, encoder_rows),
@@ -203,27 +208,41 @@ def transcribe(
 ) -> tuple[list[Row], list[Row], list[Row], list[int], list[Transcript]]:
     """Rows of whole batches, of the encoder and of the decoder; and tokens and transcript of each utterance.
 
-    What is decoded a second time, because it is not believed, counts in the whole batch alone.
+    The recogniser decodes utterances of a batch apart where their lengths differ much. What it does not believe and
+    hears a second time is in the transcripts, not in the rows.
     """
     recognizer.transcribe(mels[:1])
     measured: list[tuple[float, list[int]]] = []
     encoded: list[Row] = []
     decoder: list[tuple[float, list[int]]] = []
-    tokens, transcripts = [0] * len(mels), {}
+    tokens = [0] * len(mels)
     for batch in progress(batches(len(mels)), "recogniser"):
         engine.encoded_ms.clear()
         engine.decoded.clear()
         ordered = sorted(batch, key=lambda each: mels[each].frames)  # as the recogniser does
-        milliseconds, answers = timed(lambda: recognizer.transcribe([mels[each] for each in ordered]))  # noqa: B023
-        first_ms, counts = engine.decoded[0]
-        for each, answer, length, encode_ms in zip(ordered, answers, counts, engine.encoded_ms, strict=False):
-            transcripts[each], tokens[each] = answer, max(1, length)
+        milliseconds, firsts = timed(lambda: recognizer.first_pass([mels[each] for each in ordered]))  # noqa: B023
+        for each, first, encode_ms in zip(ordered, firsts, engine.encoded_ms, strict=True):
+            tokens[each] = max(1, len(first.decoded.tokens))
             encoded.append(Row(encode_ms, (mels[each].seconds,), (tokens[each],)))
         measured.append((milliseconds, ordered))
-        decoder.append((first_ms, ordered))
+        place = 0
+        for decode_ms, counts in engine.decoded:
+            together = ordered[place : place + len(counts)]
+            decoder.append((decode_ms, together))
+            place += len(counts)
     whole = [_row(milliseconds, batch, mels, tokens) for milliseconds, batch in measured]
     decoded = [_row(milliseconds, batch, mels, tokens) for milliseconds, batch in decoder]
-    return whole, encoded, decoded, tokens, [transcripts[each] for each in range(len(mels))]
+    return whole, encoded, decoded, tokens, recognizer.transcribe(mels)
+
+
+def second_passes(recognizer: WhisperRecognizer, mels: Sequence[Mel]) -> list[tuple[float, float]]:
+    """Seconds of each utterance, and CPU milliseconds of its second pass; 0 where the first is believed."""
+    measured = []
+    for mel in mels:
+        (first,) = recognizer.first_pass([mel])
+        again_ms = timed(lambda: recognizer.second_pass(mel, first))[0] if recognizer.is_doubtful(first) else 0.0  # noqa: B023
+        measured.append((round(mel.seconds, 2), round(again_ms, 1)))
+    return measured
 
 
 def _row(milliseconds: float, batch: Sequence[int], mels: Sequence[Mel], tokens: Sequence[int]) -> Row:

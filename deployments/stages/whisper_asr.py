@@ -29,22 +29,20 @@ from models.whisper.served import served_by
 class _Pass:
     """Attributes:
     mel: of the utterance.
+    frames: that are encoded.
     first: what the first pass heard; None for the first.
     """
 
     mel: Mel
+    frames: int
     first: Heard | None = None
-
-    @property
-    def frames(self) -> int:
-        return self.mel.frames if self.first is None else CONTEXT_FRAMES
 
 
 @serve.deployment
 class WhisperASR(RemoteStage):
     """Utterances that wait together are decoded together, those of like length first.
 
-    A second pass waits anew, among the long ones: it takes as long as they do.
+    A second pass waits anew, and among the long ones if it takes as long as they do.
     """
 
     def __init__(
@@ -82,10 +80,11 @@ class WhisperASR(RemoteStage):
 
     async def transcribe(self, mel: Mel, deadline: float = NEVER) -> Timed[Transcript]:
         """See `WhisperRecognizer.transcribe`."""
-        first = await self._batcher.submit(_Pass(mel), deadline)
+        first = await self._batcher.submit(_Pass(mel, mel.frames), deadline)
         heard, compute_ms = first.value, first.compute_ms
         if self._recognizer.is_doubtful(heard):
-            second = await self._batcher.submit(_Pass(mel, heard), deadline)
+            frames = self._recognizer.second_frames(mel)
+            second = await self._batcher.submit(_Pass(mel, frames, heard), deadline)
             heard, compute_ms = second.value, compute_ms + second.compute_ms
         return Timed(self._recognizer.transcript(heard), compute_ms)
 

@@ -61,8 +61,9 @@ def build(
     for name, time in times.stages.items():
         serving = times.serving[name]
         size = serving.gpu_batch_size if name in faster else serving.batch_size
-        service = time.service(faster.get(name, 1.0))
-        stages[name] = Stage(name, serving.threads, size, service, serving.budget_s or inf)
+        speed_up = faster.get(name, 1.0)
+        service, second_pass = time.service(speed_up), time.second_pass(speed_up)
+        stages[name] = Stage(name, serving.threads, size, service, serving.budget_s or inf, second_pass)
     if profile == "fused":
         hop_s = times.overhead_ms["fused"] / 1000.0
         together = Deployment(

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.simulation.stage import Request, Service
+from load_tests.simulation.stage import Request, SecondPass, Service
 
 MEASURED: Final = Path(__file__).with_name("service_times.json")
 SHORTEST_S, LONGEST_S = 0.1, 30.0  # of an utterance
@@ -69,10 +69,13 @@ class ServiceTime:
     Attributes:
         parts: that add up, such as encoder and decoder.
         residuals: measured over fitted, at quantiles from 0 to 1 in even steps.
+        second_passes: seconds of speech of measured utterances, and CPU milliseconds of their second pass, 0 where the
+            first was believed; empty for a stage that has none.
     """
 
     parts: Mapping[str, Cost]
     residuals: tuple[float, ...]
+    second_passes: tuple[tuple[float, float], ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -85,8 +88,17 @@ class ServiceTime:
         return float(np.trapezoid(self.residuals, dx=1.0 / (len(self.residuals) - 1)))
 
     def mean_ms(self, seconds: float, tokens: float) -> float:
-        """Of an utterance that is alone in its batch."""
-        return self.mean_residual * self.cost.milliseconds([seconds], [tokens])
+        """Of an utterance that is alone in its batch, and of its second pass."""
+        return self.mean_residual * self.cost.milliseconds([seconds], [tokens]) + self.second_pass_ms(seconds)
+
+    def second_pass_ms(self, seconds: float) -> float:
+        """Of the measured utterance that is nearest in length; 0 where it had none."""
+        nearest = min(self.second_passes, key=lambda each: abs(each[0] - seconds), default=(0.0, 0.0))
+        return nearest[1]
+
+    def second_pass(self, speed_up: float = 1.0) -> SecondPass:
+        """CPU seconds of a request's second pass."""
+        return lambda request: self.second_pass_ms(request.speech_s) / 1000.0 / speed_up
 
     def service(self, speed_up: float = 1.0) -> Service:
         """CPU seconds of a batch, drawn anew for each: the fitted cost times a measured residual.
@@ -189,7 +201,11 @@ def read(file: Path = MEASURED) -> ServiceTimes:
     document = json.loads(file.read_text(encoding="utf-8"))
     try:
         stages = {
-            name: ServiceTime({part: Cost(**cost) for part, cost in stage["parts"].items()}, tuple(stage["residuals"]))
+            name: ServiceTime(
+                {part: Cost(**cost) for part, cost in stage["parts"].items()},
+                tuple(stage["residuals"]),
+                tuple((seconds, milliseconds) for seconds, milliseconds in stage.get("second_passes", ())),
+            )
             for name, stage in document.pop("stages").items()
         }
         serving = {name: Serving(**each) for name, each in document.pop("serving").items()}

@@ -41,6 +41,7 @@ class Request:
 
 
 Service = Callable[[Sequence[Request], Random], float]  # CPU seconds of a batch
+SecondPass = Callable[[Request], float]  # CPU seconds; 0 where a request has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Stage:
         batch_size: utterances that a batch holds at most.
         service: CPU seconds of a batch, or seconds of a GPU.
         budget_s: seconds of speech in a batch, added up, at most; a single utterance may have more.
+        second_pass: that a request waits for anew, alone.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Stage:
     batch_size: int
     service: Service
     budget_s: float = inf
+    second_pass: SecondPass = lambda _: 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class StageWorker:
         self._replica = replica
         self._device = device
         self._queue: deque[Request] = deque()
+        self._second: set[int] = set()  # numbers of requests in their second pass
 
     @property
     def queued(self) -> int:
@@ -158,7 +162,8 @@ class StageWorker:
                 return
             replica.note_work()
             self.running += 1
-            seconds = self.stage.service(batch, replica.random)
+            again = batch[0].number in self._second
+            seconds = self.stage.second_pass(batch[0]) if again else self.stage.service(batch, replica.random)
             self._device.run(seconds, partial(self._end, batch, replica.environment.now))
 
     def _take(self, now_s: float) -> list[Request]:
@@ -169,11 +174,13 @@ class StageWorker:
         if room == 1 or len(queue) < 2:
             return [queue.popleft()] if queue else []
         oldest = queue.popleft()
+        if oldest.number in self._second:
+            return [oldest]
         batch, left_s = [oldest], self.stage.budget_s - oldest.speech_s
         for other in sorted(queue, key=lambda each: abs(each.speech_s - oldest.speech_s)):
             if len(batch) == room:
                 break
-            if other.speech_s <= left_s:
+            if other.speech_s <= left_s and other.number not in self._second:
                 batch.append(other)
                 left_s -= other.speech_s
         taken = {request.number for request in batch}
@@ -184,7 +191,13 @@ class StageWorker:
         replica = self._replica
         replica.note_work()
         self.running -= 1
-        replica.observer.ended(self.stage.name, batch, started_s, replica)
+        done = [request for request in batch if request.number in self._second or not self.stage.second_pass(request)]
+        self._second.difference_update(request.number for request in done)
+        again = [request for request in batch if request not in done]
+        self._second.update(request.number for request in again)
+        self._queue.extend(again)
+        if done:
+            replica.observer.ended(self.stage.name, done, started_s, replica)
         self._start()
 
 

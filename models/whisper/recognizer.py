@@ -3,7 +3,7 @@
 Whisper's context is 30 s, so an utterance of three seconds costs as much as one of thirty. Weights that have learnt to
 hear short (`training.short_context`) are given the speech and half a second of silence. For others the encoder's states
 of digital silence fill the rest of the context (`models.whisper.fill`). A text that is not believed is decoded once
-more from the whole 30 s and judged by the same judge (`models.whisper.judge`).
+more with long silence behind the speech and judged by the same judge (`models.whisper.judge`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from models.whisper.voice import voice_of
 from models.whisper.word_times import words_of
 
 Context = Literal["short", "padded"]
+_Pass = Context | Literal["second"]
 
 SILENCE_AFTER_SPEECH: Final = 50  # frames that are encoded behind the speech
 SILENCE_BEFORE_FILL: Final = 200  # the same for weights whose context is filled
 # Frames between the shortest and the longest of a batch, a quarter of the shortest but no fewer and no more than these:
 # long silence behind short speech hides it
 FEWEST_TOGETHER, MOST_TOGETHER = 30, 100
+FEWEST_OF_SECOND_PASS: Final = 1200  # frames that a second pass encodes, for weights that hear short
 SURE_OF_SILENCE: Final = 0.95  # no-speech probability from which an empty text is not decoded again
 
 # A hint that the speech contradicts: the language that is heard is taken
@@ -131,10 +133,19 @@ class WhisperRecognizer:
         return first.lost or self._judge.speech(first.probability) != "yes"
 
     def second_pass(self, mel: Mel, first: Heard) -> Heard:
-        """The better of the first pass and of one with the whole context; however short, it costs as much as 30 s."""
-        (again,) = self.hear([mel], "padded")
+        """The better of the first pass and of one that encodes `second_frames`."""
+        (again,) = self.hear([mel], "second")
         better = max(first, again, key=lambda heard: (not heard.lost, heard.probability))
-        return replace(better, voice=first.voice)  # 30 s of context are nothing that the emotion network knows
+        return replace(better, voice=first.voice)  # so much silence is nothing that the emotion network knows
+
+    def second_frames(self, mel: Mel) -> int:
+        """How much a second pass encodes: as much silence as speech, or more, and no more than that.
+
+        Weights that have not learnt to hear short need their whole context.
+        """
+        if not self._engine.hears_short:
+            return CONTEXT_FRAMES
+        return min(CONTEXT_FRAMES, max(FEWEST_OF_SECOND_PASS, 2 * mel.frames))
 
     def _batches(self, mels: Sequence[Mel]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -155,7 +166,7 @@ class WhisperRecognizer:
         together = max(FEWEST_TOGETHER, min(MOST_TOGETHER, shorter.frames // 4))
         return longer.frames - shorter.frames <= together
 
-    def hear(self, mels: Sequence[Mel], context: Context) -> list[Heard]:
+    def hear(self, mels: Sequence[Mel], context: _Pass) -> list[Heard]:
         """One decoding of utterances together, whatever it is worth."""
         encoded, states = self._encode(mels, context)
         languages = self._languages(mels, states)
@@ -165,7 +176,7 @@ class WhisperRecognizer:
         decoded = self._engine.decode(states, codes, most_tokens(max(seconds)), draft)
         words = [self._words(*parts) for parts in zip(mels, states, decoded, languages, strict=True)]
         voices = [
-            None if context == "padded" or each.lower is None else voice_of(each.lower, mel)
+            voice_of(each.lower, mel) if context == "short" and each.lower is not None else None
             for mel, each in zip(mels, encoded, strict=True)
         ]
         return [self._judged(*parts) for parts in zip(decoded, languages, seconds, words, voices, strict=True)]
@@ -188,16 +199,18 @@ class WhisperRecognizer:
         times = self._engine.align(states, spoken.code, decoded.tokens, mel.frames)
         return words_of(decoded.tokens, times, spoken.code, self._engine.text_of, mel.values)
 
-    def _encode(self, mels: Sequence[Mel], context: Context) -> tuple[list[Encoded], States]:
+    def _encode(self, mels: Sequence[Mel], context: _Pass) -> tuple[list[Encoded], States]:
         """Each utterance encoded, and (B, n, width): the states of the speech and of the silence behind it."""
         lengths = [max(mel.frames for mel in mels) + SILENCE_AFTER_SPEECH] * len(mels)
         if context == "padded":
             lengths = [CONTEXT_FRAMES] * len(mels)
+        elif context == "second":
+            lengths = [max(self.second_frames(mel) for mel in mels)] * len(mels)
         elif self._silence is not None:
             lengths = [mel.frames + SILENCE_BEFORE_FILL for mel in mels]
         encoded = [self._engine.encode(_padded(*pair)) for pair in zip(mels, lengths, strict=True)]
         states = [each.states for each in encoded]
-        if context == "padded" or self._silence is None:
+        if context != "short" or self._silence is None:
             return encoded, np.stack(states)
         return encoded, self._silence.behind(states)
 

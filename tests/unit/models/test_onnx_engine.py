@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import mel_of, speakers, waveform_of
+from recordings import mel_of, noise, speakers, waveform_of
 
 from amser.features import trim_pauses
 from models.messages import Mel
@@ -91,6 +91,20 @@ def test_the_voice_is_that_of_the_speech_between_the_pauses(engine: OnnxEngine, 
     assert voices[0] is not None
     assert voices[1] is not None
     assert voices[0].shape == voices[1].shape
+
+
+@pytest.mark.parametrize(("seconds", "encoded"), [(0.5, 1200), (6.0, 1200), (9.0, 1800), (20.0, 3000)])
+def test_a_second_pass_costs_by_the_speech_and_not_30_s(
+    engine: OnnxEngine, monkeypatch: pytest.MonkeyPatch, seconds: float, encoded: int
+) -> None:
+    """A doubtful "Hello" took as long as 30 s of speech: a second and a half."""
+    lengths: list[int] = []
+    encode = engine.encode
+    monkeypatch.setattr(engine, "encode", lambda log_mel: lengths.append(log_mel.shape[1]) or encode(log_mel))  # type: ignore[func-returns-value]
+    recognizer, mel = WhisperRecognizer(engine), mel_of(noise(seconds))
+    (first,) = recognizer.first_pass([mel])
+    recognizer.second_pass(mel, first)
+    assert lengths[1:] == [encoded] == [recognizer.second_frames(mel)]
 
 
 def test_a_second_pass_keeps_the_voice_of_the_first(engine: OnnxEngine, mels: list[Mel]) -> None:
