@@ -51,6 +51,7 @@ class Batcher(Generic[Item, Result]):
         budget: sizes of a batch, added up, at most; a single item may be larger. None has no such limit.
         size: of an item, such as its frames.
         counts: whether an item is a request, and not more work for one that was counted.
+        alone: whether an item is a batch of its own, since `run` computes it no faster beside others.
         threads: batches at once; `run` must be safe to be called from as many.
         express: larger items are long: while one computes, the others have one thread more. None: no item is.
         limits: when the replica is sick.
@@ -65,11 +66,12 @@ class Batcher(Generic[Item, Result]):
         budget: int | None = None,
         size: Callable[[Item], int] = lambda _: 1,
         counts: Callable[[Item], bool] = lambda _: True,
+        alone: Callable[[Item], bool] = lambda _: False,
         threads: int = 1,
         express: int | None = None,
         limits: HealthLimits | None = None,
     ) -> None:
-        self._name, self._run, self._size, self._counts = name, run, size, counts
+        self._name, self._run, self._size, self._counts, self._alone = name, run, size, counts, alone
         self._batch_size, self._budget, self._express = batch_size, budget, express
         self._threads, self._running, self._running_long = threads, 0, 0  # batches
         self._executor = ThreadPoolExecutor(threads + (express is not None), thread_name_prefix=name)
@@ -111,7 +113,11 @@ class Batcher(Generic[Item, Result]):
             return []
         first, *others = startable
         batch, total = [first], first.size
-        like_it = [each for each in others if self._is_long(each) == self._is_long(first)]
+        like_it = [
+            each
+            for each in ([] if self._alone(first.item) else others)
+            if self._is_long(each) == self._is_long(first) and not self._alone(each.item)
+        ]
         for each in sorted(like_it, key=lambda each: abs(each.size - first.size)):
             if len(batch) == self._batch_size:
                 break

@@ -42,7 +42,7 @@ class _Pass:
 class WhisperASR(RemoteStage):
     """Utterances that wait together are decoded together, those of like length first.
 
-    A second pass waits anew, and among the long ones if it takes as long as they do.
+    A second pass waits anew and is decoded alone: nobody waits for another one's.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class WhisperASR(RemoteStage):
             budget=batch_frames,
             size=lambda each: each.frames,
             counts=lambda each: each.first is None,
+            alone=lambda each: each.first is not None,
             threads=settings.batches,
             express=settings.express_frames,
             limits=health,
@@ -89,11 +90,10 @@ class WhisperASR(RemoteStage):
         return Timed(self._recognizer.transcript(heard), compute_ms)
 
     def _heard(self, passes: Sequence[_Pass]) -> list[Heard]:
-        firsts = iter(self._recognizer.first_pass([each.mel for each in passes if each.first is None]))
-        return [
-            next(firsts) if each.first is None else self._recognizer.second_pass(each.mel, each.first)
-            for each in passes
-        ]
+        first = passes[0].first
+        if first is not None:
+            return [self._recognizer.second_pass(passes[0].mel, first)]
+        return self._recognizer.first_pass([each.mel for each in passes])
 
     async def check_health(self) -> None:
         """See `Health.check`; Ray asks for it."""

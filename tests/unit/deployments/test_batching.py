@@ -96,6 +96,16 @@ async def test_more_work_for_a_request_is_not_counted_as_another() -> None:
     assert batcher.work.counts["served"] == 2
 
 
+async def test_what_is_to_be_alone_joins_nobody_and_is_joined_by_nobody() -> None:
+    """Five second passes in one batch were answered after the last: 7 s each in place of one after the other."""
+    model = Model()
+    model.open()
+    batcher = Batcher("test", model.run, batch_size=4, alone=lambda item: item > 50)
+    answers = await asyncio.gather(*await submitted(batcher, [1, 60, 2, 61, 3]))
+    assert model.batches == [[1], [60], [2, 3], [61]]
+    assert answers == [2, 120, 4, 122, 6]
+
+
 async def test_short_items_are_not_joined_by_long_ones() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=4, size=lambda item: item, express=10)

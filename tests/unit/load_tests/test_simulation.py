@@ -111,6 +111,20 @@ def test_a_batch_takes_the_oldest_and_those_most_like_it_within_its_budget() -> 
     assert (result.status == ANSWERED).all()
 
 
+def test_a_second_pass_waits_anew_alone_and_holds_nobody_of_its_batch() -> None:
+    def service(_: list[Request], __: Random) -> float:
+        return 1.0
+
+    doubtful = 0.5
+    stage = Stage("only", 1, 4, service, second_pass=lambda request: 3.0 if request.speech_s == doubtful else 0.0)  # type: ignore[arg-type]
+    dag = Dag((Deployment("Only", (stage,)),), {})
+    result = simulate(dag, [0, 0, 0.5, 1.5], [doubtful, 2.0, doubtful, 2.0], seed=1)
+    # 0 to 1 the first two; 1 to 2 the third, which came before the second pass of the first; then both second passes,
+    # and the last one, which came between them
+    assert result.done_s == pytest.approx([5.0, 1.0, 9.0, 6.0])
+    assert (result.status == ANSWERED).all()
+
+
 def test_every_request_goes_through_every_stage_once_and_the_last_waits_for_both_branches() -> None:
     seen: dict[str, list[int]] = {}
 
