@@ -74,6 +74,7 @@ class Batcher(Generic[Item, Result]):
         self._name, self._run, self._size, self._counts, self._alone = name, run, size, counts, alone
         self._batch_size, self._budget, self._express = batch_size, budget, express
         self._threads, self._running, self._running_long = threads, 0, 0  # batches
+        self._has_express = False  # whether short items compute on the thread that they have more
         self._executor = ThreadPoolExecutor(threads + (express is not None), thread_name_prefix=name)
         self.work = Work(threads)
         self.health = Health(name, limits)
@@ -95,22 +96,22 @@ class Batcher(Generic[Item, Result]):
         return await waiting.done  # cancelled where the client leaves, and then left out of every batch
 
     def _start_batches(self) -> None:
-        while batch := self._next_batch():
-            self._count(batch, 1)
-            task = asyncio.get_running_loop().create_task(self._compute(batch))
+        while True:
+            self._waiting = [each for each in self._waiting if each.is_wanted()]
+            startable = self._waiting
+            is_express = self._running == self._threads
+            if is_express:  # a thread that an ordinary batch leaves is for whoever waits longest, long items too
+                is_open = self._running_long and not self._has_express
+                startable = [each for each in self._waiting if is_open and not self._is_long(each)]
+            if not startable:
+                return
+            batch = self._batch_of(startable)
+            self._count(batch, 1, is_express)
+            task = asyncio.get_running_loop().create_task(self._compute(batch, is_express))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
-    def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        self._waiting = [each for each in self._waiting if each.is_wanted()]
-        if self._running < self._threads:
-            startable = self._waiting
-        elif self._running == self._threads and self._running_long:
-            startable = [each for each in self._waiting if not self._is_long(each)]
-        else:
-            startable = []
-        if not startable:
-            return []
+    def _batch_of(self, startable: Sequence[_Waiting[Item, Result]]) -> list[_Waiting[Item, Result]]:
         first, *others = startable
         batch, total = [first], first.size
         like_it = [
@@ -130,14 +131,17 @@ class Batcher(Generic[Item, Result]):
     def _is_long(self, item: _Waiting[Item, Result]) -> bool:
         return self._express is not None and item.size > self._express
 
-    async def _compute(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+    async def _compute(self, batch: Sequence[_Waiting[Item, Result]], is_express: bool) -> None:
         try:
             await self._answer(batch)
         finally:
-            self._count(batch, -1)
+            self._count(batch, -1, is_express)
             self._start_batches()
 
-    def _count(self, batch: Sequence[_Waiting[Item, Result]], change: int) -> None:
+    def _count(self, batch: Sequence[_Waiting[Item, Result]], change: int, is_express: bool) -> None:
+        if is_express:
+            self._has_express = change > 0
+            return
         self._running += change
         self._running_long += change * self._is_long(batch[0])
 

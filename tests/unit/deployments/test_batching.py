@@ -79,6 +79,19 @@ async def test_long_items_leave_a_thread_to_short_ones() -> None:
     assert await asyncio.gather(*tasks) == [200, 400, 10, 12]
 
 
+async def test_short_items_have_one_thread_more_and_not_that_of_a_long_one_that_ended() -> None:
+    """Two of three threads were theirs as long as any long one computed, so long ones were computed one by one."""
+    model = Model()
+    batcher = Batcher("test", model.run, batch_size=1, threads=2, express=50, size=lambda item: item)
+    waiting = await submitted(batcher, [60, 61, 1, 62, 2, 3, 4])
+    assert model.batches == [[60], [61], [1]]
+    model.open(1)
+    await asyncio.sleep(0.05)
+    assert model.batches[3:] == [[62]]
+    model.open()
+    await asyncio.gather(*waiting)
+
+
 async def test_short_items_alone_have_no_thread_more() -> None:
     model = Model()
     batcher = Batcher("test", model.run, batch_size=1, size=lambda item: item, express=10)
