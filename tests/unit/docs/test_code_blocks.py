@@ -24,7 +24,7 @@ RUN_HERE = {
     "python -m training.corpora tests/data/emotion/emogator.tsv": "utterances",
     "python -m models.weights verify": "",
     "python -m load_tests plan --devices 1_000_000 --slo-p99-ms 3000": "replicas",
-    "python -m load_tests plan --devices 100_000 --slo-p99-ms 3000": "8 nodes",
+    "python -m load_tests plan --devices 100_000 --slo-p99-ms 3000": "16 nodes",
     "python -m edge_sim tests/data/speech/librispeech/*.flac --radio wifi lte --transport klt:standard opus:16k": "lte",
     "python -m benchmarks.transport --manifest tests/data/speech/librispeech.tsv --limit 4": "klt",
 }
